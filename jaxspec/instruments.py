@@ -1,0 +1,212 @@
+"""What the light went through: wavelength grid, resolving power, medium. A registry of real instruments.
+
+A pixel holds the flux averaged over `[centre - step/2, centre + step/2]`; the grid is linear in wavelength.
+Adding an instrument is one entry in `INSTRUMENTS`, for example the lower arm of UVES with the 580 nm setting:
+
+    register(Instrument("uves_580", (Arm("lower", 4800.0, 5750.0, 0.02, 47_000.0),)))
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from jaxspec.errors import InputError
+
+FWHM_PER_SIGMA = 2.0 * np.sqrt(
+    2.0 * np.log(2.0)
+)  # 2.354820: the full width at half maximum of a unit Gaussian
+SPEED_OF_LIGHT = 299_792.458  # km/s, exact (SI)
+
+
+def lsf_sigma(wavelength: ArrayLike, resolving_power: ArrayLike) -> np.ndarray:
+    """Gaussian width in A of the line-spread function: lambda / (2.3548 R), since R = lambda / FWHM.
+
+    An infinite resolving power gives zero. Shapes broadcast.
+    """
+    return np.asarray(wavelength, np.float64) / (FWHM_PER_SIGMA * np.asarray(resolving_power, np.float64))
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One contiguous wavelength range recorded at one setting.
+
+    `low` and `high` (A) are the outer edges of the first and last pixel and `step` (A) is the pixel width.
+    `resolving_power` is R = lambda / FWHM: one number, or the coefficients `(c0, c1, ...)` of a polynomial
+    c0 + c1 lambda + ... with lambda in A. `medium` says whether the wavelengths are in "air" or "vacuum".
+    """
+
+    name: str
+    low: float
+    high: float
+    step: float
+    resolving_power: float | tuple[float, ...]
+    medium: str = "air"
+
+    def __post_init__(self):
+        where = f"arm {self.name}"
+        if not (0 < self.low < self.high and 0 < self.step <= self.high - self.low):
+            raise InputError(
+                where,
+                f"range [{self.low}, {self.high}] A with step {self.step} A",
+                "0 < low < high with at least one step between",
+                "give the outer pixel edges and the pixel width in A",
+            )
+        if self.medium not in ("air", "vacuum"):
+            raise InputError(
+                where, f"medium {self.medium!r}", '"air" or "vacuum"', "say which one the grid is in"
+            )
+        if not np.all(self.resolution(self.wavelength) > 1):
+            raise InputError(
+                where,
+                f"resolving power {self.resolving_power}",
+                "R = lambda / FWHM > 1 in all pixels",
+                "correct it",
+            )
+
+    @property
+    def n_pixels(self) -> int:
+        return round((self.high - self.low) / self.step)
+
+    @cached_property
+    def edges(self) -> np.ndarray:
+        """Pixel edges in A, float64 [n_pixels + 1]."""
+        return _frozen(self.low + self.step * np.arange(self.n_pixels + 1))
+
+    @cached_property
+    def wavelength(self) -> np.ndarray:
+        """Pixel centres in A, float64 [n_pixels]."""
+        return _frozen(self.low + self.step * (np.arange(self.n_pixels) + 0.5))
+
+    def resolution(self, wavelength: ArrayLike) -> np.ndarray:
+        """Resolving power at `wavelength` (A); same shape."""
+        wavelength = np.asarray(wavelength, np.float64)
+        return (
+            np.polynomial.polynomial.polyval(wavelength, np.atleast_1d(self.resolving_power)) + 0 * wavelength
+        )
+
+    def sigma(self, wavelength: ArrayLike) -> np.ndarray:
+        """Gaussian width in A of the line-spread function at `wavelength` (A); same shape."""
+        return lsf_sigma(wavelength, self.resolution(wavelength))
+
+
+@dataclass(frozen=True)
+class Instrument:
+    """Arms recorded for the same star, in order of wavelength; one spectrum is their pixels one after the
+    other.
+
+    Hashable, so that it can be a static field of a module or an argument of a jitted function.
+    """
+
+    name: str
+    arms: tuple[Arm, ...]
+
+    def __post_init__(self):
+        where = f"instrument {self.name}"
+        if not self.arms or len({arm.name for arm in self.arms}) != len(self.arms):
+            raise InputError(
+                where,
+                f"arms {[arm.name for arm in self.arms]}",
+                "one or more arms, each name once",
+                "rename them",
+            )
+        for left, right in zip(self.arms, self.arms[1:], strict=False):
+            if left.high > right.low:
+                raise InputError(
+                    where,
+                    f"arm {left.name} up to {left.high} A and arm {right.name} from {right.low} A",
+                    "arms in order of wavelength that do not overlap",
+                    "sort them, or make overlapping settings two instruments",
+                )
+        if len({arm.medium for arm in self.arms}) != 1:
+            raise InputError(where, "arms in air and in vacuum", "one medium", "convert one of the grids")
+
+    @property
+    def medium(self) -> str:
+        return self.arms[0].medium
+
+    @property
+    def n_pixels(self) -> int:
+        return sum(arm.n_pixels for arm in self.arms)
+
+    @cached_property
+    def wavelength(self) -> np.ndarray:
+        """Pixel centres in A of all arms, float64 [n_pixels]."""
+        return _frozen(np.concatenate([arm.wavelength for arm in self.arms]))
+
+    @cached_property
+    def resolution(self) -> np.ndarray:
+        """Resolving power in each pixel, float64 [n_pixels]."""
+        return _frozen(np.concatenate([arm.resolution(arm.wavelength) for arm in self.arms]))
+
+    @cached_property
+    def slices(self) -> dict[str, slice]:
+        """Where each arm's pixels are in a spectrum, by the arm's name."""
+        ends = np.cumsum([arm.n_pixels for arm in self.arms]).tolist()
+        return {arm.name: slice(end - arm.n_pixels, end) for arm, end in zip(self.arms, ends, strict=True)}
+
+    @cached_property
+    def arm_index(self) -> np.ndarray:
+        """Number of the arm each pixel belongs to, int [n_pixels]."""
+        index = np.repeat(np.arange(len(self.arms)), [arm.n_pixels for arm in self.arms])
+        index.setflags(write=False)
+        return index
+
+    def arm(self, name: str) -> Arm:
+        """The arm of this name. Raises `InputError` when there is none."""
+        for arm in self.arms:
+            if arm.name == name:
+                return arm
+        raise InputError(
+            f"instrument {self.name}",
+            f"arm {name!r}",
+            f"one of {[arm.name for arm in self.arms]}",
+            "check the name",
+        )
+
+
+def _frozen(array: np.ndarray) -> np.ndarray:
+    array.setflags(write=False)
+    return array
+
+
+# GIRAFFE at the VLT, Medusa fibres. Resolving powers are ESO's for the gratings as refurbished in 2014/15
+# (FLAMES user manual, table of high-resolution setups): HR10 21,500 and HR21 18,000. Spectra taken before
+# have 19,800 and 16,200: make an arm with that number to be exact for them. Ranges and the 0.05 A pixel, in
+# air, are those of the Gaia-ESO survey's spectra (Gilmore et al. 2022, A&A 666, A120; Randich et al. 2022,
+# A&A 666, A121), trimmed to what every fibre covers.
+GIRAFFE_HR10 = Arm("hr10", 5330.0, 5610.0, 0.05, 21_500.0)
+GIRAFFE_HR21 = Arm("hr21", 8480.0, 8980.0, 0.05, 18_000.0)
+
+INSTRUMENTS: dict[str, Instrument] = {}
+
+
+def register(instrument: Instrument) -> Instrument:
+    """Make an instrument known by its name to `get_instrument` and so to every configuration file."""
+    if INSTRUMENTS.get(instrument.name, instrument) != instrument:
+        raise InputError(
+            f"instrument {instrument.name}",
+            "another instrument of that name",
+            "a new name",
+            "rename the new one",
+        )
+    INSTRUMENTS[instrument.name] = instrument
+    return instrument
+
+
+register(Instrument("giraffe_hr10", (GIRAFFE_HR10,)))
+register(Instrument("giraffe_hr21", (GIRAFFE_HR21,)))
+register(Instrument("giraffe", (GIRAFFE_HR10, GIRAFFE_HR21)))
+
+
+def get_instrument(name: str) -> Instrument:
+    """A registered instrument by its name. Raises `InputError` listing the known ones."""
+    if name not in INSTRUMENTS:
+        raise InputError(
+            "instrument name",
+            repr(name),
+            f"one of {', '.join(sorted(INSTRUMENTS))}",
+            "check it or `register` yours",
+        )
+    return INSTRUMENTS[name]
