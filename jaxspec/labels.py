@@ -42,7 +42,7 @@ class Label:
                 f"label {self.name}",
                 f"bounds [{self.low}, {self.high}]",
                 "two finite numbers, low < high",
-                "give hard bounds in the label's unit (take a logarithm first where the quantity is unbounded)",
+                "give hard bounds in the label's unit, of its logarithm where it has none",
             )
 
 
@@ -195,7 +195,7 @@ class LabelSet:
                 f"{where}, label {label.name}{row}",
                 f"{values[place]} {label.unit}",
                 f"a value between {label.low} and {label.high} {label.unit}",
-                f"remove the {int(bad.reshape(-1, len(self)).any(-1).sum())} such rows or widen the label set's bounds",
+                f"remove the {bad.reshape(-1, len(self)).any(-1).sum()} such rows or widen the label's bounds",
             )
 
 

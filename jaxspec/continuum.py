@@ -1,0 +1,110 @@
+"""One normaliser for all spectra, simulated and observed, so that nothing downstream can tell them apart by it.
+
+What it divides by is not the true continuum, which no spectrum shows between blended lines, but a smooth curve near the
+upper envelope that is defined by the same arithmetic for every spectrum. A forward model is compared with data after
+going through it too.
+
+Per arm, a Chebyshev series of low degree is fitted by asymmetric least squares (an expectile: Newey & Powell 1987,
+Econometrica 55, 819): pixels well below the curve, the lines, weigh 1 - tau, all others tau. The products of two
+Chebyshev polynomials are sums of two others, T_i T_j = (T_{i+j} + T_{|i-j|}) / 2, so the normal equations need only
+2 degree + 1 weighted moments, one thin matrix product per iteration over all stars.
+"""
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxspec.instruments import Instrument
+
+
+class ContinuumConfig(NamedTuple):
+    """How `normalise` fits; hashable. The defaults are part of what a trained network means by "normalised"."""
+
+    degree: int = 4  # of the Chebyshev series of an arm
+    tau: float = 0.9  # weight of pixels on or above the curve; 1 - tau for pixels below, i.e. lines
+    iterations: int = 8
+    line_depth: float = 1.0  # [noise sigma] below the curve from which a pixel counts as a line
+    cosmic_sigma: float = 6.0  # [noise sigma] and
+    cosmic_height: float = 0.1  # [of the curve] above it, from which a pixel counts as a cosmic ray
+    pixel_scatter: float = 0.3  # [of the mean flux] noise beyond which a pixel loses weight
+    ridge: float = 1.0  # [pixels] that pull the k-th coefficient to zero, times k^2
+
+
+DEFAULT = ContinuumConfig()
+
+
+@lru_cache(maxsize=32)
+def _chebyshev(n_pixels: int, degree: int) -> np.ndarray:
+    """T_0 ... T_{2 degree} over an arm, float32 [n_pixels, 2 degree + 1]. The grid is linear, so positions are enough."""
+    x = (2.0 * np.arange(n_pixels) + 1.0) / n_pixels - 1.0
+    return np.polynomial.chebyshev.chebvander(x, 2 * degree).astype(np.float32)
+
+
+def normalise(
+    flux: Float[Array, "*n p"],
+    ivar: Float[Array, "*n p"],
+    instrument: Instrument,
+    config: ContinuumConfig = DEFAULT,
+) -> tuple[Float[Array, "*n p"], Float[Array, "*n p"]]:
+    """Flux divided by its pseudo-continuum, arm by arm, and the ivar times its square.
+
+    `flux` and `ivar` are on `instrument.wavelength`, in any unit: the result does not depend on the scale. Pure, and
+    fit for `jit`, `vmap` and `grad`; static in `instrument` and `config`. Pixels with ivar 0 are never read and come
+    out as flux 1, ivar 0; so does a whole arm without pixels, and any pixel where the curve is not positive (a
+    spectrum of negative flux has no continuum to be divided by).
+    """
+    curve = continuum(flux, ivar, instrument, config)
+    good = (ivar > 0) & (curve > 0)
+    safe = jnp.where(good, curve, 1.0)
+    return jnp.where(good, jnp.where(good, flux, 1.0) / safe, 1.0), jnp.where(good, ivar * safe * safe, 0.0)
+
+
+def continuum(
+    flux: Float[Array, "*n p"],
+    ivar: Float[Array, "*n p"],
+    instrument: Instrument,
+    config: ContinuumConfig = DEFAULT,
+) -> Float[Array, "*n p"]:
+    """The pseudo-continuum that `normalise` divides by, in the unit of the flux; 0 over an arm without pixels."""
+    parts = [_fit_arm(flux[..., s], ivar[..., s], config) for s in instrument.slices.values()]
+    return jnp.concatenate(parts, axis=-1)
+
+
+def _fit_arm(flux: Array, ivar: Array, config: ContinuumConfig) -> Array:
+    n_pixels, n = flux.shape[-1], config.degree + 1
+    moments = jnp.asarray(_chebyshev(n_pixels, config.degree), flux.dtype)
+    basis = moments[:, :n]
+    # Products of polynomials i and j are half the sum of moments i + j and |i - j|.
+    i, j = np.indices((n, n))
+    ridge = jnp.asarray(np.diag(config.ridge * np.arange(n) ** 2.0), flux.dtype)
+
+    good = ivar > 0
+    n_good = jnp.sum(good, -1, keepdims=True)
+    scale = jnp.sum(jnp.where(good, jnp.abs(jnp.where(good, flux, 0.0)), 0.0), -1, keepdims=True)
+    scale = scale / jnp.maximum(n_good, 1)
+    scale = jnp.where(scale > 0, scale, 1.0)
+    y = jnp.where(good, flux, 0.0) / scale
+    precision = jnp.where(good, ivar, 0.0) * scale * scale
+    sigma = jax.lax.rsqrt(jnp.where(good, precision, 1.0))
+    # Saturates, so that one pixel with a wildly large ivar cannot take over, and all good pixels count alike.
+    weight = precision / (precision + config.pixel_scatter**-2)
+
+    def solve(w):
+        m = w @ moments
+        b = (w * y) @ basis
+        a = 0.5 * (m[..., i + j] + m[..., abs(i - j)]) + ridge
+        # An arm without pixels has a singular matrix; a unit pixel of flux zero makes its curve zero.
+        a = a + jnp.where(n_good > 0, 0.0, 1.0)[..., None] * jnp.eye(n, dtype=a.dtype)
+        return jnp.linalg.solve(a, b[..., None])[..., 0] @ basis.T
+
+    curve = solve(weight)
+    for _ in range(config.iterations):
+        r = y - curve
+        asymmetry = jnp.where(r < -config.line_depth * sigma, 1.0 - config.tau, config.tau)
+        cosmic = (r > config.cosmic_sigma * sigma) & (r > config.cosmic_height * curve)
+        curve = solve(jnp.where(cosmic, 0.0, weight * asymmetry))
+    return curve * scale

@@ -1,0 +1,451 @@
+"""What was recorded: flux, inverse variance and wavelength, and how they move between grids, media and
+frames.
+
+`ivar == 0` is the one mask: such a pixel is bad, missing or unobserved, and its flux, which may be NaN, is
+never read. Wavelengths are float64 on the host: in float32 an Angstrom at 8900 A is known to 0.001 A only,
+which is 30 m/s. Velocities are in km/s, positive when the star recedes.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Array, Float, Int
+from numpy.typing import ArrayLike
+from scipy.ndimage import median_filter
+from scipy.sparse import csr_array
+from scipy.special import ndtr
+
+from jaxspec.errors import InputError
+from jaxspec.instruments import SPEED_OF_LIGHT, Instrument, lsf_sigma
+
+
+class _Frame:
+    """The parts of `Spectra` that are not arrays of the computation: compared by value, hashed once."""
+
+    def __init__(self, wavelength: np.ndarray, names: tuple[str, ...], meta: tuple[Any, ...]):
+        self.wavelength, self.names, self.meta = wavelength, names, meta
+        self._hash = hash((wavelength.tobytes(), names))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other) -> bool:
+        if self is other:
+            return True
+        return (
+            isinstance(other, _Frame)
+            and self._hash == other._hash
+            and self.names == other.names
+            and np.array_equal(self.wavelength, other.wavelength)
+            and self.meta == other.meta
+        )
+
+
+class Spectra(eqx.Module):
+    """Spectra of n stars on one wavelength grid: a pytree of `flux`, `ivar` and (where known) `quality`.
+
+    - `flux [n, p]`: any unit, or normalised to the continuum; float32.
+    - `ivar [n, p]`: inverse variance of the flux, 0 where it must not be used; float32.
+    - `wavelength [p]`: A, increasing, float64 numpy, in the medium of the instrument (air for the shipped
+    ones).
+    - `quality [n, p]`: integer bits as the file had them (0 is good); for people, never used in computations.
+    - `names`, `meta`: one string and one mapping per star, e.g. the file's name and facts from its header.
+
+    `wavelength`, `names` and `meta` are static under JAX transformations, so where batches follow each other
+    hand `flux` and `ivar` to a jitted function rather than the whole object: new names would compile it anew.
+    Build with `Spectra.create`, which checks; the bare constructor does not look at values.
+    """
+
+    flux: Float[Array | np.ndarray, "n p"]
+    ivar: Float[Array | np.ndarray, "n p"]
+    quality: Int[Array | np.ndarray, "n p"] | None
+    _frame: _Frame = eqx.field(static=True)
+
+    def __init__(
+        self,
+        flux: Float[Array | np.ndarray, "n p"],
+        ivar: Float[Array | np.ndarray, "n p"],
+        wavelength: Float[np.ndarray, " p"],
+        quality: Int[Array | np.ndarray, "n p"] | None = None,
+        names: Sequence[str] = (),
+        meta: Sequence[Any] = (),
+    ):
+        wavelength = np.array(wavelength, np.float64)
+        wavelength.setflags(write=False)
+        self.flux, self.ivar, self.quality = flux, ivar, quality
+        self._frame = _Frame(wavelength, tuple(names), tuple(meta))
+
+    @property
+    def wavelength(self) -> np.ndarray:
+        return self._frame.wavelength
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self._frame.names
+
+    @property
+    def meta(self) -> tuple[Any, ...]:
+        return self._frame.meta
+
+    @property
+    def n_stars(self) -> int:
+        return self.flux.shape[0]
+
+    @property
+    def n_pixels(self) -> int:
+        return self.flux.shape[-1]
+
+    @classmethod
+    def create(
+        cls,
+        flux: ArrayLike,
+        ivar: ArrayLike,
+        wavelength: ArrayLike,
+        *,
+        quality: ArrayLike | None = None,
+        names: Sequence[str] = (),
+        meta: Sequence[Any] = (),
+        where: str = "spectra",
+    ) -> "Spectra":
+        """Checked spectra from `flux` and `ivar` `[n, p]` (or `[p]` for one star) on `wavelength [p]` in A.
+
+        Arrays become float32; names default to "0", "1", ... Raises `InputError`, its `where` in front, on
+        shapes that do not match, no pixels, wavelengths that are not finite, positive and increasing,
+        negative or non-finite `ivar`, or a non-finite flux where `ivar > 0`. Flux that is not finite where
+        `ivar == 0` becomes 0.
+        """
+        flux, ivar = np.atleast_2d(np.asarray(flux)), np.atleast_2d(np.asarray(ivar))
+        wavelength = np.asarray(wavelength, np.float64)
+        if quality is not None:
+            quality = np.atleast_2d(np.asarray(quality))
+            if not np.issubdtype(quality.dtype, np.integer):
+                raise InputError(where, f"quality of type {quality.dtype}", "integer bits", "convert it")
+        names = tuple(names) or tuple(str(i) for i in range(flux.shape[0]))
+        validate(flux, ivar, wavelength, where=where)
+        for what, number in (("names", len(names)), ("meta", len(meta) or len(names))):
+            if number != flux.shape[0]:
+                raise InputError(
+                    where, f"{number} {what} for {flux.shape[0]} spectra", "one per spectrum", "pass as many"
+                )
+        if quality is not None and quality.shape != flux.shape:
+            raise InputError(
+                where,
+                f"quality of shape {quality.shape}",
+                f"that of the flux, {flux.shape}",
+                "give one per pixel",
+            )
+        flux = np.where((ivar > 0) | np.isfinite(flux), flux, 0.0)
+        return cls(flux.astype(np.float32), ivar.astype(np.float32), wavelength, quality, names, tuple(meta))
+
+    def select(self, stars: Sequence[int] | np.ndarray | slice) -> "Spectra":
+        """The spectra at these positions (integers, a mask or a slice), with their names and meta."""
+        chosen = np.arange(self.n_stars)[stars].reshape(-1)
+        return Spectra(
+            self.flux[chosen],
+            self.ivar[chosen],
+            self.wavelength,
+            None if self.quality is None else self.quality[chosen],
+            tuple(self.names[i] for i in chosen) if self.names else (),
+            tuple(self.meta[i] for i in chosen) if self.meta else (),
+        )
+
+
+def validate(flux: np.ndarray, ivar: np.ndarray, wavelength: np.ndarray, where: str = "spectra") -> None:
+    """Raise `InputError` unless `flux` and `ivar` `[..., p]` on `wavelength [p]` can be used; see
+    `Spectra.create`."""
+    wavelength = np.asarray(wavelength, np.float64)
+    if wavelength.ndim != 1 or wavelength.size < 2 or 0 in flux.shape:
+        raise InputError(
+            where,
+            f"wavelength of shape {wavelength.shape}, flux of shape {flux.shape}",
+            "one spectrum or more of two pixels or more",
+            "check that the file is complete and one-dimensional",
+        )
+    if flux.shape != ivar.shape or flux.shape[-1] != wavelength.size:
+        raise InputError(
+            where,
+            f"flux of shape {flux.shape}, ivar of shape {ivar.shape}, wavelength of shape {wavelength.shape}",
+            "flux and ivar of one shape that ends in the number of wavelengths",
+            "cut or transpose them",
+        )
+    _check_wavelength(wavelength, where)
+    bad = ~np.isfinite(ivar) | (ivar < 0)
+    if bad.any():
+        raise InputError(
+            f"{where}, ivar",
+            f"{ivar[bad][0]} in {bad.sum()} pixels, first at {_place(bad, wavelength)}",
+            "finite values >= 0",
+            "set ivar to 0 in pixels that must not be used",
+        )
+    bad = ~np.isfinite(flux) & (ivar > 0)
+    if bad.any():
+        raise InputError(
+            f"{where}, flux",
+            f"{flux[bad][0]} in {bad.sum()} pixels with ivar > 0, first at {_place(bad, wavelength)}",
+            "finite flux wherever ivar > 0",
+            "set ivar to 0 in pixels that must not be used",
+        )
+
+
+def _place(bad: np.ndarray, wavelength: np.ndarray) -> str:
+    index = np.argwhere(bad)[0]
+    star = f" of spectrum {index[0]}" if bad.ndim > 1 and bad.shape[0] > 1 else ""
+    return f"{wavelength[index[-1]]:.3f} A{star}"
+
+
+def _check_wavelength(wavelength: np.ndarray, where: str) -> None:
+    if not (np.isfinite(wavelength).all() and (wavelength > 0).all()):
+        raise InputError(
+            f"{where}, wavelength",
+            "values that are not finite or not positive",
+            "wavelengths in A",
+            "mend the grid",
+        )
+    steps = np.diff(wavelength)
+    if not (steps > 0).all():
+        at = int(np.argmin(steps > 0))
+        raise InputError(
+            f"{where}, wavelength",
+            f"{wavelength[at]} A followed by {wavelength[at + 1]} A",
+            "strictly increasing wavelengths",
+            "sort the pixels, and merge or drop repeated ones",
+        )
+
+
+# --- media and frames
+# --------------------------------------------------------------------------------------------
+
+
+def _refractive_index(vacuum: np.ndarray) -> np.ndarray:
+    """Of standard dry air at 15 C and 1 atm with 0.045 % CO2: Morton (2000, ApJS 130, 403), equation 8, after
+    Birch & Downs (1994, Metrologia 31, 315)."""
+    s2 = (1e4 / vacuum) ** 2
+    return 1.0 + 8.34254e-5 + 2.406147e-2 / (130.0 - s2) + 1.5998e-4 / (38.9 - s2)
+
+
+def _check_optical(wavelength: ArrayLike) -> np.ndarray:
+    wavelength = np.asarray(wavelength, np.float64)
+    if not (wavelength >= 1990.0).all():
+        raise InputError(
+            "wavelength",
+            f"{np.min(wavelength)}",
+            "A and above 1990 A, where air is transparent and the formula holds",
+            "convert the unit to A; wavelengths below 2000 A are always given in vacuum",
+        )
+    return wavelength
+
+
+def vacuum_to_air(wavelength: ArrayLike) -> np.ndarray:
+    """Air wavelength of a vacuum wavelength, both in A, any shape (the IAU standard: Morton 2000, eq. 8)."""
+    wavelength = _check_optical(wavelength)
+    return wavelength / _refractive_index(wavelength)
+
+
+def air_to_vacuum(wavelength: ArrayLike) -> np.ndarray:
+    """Vacuum wavelength of an air wavelength, both in A, any shape: the inverse of `vacuum_to_air` to
+    1e-12."""
+    air = _check_optical(wavelength)
+    vacuum = air
+    # A contraction by d ln n / d ln lambda ~ 1e-5 above 2000 A: three steps reach float64.
+    for _ in range(4):
+        vacuum = air * _refractive_index(vacuum)
+    return vacuum
+
+
+def doppler_shift(wavelength: ArrayLike, velocity: ArrayLike) -> np.ndarray:
+    """Wavelength at which light emitted at `wavelength` arrives from a source that recedes at `velocity`
+    km/s.
+
+    Relativistic, for motion along the line of sight; shapes broadcast. `doppler_shift(observed, -velocity)`
+    takes an observed grid to rest.
+    """
+    beta = np.asarray(velocity, np.float64) / SPEED_OF_LIGHT
+    if not (np.abs(beta) < 1).all():
+        raise InputError(
+            "velocity", f"{velocity} km/s", "less than the speed of light", "check that it is in km/s"
+        )
+    return np.asarray(wavelength, np.float64) * np.sqrt((1 + beta) / (1 - beta))
+
+
+# --- grids
+# -------------------------------------------------------------------------------------------------------
+
+
+def pixel_bounds(
+    wavelength: Float[np.ndarray, " p"],
+) -> tuple[Float[np.ndarray, " p"], Float[np.ndarray, " p"]]:
+    """Lower and upper edge of each pixel in A: midway to its neighbours.
+
+    A step more than 1.5 times the usual one thereabouts (the median of eleven) is a gap, across which no
+    pixel extends: pixels beside it have the usual width.
+    """
+    steps = np.diff(wavelength)
+    usual = median_filter(steps, size=min(11, steps.size), mode="nearest")
+    half = 0.5 * np.where(steps > 1.5 * usual, usual, steps)
+    return wavelength - np.append(half[0], half), wavelength + np.append(half, half[-1])
+
+
+def rebin(
+    wavelength: Float[np.ndarray, " p"],
+    flux: Float[np.ndarray, "*n p"],
+    ivar: Float[np.ndarray, "*n p"],
+    edges: Float[np.ndarray, " m_plus_1"],
+) -> tuple[Float[np.ndarray, "*n m"], Float[np.ndarray, "*n m"]]:
+    """Flux density averaged over new pixels, with its inverse variance. Conserves flux; host code in float64.
+
+    `wavelength` (A) are the centres of the input pixels, `edges` (A) the edges of the output pixels.
+
+    Each input pixel holds the mean flux over its width. Inside it the flux is taken to run along a straight
+    line with the slope given by its two neighbours (a level line where a neighbour is masked or across a
+    gap), and an output pixel is the integral of that over the part of it that good input covers, divided by
+    the width covered. So pixels that coincide are returned unchanged, the sum of flux times width is kept,
+    and a shift by a fraction of a pixel does not blur a spectrum as a plain overlap average would (by up to
+    half a pixel: 2 % of the line width in HR10).
+
+    The variance is that of this weighted sum with independent input noise. Output pixels that share an input
+    pixel are correlated, positively so when the input is the coarser one; as the ivar knows the diagonal
+    only, chi2 of one pixel is right and the sum over pixels is not that of independent ones.
+
+    Masked input (`ivar == 0`) is never read. Output pixels with less than half their width covered get ivar 0
+    and flux 0. Raises `InputError` as `validate` does, and for edges that do not increase.
+    """
+    flux, ivar = np.asarray(flux, np.float64), np.asarray(ivar, np.float64)
+    wavelength, edges = np.asarray(wavelength, np.float64), np.asarray(edges, np.float64)
+    validate(flux, ivar, wavelength, where="input of rebin")
+    _check_wavelength(edges, "output pixel edges of rebin")
+    low, high = pixel_bounds(wavelength)
+    n_in, n_out = wavelength.size, edges.size - 1
+
+    # Cut the axis at every input and output edge: each segment is then in one output pixel and at most one
+    # input one.
+    inner = np.concatenate([low, high])
+    cuts = np.unique(np.concatenate([edges, inner[(inner > edges[0]) & (inner < edges[-1])]]))
+    middle, length = 0.5 * (cuts[1:] + cuts[:-1]), np.diff(cuts)
+    source = np.searchsorted(low, middle, side="right") - 1
+    target = np.searchsorted(edges, middle, side="right") - 1
+    inside = (source >= 0) & (middle < high[source])
+    middle, length, source, target = middle[inside], length[inside], source[inside], target[inside]
+    share = length / np.diff(edges)[target]
+
+    # slope [flux / A] of pixel i = (flux[i+1] - flux[i-1]) / span[i], where both neighbours touch it.
+    touching = np.isclose(low[1:], high[:-1], rtol=0, atol=1e-3 * np.median(high - low))
+    sloped = np.zeros(n_in, bool)
+    sloped[1:-1] = touching[1:] & touching[:-1]
+    span = np.ones(n_in)
+    span[1:-1] = wavelength[2:] - wavelength[:-2]
+    lever = share * (middle - 0.5 * (low + high)[source]) / span[source]
+
+    shape = flux.shape[:-1]
+    flux, ivar = flux.reshape(-1, n_in), ivar.reshape(-1, n_in)
+    out_flux, out_ivar = np.zeros((len(flux), n_out)), np.zeros((len(flux), n_out))
+    weights, last = None, None
+    for i in range(len(flux)):
+        good = ivar[i] > 0
+        if last is None or not np.array_equal(good, last):
+            level = np.where(good[source], share, 0.0)
+            both = sloped.copy()
+            both[1:-1] &= good[1:-1] & good[2:] & good[:-2]
+            tilt = np.where(both[source], lever, 0.0)
+            weights = csr_array(
+                (
+                    np.concatenate([level, tilt, -tilt]),
+                    (
+                        np.tile(target, 3),
+                        np.concatenate([source, np.minimum(source + 1, n_in - 1), np.maximum(source - 1, 0)]),
+                    ),
+                ),
+                shape=(n_out, n_in),
+            )
+            covered = np.bincount(target, level, n_out)
+            last = good
+        keep = covered >= 0.5 - 1e-9
+        variance = weights.power(2) @ np.where(good, 1.0 / np.where(good, ivar[i], 1.0), 0.0)
+        total = weights @ np.where(good, flux[i], 0.0)
+        out_flux[i, keep] = total[keep] / covered[keep]
+        out_ivar[i, keep] = covered[keep] ** 2 / variance[keep]
+    return out_flux.reshape(*shape, n_out), out_ivar.reshape(*shape, n_out)
+
+
+def rebin_to_instrument(
+    wavelength: Float[np.ndarray, " p"],
+    flux: Float[np.ndarray, "*n p"],
+    ivar: Float[np.ndarray, "*n p"],
+    instrument: Instrument,
+) -> tuple[Float[np.ndarray, "*n m"], Float[np.ndarray, "*n m"]]:
+    """`rebin` onto the pixels of all arms of an instrument (same medium, at rest); what is not covered has
+    ivar 0."""
+    parts = [rebin(wavelength, flux, ivar, arm.edges) for arm in instrument.arms]
+    return np.concatenate([p[0] for p in parts], -1), np.concatenate([p[1] for p in parts], -1)
+
+
+def convolve_to_resolution(
+    wavelength: Float[np.ndarray, " p"],
+    flux: Float[np.ndarray, "*n p"],
+    ivar: Float[np.ndarray, "*n p"],
+    source: ArrayLike,
+    target: ArrayLike,
+    min_weight: float = 0.9,
+) -> tuple[Float[np.ndarray, "*n p"], Float[np.ndarray, "*n p"]]:
+    """Spectra of resolving power `source` as an instrument of resolving power `target` would see them.
+
+    A Gaussian of variance sigma_target^2 - sigma_source^2, with sigma = lambda / (2.3548 R) of each output
+    pixel, integrated over the input pixels. `source` and `target` are numbers or one value per pixel
+    (infinite: no broadening yet). The ivar is that of the weighted mean of independent pixels; neighbours
+    become correlated over the kernel. Masked pixels are never read: the kernel is renormalised over good
+    ones, and where these hold less than `min_weight` of it (beside wide gaps and at the ends) the result is
+    masked.
+
+    Raises `InputError` where the target is sharper than the source.
+    """
+    flux, ivar = np.asarray(flux, np.float64), np.asarray(ivar, np.float64)
+    wavelength = np.asarray(wavelength, np.float64)
+    validate(flux, ivar, wavelength, where="input of convolve_to_resolution")
+    source = np.broadcast_to(np.asarray(source, np.float64), wavelength.shape)
+    target = np.broadcast_to(np.asarray(target, np.float64), wavelength.shape)
+    sharper = target > source * (1 + 1e-9)
+    if sharper.any() or not (target > 0).all():
+        at = int(np.argmax(sharper | ~(target > 0)))
+        raise InputError(
+            "convolve_to_resolution",
+            f"target R = {target[at]:.0f} for a source of R = {source[at]:.0f} at {wavelength[at]:.2f} A",
+            "a target of the same or lower resolving power",
+            "choose a lower resolution: detail that was not recorded cannot be restored",
+        )
+    variance = lsf_sigma(wavelength, target) ** 2 - lsf_sigma(wavelength, source) ** 2
+    sigma = np.sqrt(np.maximum(variance, 0.0))
+    low, high = pixel_bounds(wavelength)
+    kernel = _gaussian_rows(wavelength, low, high, sigma)
+    squared = kernel.power(2)
+
+    good = ivar > 0
+    noise = np.where(good, 1.0 / np.where(good, ivar, 1.0), 0.0)
+    weight = _apply(kernel, good.astype(np.float64))
+    keep = weight >= min_weight
+    safe = np.where(keep, weight, 1.0)
+    out_flux = np.where(keep, _apply(kernel, np.where(good, flux, 0.0)) / safe, 0.0)
+    variance = _apply(squared, noise)
+    out_ivar = np.where(keep, safe**2 / np.where(variance > 0, variance, 1.0), 0.0)
+    return out_flux, out_ivar
+
+
+def _apply(matrix: csr_array, values: np.ndarray) -> np.ndarray:
+    rows = values.reshape(-1, values.shape[-1])
+    return (matrix @ rows.T).T.reshape(*values.shape[:-1], matrix.shape[0])
+
+
+def _gaussian_rows(wavelength: np.ndarray, low: np.ndarray, high: np.ndarray, sigma: np.ndarray) -> csr_array:
+    """Row i: the share of a Gaussian of width `sigma[i]` about `wavelength[i]` that falls into each pixel."""
+    reach = 5.0 * sigma
+    first = np.searchsorted(high, wavelength - reach, side="right")
+    stop = np.maximum(np.searchsorted(low, wavelength + reach, side="left"), first + 1)
+    count = stop - first
+    rows = np.repeat(np.arange(wavelength.size), count)
+    starts = np.repeat(np.cumsum(count) - count, count)
+    columns = np.arange(count.sum()) - starts + np.repeat(first, count)
+    width = np.maximum(sigma[rows], 1e-12)  # far below a pixel: the kernel is then the pixel itself
+    values = ndtr((high[columns] - wavelength[rows]) / width) - ndtr(
+        (low[columns] - wavelength[rows]) / width
+    )
+    return csr_array((values, (rows, columns)), shape=(wavelength.size, wavelength.size))
