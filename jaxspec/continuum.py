@@ -1,13 +1,15 @@
-"""One normaliser for all spectra, simulated and observed, so that nothing downstream can tell them apart by it.
+"""One normaliser for all spectra, simulated and observed, so that nothing downstream can tell them apart by
+it.
 
-What it divides by is not the true continuum, which no spectrum shows between blended lines, but a smooth curve near the
-upper envelope that is defined by the same arithmetic for every spectrum. A forward model is compared with data after
-going through it too.
+What it divides by is not the true continuum, which no spectrum shows between blended lines, but a smooth
+curve near the upper envelope that is defined by the same arithmetic for every spectrum. A forward model is
+compared with data after going through it too.
 
-Per arm, a Chebyshev series of low degree is fitted by asymmetric least squares (an expectile: Newey & Powell 1987,
-Econometrica 55, 819): pixels well below the curve, the lines, weigh 1 - tau, all others tau. The products of two
-Chebyshev polynomials are sums of two others, T_i T_j = (T_{i+j} + T_{|i-j|}) / 2, so the normal equations need only
-2 degree + 1 weighted moments, one thin matrix product per iteration over all stars.
+Per arm, a Chebyshev series of low degree is fitted by asymmetric least squares (an expectile: Newey & Powell
+1987, Econometrica 55, 819): pixels well below the curve, the lines, weigh 1 - tau, all others tau. The
+products of two Chebyshev polynomials are sums of two others, T_i T_j = (T_{i+j} + T_{|i-j|}) / 2, so the
+normal equations need only 2 degree + 1 weighted moments, one thin matrix product per iteration over all
+stars.
 """
 
 from functools import lru_cache
@@ -22,24 +24,29 @@ from jaxspec.instruments import Instrument
 
 
 class ContinuumConfig(NamedTuple):
-    """How `normalise` fits; hashable. The defaults are part of what a trained network means by "normalised"."""
+    """How `normalise` fits; hashable. The defaults are part of what a trained network means by
+    "normalised"."""
 
     degree: int = 4  # of the Chebyshev series of an arm
     tau: float = 0.9  # weight of pixels on or above the curve; 1 - tau for pixels below, i.e. lines
-    iterations: int = 8
-    line_depth: float = 1.0  # [noise sigma] below the curve from which a pixel counts as a line
+    warm_iterations: int = 5  # on every `stride`-th pixel
+    stride: int = 4
+    iterations: int = 3  # on all pixels, without cosmic rays
+    line_depth: float = 1.5  # [noise sigma] below the curve from which a pixel counts as a line
     cosmic_sigma: float = 6.0  # [noise sigma] and
-    cosmic_height: float = 0.1  # [of the curve] above it, from which a pixel counts as a cosmic ray
+    cosmic_height: float = 0.2  # [of the curve] above it, from which a pixel counts as a cosmic ray
     pixel_scatter: float = 0.3  # [of the mean flux] noise beyond which a pixel loses weight
     ridge: float = 1.0  # [pixels] that pull the k-th coefficient to zero, times k^2
 
 
 DEFAULT = ContinuumConfig()
+CEILING = 4.0  # [mean flux of an arm] above anything a continuum reaches
 
 
 @lru_cache(maxsize=32)
 def _chebyshev(n_pixels: int, degree: int) -> np.ndarray:
-    """T_0 ... T_{2 degree} over an arm, float32 [n_pixels, 2 degree + 1]. The grid is linear, so positions are enough."""
+    """T_0 ... T_{2 degree} over an arm, float32 [n_pixels, 2 degree + 1]. The grid is linear, so positions
+    are enough."""
     x = (2.0 * np.arange(n_pixels) + 1.0) / n_pixels - 1.0
     return np.polynomial.chebyshev.chebvander(x, 2 * degree).astype(np.float32)
 
@@ -52,10 +59,10 @@ def normalise(
 ) -> tuple[Float[Array, "*n p"], Float[Array, "*n p"]]:
     """Flux divided by its pseudo-continuum, arm by arm, and the ivar times its square.
 
-    `flux` and `ivar` are on `instrument.wavelength`, in any unit: the result does not depend on the scale. Pure, and
-    fit for `jit`, `vmap` and `grad`; static in `instrument` and `config`. Pixels with ivar 0 are never read and come
-    out as flux 1, ivar 0; so does a whole arm without pixels, and any pixel where the curve is not positive (a
-    spectrum of negative flux has no continuum to be divided by).
+    `flux` and `ivar` are on `instrument.wavelength`, in any unit: the result does not depend on the scale.
+    Pure, and fit for `jit`, `vmap` and `grad`; static in `instrument` and `config`. Pixels with ivar 0 are
+    never read and come out as flux 1, ivar 0; so does a whole arm without pixels, and any pixel where the
+    curve is not positive (a spectrum of negative flux has no continuum to be divided by).
     """
     curve = continuum(flux, ivar, instrument, config)
     good = (ivar > 0) & (curve > 0)
@@ -69,7 +76,8 @@ def continuum(
     instrument: Instrument,
     config: ContinuumConfig = DEFAULT,
 ) -> Float[Array, "*n p"]:
-    """The pseudo-continuum that `normalise` divides by, in the unit of the flux; 0 over an arm without pixels."""
+    """The pseudo-continuum that `normalise` divides by, in the unit of the flux; 0 over an arm without
+    pixels."""
     parts = [_fit_arm(flux[..., s], ivar[..., s], config) for s in instrument.slices.values()]
     return jnp.concatenate(parts, axis=-1)
 
@@ -83,28 +91,51 @@ def _fit_arm(flux: Array, ivar: Array, config: ContinuumConfig) -> Array:
     ridge = jnp.asarray(np.diag(config.ridge * np.arange(n) ** 2.0), flux.dtype)
 
     good = ivar > 0
+    flux = jnp.where(good, flux, 0.0)
     n_good = jnp.sum(good, -1, keepdims=True)
-    scale = jnp.sum(jnp.where(good, jnp.abs(jnp.where(good, flux, 0.0)), 0.0), -1, keepdims=True)
-    scale = scale / jnp.maximum(n_good, 1)
+    scale = jnp.sum(jnp.abs(flux), -1, keepdims=True) / jnp.maximum(n_good, 1)
+    for _ in range(
+        2
+    ):  # the mean without what towers over it: one cosmic ray can hold most of the light of an arm
+        scale = jnp.sum(jnp.minimum(jnp.abs(flux), CEILING * scale), -1, keepdims=True) / jnp.maximum(
+            n_good, 1
+        )
     scale = jnp.where(scale > 0, scale, 1.0)
-    y = jnp.where(good, flux, 0.0) / scale
+    y = flux / scale
+    clipped = jnp.minimum(y, CEILING)
     precision = jnp.where(good, ivar, 0.0) * scale * scale
     sigma = jax.lax.rsqrt(jnp.where(good, precision, 1.0))
     # Saturates, so that one pixel with a wildly large ivar cannot take over, and all good pixels count alike.
     weight = precision / (precision + config.pixel_scatter**-2)
 
-    def solve(w):
-        m = w @ moments
-        b = (w * y) @ basis
+    def solve(w, y, step=1):
+        m = w @ moments[::step]
+        b = (w * y) @ basis[::step]
         a = 0.5 * (m[..., i + j] + m[..., abs(i - j)]) + ridge
-        # An arm without pixels has a singular matrix; a unit pixel of flux zero makes its curve zero.
-        a = a + jnp.where(n_good > 0, 0.0, 1.0)[..., None] * jnp.eye(n, dtype=a.dtype)
-        return jnp.linalg.solve(a, b[..., None])[..., 0] @ basis.T
+        # An arm without pixels has a singular matrix; a pixel's weight of zero flux makes its curve zero.
+        a = a + jnp.where(m[..., :1, None] > 0, 0.0, 1.0) * jnp.eye(n, dtype=a.dtype)
+        return jnp.linalg.solve(a, b[..., None])[..., 0]
 
-    curve = solve(weight)
-    for _ in range(config.iterations):
-        r = y - curve
-        asymmetry = jnp.where(r < -config.line_depth * sigma, 1.0 - config.tau, config.tau)
-        cosmic = (r > config.cosmic_sigma * sigma) & (r > config.cosmic_height * curve)
-        curve = solve(jnp.where(cosmic, 0.0, weight * asymmetry))
-    return curve * scale
+    def reweighted(weight, y, curve, sigma):
+        return weight * jnp.where(y < curve - config.line_depth * sigma, 1.0 - config.tau, config.tau)
+
+    # The first curves run far below the continuum of a star full of lines, which must not be taken for cosmic
+    # rays: until the curve has risen, bright pixels are held down rather than rejected. A sample of the
+    # pixels is enough.
+    few = slice(None, None, config.stride)
+    clipped, few_weight, few_sigma = jnp.minimum(y[..., few], CEILING), weight[..., few], sigma[..., few]
+
+    def warm(coefficients, _):
+        curve = coefficients @ basis[few].T
+        return solve(reweighted(few_weight, clipped, curve, few_sigma), clipped, config.stride), None
+
+    def full(coefficients, _):
+        curve = coefficients @ basis.T
+        excess = y - curve
+        cosmic = (excess > config.cosmic_sigma * sigma) & (excess > config.cosmic_height * jnp.abs(curve))
+        return solve(jnp.where(cosmic, 0.0, reweighted(weight, y, curve, sigma)), y), None
+
+    coefficients = solve(few_weight, clipped, config.stride)
+    coefficients, _ = jax.lax.scan(warm, coefficients, length=config.warm_iterations)
+    coefficients, _ = jax.lax.scan(full, coefficients, length=config.iterations)
+    return (coefficients @ basis.T) * scale
