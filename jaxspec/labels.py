@@ -195,7 +195,7 @@ class LabelSet:
                 f"{where}, label {label.name}{row}",
                 f"{values[place]} {label.unit}",
                 f"a value between {label.low} and {label.high} {label.unit}",
-                f"remove the {bad.reshape(-1, len(self)).any(-1).sum()} such rows or widen the label's bounds",
+                f"remove the {bad.reshape(-1, len(self)).any(-1).sum()} such rows or widen the bounds",
             )
 
 

@@ -1,0 +1,42 @@
+# `make run` and `make test` need only Python 3.11 or newer and pip: they create .venv, install and do the job.
+#
+#   make run                          train a small flow, evaluate it, infer held-out stars, draw the plots
+#   make run SPECTRA="path/*.fits"    and infer these spectra too
+#   make test | make lint             the whole test suite | ruff
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: run test lint format clean
+
+run: $(VENV)/.run
+	$(BIN)/python -m experiments.demo $(if $(SPECTRA),spectra="$(SPECTRA)")
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest -q
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Stamps: an installation is repeated only when the project's requirements change.
+$(VENV)/.run: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[plots]"
+	touch $@
+
+$(VENV)/.test: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[plots,test]"
+	touch $@ $(VENV)/.run
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "$(PYTHON) is too old: jaxspec needs Python 3.11 or newer; try make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+clean:
+	rm -rf $(VENV) .cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,51 @@
+"""What all tests share: four virtual devices, a compilation cache, checked types, and the reference data."""
+
+import os
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Before JAX is imported: it reads both once.
+if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = (
+        f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4".strip()
+    )
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+from jaxtyping import install_import_hook  # noqa: E402
+
+install_import_hook("jaxspec", "tests.typecheck.check")
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+from hypothesis import settings  # noqa: E402
+
+# The same examples in every run: a failure then belongs to the change that caused it.
+settings.register_profile("jaxspec", derandomize=True, deadline=None, max_examples=50)
+settings.load_profile("jaxspec")
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of reference data; tests that ask for it are skipped where there is none."""
+    folder = os.environ.get("JAXSPEC_DATA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("needs the reference data: set JAXSPEC_DATA to its folder")
+    return Path(folder)
+
+
+@pytest.fixture
+def rng(request) -> np.random.Generator:
+    """A generator seeded by the test's name, so that tests do not disturb each other's numbers."""
+    return np.random.default_rng(list(request.node.name.encode()))
+
+
+@pytest.fixture
+def x64():
+    """Double precision for one test."""
+    import jax
+
+    with jax.enable_x64(True):
+        yield
