@@ -20,7 +20,7 @@ FWHM_PER_SIGMA = 2.0 * np.sqrt(
 SPEED_OF_LIGHT = 299_792.458  # km/s, exact (SI)
 
 
-def lsf_sigma(wavelength: ArrayLike, resolving_power: ArrayLike) -> np.ndarray:
+def lsf_sigma(wavelength: ArrayLike, resolving_power: ArrayLike) -> np.ndarray | np.float64:
     """Gaussian width in A of the line-spread function: lambda / (2.3548 R), since R = lambda / FWHM.
 
     An infinite resolving power gives zero. Shapes broadcast.
@@ -79,14 +79,14 @@ class Arm:
         """Pixel centres in A, float64 [n_pixels]."""
         return _frozen(self.low + self.step * (np.arange(self.n_pixels) + 0.5))
 
-    def resolution(self, wavelength: ArrayLike) -> np.ndarray:
+    def resolution(self, wavelength: ArrayLike) -> np.ndarray | np.float64:
         """Resolving power at `wavelength` (A); same shape."""
         wavelength = np.asarray(wavelength, np.float64)
         return (
             np.polynomial.polynomial.polyval(wavelength, np.atleast_1d(self.resolving_power)) + 0 * wavelength
         )
 
-    def sigma(self, wavelength: ArrayLike) -> np.ndarray:
+    def sigma(self, wavelength: ArrayLike) -> np.ndarray | np.float64:
         """Gaussian width in A of the line-spread function at `wavelength` (A); same shape."""
         return lsf_sigma(wavelength, self.resolution(wavelength))
 
@@ -191,8 +191,7 @@ def register(instrument: Instrument) -> Instrument:
             "a new name",
             "rename the new one",
         )
-    INSTRUMENTS[instrument.name] = instrument
-    return instrument
+    return INSTRUMENTS.setdefault(instrument.name, instrument)
 
 
 register(Instrument("giraffe_hr10", (GIRAFFE_HR10,)))

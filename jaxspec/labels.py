@@ -62,29 +62,29 @@ class ScaledSigmoid(distrax.Bijector):
     def _bounds(self, dtype) -> tuple[np.ndarray, np.ndarray]:
         return self._low.astype(dtype), self._high.astype(dtype)
 
-    def forward(self, x: Array) -> Array:
+    def forward(self, x: Array | np.ndarray) -> Array:
         low, high = self._bounds(x.dtype)
         width = high - low
         # Measured from the nearer bound, so that the distance to it keeps its relative precision.
         y = jnp.where(x < 0, low + width * jax.nn.sigmoid(x), high - width * jax.nn.sigmoid(-x))
         return jnp.clip(y, np.nextafter(low, high), np.nextafter(high, low))
 
-    def forward_log_det_jacobian(self, x: Array) -> Array:
+    def forward_log_det_jacobian(self, x: Array | np.ndarray) -> Array:
         low, high = self._bounds(x.dtype)
         return np.log(high - low) - jax.nn.softplus(x) - jax.nn.softplus(-x)
 
-    def forward_and_log_det(self, x: Array) -> tuple[Array, Array]:
+    def forward_and_log_det(self, x: Array | np.ndarray) -> tuple[Array, Array]:
         return self.forward(x), self.forward_log_det_jacobian(x)
 
-    def inverse(self, y: Array) -> Array:
+    def inverse(self, y: Array | np.ndarray) -> Array:
         low, high = self._bounds(y.dtype)
         return jnp.log(y - low) - jnp.log(high - y)
 
-    def inverse_log_det_jacobian(self, y: Array) -> Array:
+    def inverse_log_det_jacobian(self, y: Array | np.ndarray) -> Array:
         low, high = self._bounds(y.dtype)
         return np.log(high - low) - jnp.log(y - low) - jnp.log(high - y)
 
-    def inverse_and_log_det(self, y: Array) -> tuple[Array, Array]:
+    def inverse_and_log_det(self, y: Array | np.ndarray) -> tuple[Array, Array]:
         return self.inverse(y), self.inverse_log_det_jacobian(y)
 
     def same_as(self, other: distrax.Bijector) -> bool:

@@ -218,7 +218,7 @@ def _check_wavelength(wavelength: np.ndarray, where: str) -> None:
 # --------------------------------------------------------------------------------------------
 
 
-def _refractive_index(vacuum: np.ndarray) -> np.ndarray:
+def _refractive_index(vacuum: np.ndarray | np.float64) -> np.ndarray | np.float64:
     """Of standard dry air at 15 C and 1 atm with 0.045 % CO2: Morton (2000, ApJS 130, 403), equation 8, after
     Birch & Downs (1994, Metrologia 31, 315)."""
     s2 = (1e4 / vacuum) ** 2
@@ -237,13 +237,13 @@ def _check_optical(wavelength: ArrayLike) -> np.ndarray:
     return wavelength
 
 
-def vacuum_to_air(wavelength: ArrayLike) -> np.ndarray:
+def vacuum_to_air(wavelength: ArrayLike) -> np.ndarray | np.float64:
     """Air wavelength of a vacuum wavelength, both in A, any shape (the IAU standard: Morton 2000, eq. 8)."""
     wavelength = _check_optical(wavelength)
     return wavelength / _refractive_index(wavelength)
 
 
-def air_to_vacuum(wavelength: ArrayLike) -> np.ndarray:
+def air_to_vacuum(wavelength: ArrayLike) -> np.ndarray | np.float64:
     """Vacuum wavelength of an air wavelength, both in A, any shape: the inverse of `vacuum_to_air` to
     1e-12."""
     air = _check_optical(wavelength)
@@ -254,7 +254,7 @@ def air_to_vacuum(wavelength: ArrayLike) -> np.ndarray:
     return vacuum
 
 
-def doppler_shift(wavelength: ArrayLike, velocity: ArrayLike) -> np.ndarray:
+def doppler_shift(wavelength: ArrayLike, velocity: ArrayLike) -> np.ndarray | np.float64:
     """Wavelength at which light emitted at `wavelength` arrives from a source that recedes at `velocity`
     km/s.
 

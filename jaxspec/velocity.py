@@ -1,10 +1,10 @@
 """Radial velocity of a spectrum against a template at rest, with the error the likelihood gives it.
 
 Two steps. The chi2 of the template at every velocity of a coarse grid, by cross-correlation on a logarithmic
-wavelength grid, where a Doppler shift is a translation, finds the peak. Least squares in velocity and a multiplicative
-polynomial, with the template evaluated exactly at each shift (the data are never resampled), then finds the velocity
-and, from the curvature of chi2 at the minimum (Zucker 2003, MNRAS 342, 1291, for noise known per pixel), its error.
-Host code in float64.
+wavelength grid, where a Doppler shift is a translation, finds the peak. Least squares in velocity and a
+multiplicative polynomial, with the template evaluated exactly at each shift (the data are never resampled),
+then finds the velocity and, from the curvature of chi2 at the minimum (Zucker 2003, MNRAS 342, 1291, for
+noise known per pixel), its error. Host code in float64.
 """
 
 from typing import NamedTuple
@@ -34,15 +34,16 @@ def radial_velocity(
     max_velocity: float = 500.0,
     degree: int = 3,
 ) -> RadialVelocity:
-    """Velocity of a star from its spectrum and a template that is at rest; both wavelengths in A and one medium.
+    """Velocity of a star from its spectrum and a template that is at rest; both wavelengths in A and one
+    medium.
 
-    The star is modelled as the shifted template times a polynomial of `degree`, so the flux may be in any unit.
-    The error is the marginal one of that fit; where the template does not describe the star to within the noise
-    (reduced chi2 above 1), it is scaled up by the root of it. Pixels with ivar 0, or shifted off the template, are not
-    used. Velocities are searched within +-`max_velocity` km/s.
+    The star is modelled as the shifted template times a polynomial of `degree`, so the flux may be in any
+    unit. The error is the marginal one of that fit; where the template does not describe the star to within
+    the noise (reduced chi2 above 1), it is scaled up by the root of it. Pixels with ivar 0, or shifted off
+    the template, are not used. Velocities are searched within +-`max_velocity` km/s.
 
-    Raises `InputError` when fewer than 50 good pixels overlap the template at every velocity searched, when the
-    template has gaps of value (NaN), or when the best velocity is at the edge of the search.
+    Raises `InputError` when fewer than 50 good pixels overlap the template at every velocity searched, when
+    the template has gaps of value (NaN), or when the best velocity is at the edge of the search.
     """
     wavelength, template_wavelength = _float64(wavelength), _float64(template_wavelength)
     flux, ivar, template_flux = _float64(flux), _float64(ivar), _float64(template_flux)
@@ -89,11 +90,12 @@ def _within(wavelength: np.ndarray, template: np.ndarray, max_velocity: float) -
 
 
 def _coarse_chi2(x, y, sigma, template: CubicSpline, max_velocity: float) -> tuple[np.ndarray, np.ndarray]:
-    """Velocities [km/s] about one pixel apart and chi2 at each, minimised over a linear function of the template.
+    """Velocities [km/s] about one pixel apart and chi2 at each, minimised over a linear function of the
+    template.
 
     With weights w = 1/sigma^2, chi2 follows from sums of w t(v), w t(v)^2 and w y t(v) over pixels; on the
-    logarithmic grid each is a correlation, done by FFT for all velocities at once. Pixels go to the nearest grid
-    point: half a pixel of blur, harmless for finding the peak.
+    logarithmic grid each is a correlation, done by FFT for all velocities at once. Pixels go to the nearest
+    grid point: half a pixel of blur, harmless for finding the peak.
     """
     step = np.median(np.diff(x))
     reach = int(np.ceil(_log_shift(max_velocity) / step))
@@ -107,7 +109,8 @@ def _coarse_chi2(x, y, sigma, template: CubicSpline, max_velocity: float) -> tup
 
     def correlate(weights, values):
         binned = np.bincount(index, weights, n)
-        # Entry k is sum_i binned[i] values[i + k]: the template read k - reach steps redward, a star approaching.
+        # Entry k is sum_i binned[i] values[i + k]: the template read k - reach steps redward, a star
+        # approaching.
         return fftconvolve(values, binned[::-1], mode="valid")
 
     s1, s2, sy = correlate(w, t), correlate(w, t * t), correlate(w * y, t)
@@ -134,7 +137,8 @@ def _refine(x, y, sigma, template: CubicSpline, shift: float, degree: int) -> Ra
     basis, coefficients, residual = fit(shift)
     for _ in range(50):
         moved = -(polynomials @ coefficients) * slope(x - shift) / sigma
-        # What of the shift's effect the polynomial cannot imitate: its norm is the information on the velocity.
+        # What of the shift's effect the polynomial cannot imitate: its norm is the information on the
+        # velocity.
         moved -= basis @ np.linalg.lstsq(basis, moved, rcond=None)[0]
         information = moved @ moved
         step = np.clip(moved @ residual / information, -limit, limit) if information > 0 else 0.0

@@ -16,6 +16,8 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 from jaxtyping import install_import_hook  # noqa: E402
 
+import tests.typecheck  # noqa: E402, F401  (the hook below looks it up by name)
+
 install_import_hook("jaxspec", "tests.typecheck.check")
 
 import numpy as np  # noqa: E402
