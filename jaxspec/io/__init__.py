@@ -1,0 +1,30 @@
+"""Real files in, results out: one reader per survey product, one store for large sets, one writer for
+results."""
+
+from jaxspec.io.catalogue import Catalogue, join, read_ges_catalogue, read_label_table
+from jaxspec.io.collection import GridSpectrum, Template, find_files, iter_spectra, read_on_grid, read_spectra
+from jaxspec.io.quality import Quality
+from jaxspec.io.results import atomically, write_datatree, write_table
+from jaxspec.io.spectrum import Assume, SpectrumFile, read_spectrum
+from jaxspec.io.store import SpectraStore
+
+__all__ = [
+    "Assume",
+    "Catalogue",
+    "GridSpectrum",
+    "Quality",
+    "SpectraStore",
+    "SpectrumFile",
+    "Template",
+    "atomically",
+    "find_files",
+    "iter_spectra",
+    "join",
+    "read_ges_catalogue",
+    "read_label_table",
+    "read_on_grid",
+    "read_spectra",
+    "read_spectrum",
+    "write_datatree",
+    "write_table",
+]

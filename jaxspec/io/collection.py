@@ -1,0 +1,454 @@
+"""Many files onto one instrument's grid, at rest: what networks and fits take in.
+
+A file that cannot be used is refused by name and the others go on; the refusals come back with the spectra.
+"""
+
+import fnmatch
+import glob
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from jaxspec.errors import InputError
+from jaxspec.instruments import SPEED_OF_LIGHT, Arm, Instrument
+from jaxspec.io.quality import Quality, blockwise
+from jaxspec.io.spectrum import Assume, SpectrumFile, read_spectrum
+from jaxspec.spectra import Spectra, convolve_to_resolution, rebin
+from jaxspec.velocity import RadialVelocity, radial_velocity
+
+log = logging.getLogger(__name__)
+
+MARGIN = 20.0  # A kept beyond an arm's edges, for the convolution kernel
+SUFFIXES = (".fits", ".fit", ".fts", ".txt", ".dat", ".asc", ".csv", ".gz")
+
+
+@dataclass(frozen=True)
+class Template:
+    """Spectra at rest to measure velocities against: `wavelength [q]` A (air), `flux [t, q]` of one or more
+    stars.
+
+    Best the model's own spectra of a few typical stars on the instrument's grid; the one that gives the
+    smallest error counts.
+    """
+
+    wavelength: Float[np.ndarray, " q"]
+    flux: Float[np.ndarray, "t q"]
+
+
+@dataclass(frozen=True)
+class GridSpectrum:
+    """One spectrum on an instrument's grid, at rest: `flux, ivar [p]` (median flux 1 in each arm), `quality
+    [p]`."""
+
+    name: str
+    star: str
+    flux: Float[np.ndarray, " p"]
+    ivar: Float[np.ndarray, " p"]
+    quality: Int[np.ndarray, " p"]
+    meta: dict[str, Any]
+
+
+def find_files(paths: str | Path | Sequence[str | Path]) -> list[Path]:
+    """Files of a path, a glob pattern, a folder (its spectra by suffix) or a list of these, sorted, each
+    once.
+
+    Raises `InputError` for a pattern or folder in which there is nothing; a plain path is kept whether it
+    exists or not, to be refused by name when it is read.
+    """
+    found: dict[Path, None] = {}
+    for item in [paths] if isinstance(paths, (str, Path)) else paths:
+        path = Path(item).expanduser()
+        if path.is_dir():
+            matches = sorted(
+                p for p in path.iterdir() if p.is_file() and p.suffix.lower() in SUFFIXES and p.name[0] != "."
+            )
+        elif glob.has_magic(str(path)) and not path.exists():
+            matches = sorted(Path(p) for p in glob.glob(str(path), recursive=True) if Path(p).is_file())
+        else:
+            matches = [path]
+        if not matches:
+            raise InputError(str(item), "no file", "at least one spectrum", "check the folder or pattern")
+        found.update(dict.fromkeys(matches))
+    return list(found)
+
+
+def read_spectra(
+    paths: str | Path | Sequence[str | Path],
+    instrument: Instrument,
+    *,
+    template: Template | None = None,
+    velocity: float | str | Mapping[str, float] | None = None,
+    frame: str | None = None,
+    medium: str | None = None,
+    unit: str | None = None,
+    snr: float | None = None,
+    estimate_noise: bool = False,
+    resolving_power: float | Mapping[str, float] | None = None,
+    assume: Assume | None = None,
+    snr_max: float | None = None,
+    combine: bool = False,
+) -> tuple[Spectra, list[InputError]]:
+    """Read files onto the pixels of an instrument, at rest and at its resolution.
+
+    Args:
+        paths: a file, a glob pattern, a folder, or a list of them.
+        template: to measure the radial velocity of a spectrum whose velocity is not known otherwise.
+        velocity: km/s for all files; or a mapping from file or star name (or pattern) to km/s for those it
+            names (a catalogue's, in the barycentric frame); or "measure" to measure it even where a file
+            gives one.
+        frame, medium, unit, snr, estimate_noise, assume: as for `read_spectrum`. With a template the frame
+            may be unknown.
+        resolving_power: R of the files, or a mapping from file or star name (or pattern) to R. A spectrum
+            sharper than an arm is convolved to the arm's; one whose R is unknown is taken as it is.
+        snr_max: errors are raised to at least the local level / snr_max (oversampled or degraded files claim
+            too much).
+        combine: merge files of the same star into one row: two arms of a star come in two files.
+
+    Returns the spectra, one row a file (or star), and the errors of the files that were refused. Arms that a
+    file does not cover have ivar 0. `Spectra.meta` holds a mapping per row: path, product, velocity and its
+    error and origin, S/N, resolving power, masked pixel counts, everything assumed. Raises `InputError` when
+    no file could be used.
+    """
+    rows, refused = [], []
+    options = dict(
+        template=template,
+        velocity=velocity,
+        frame=frame,
+        medium=medium,
+        unit=unit,
+        snr=snr,
+        estimate_noise=estimate_noise,
+        resolving_power=resolving_power,
+        assume=assume,
+        snr_max=snr_max,
+    )
+    for item in iter_spectra(paths, instrument, **options):
+        (refused if isinstance(item, InputError) else rows).append(item)
+    if refused:
+        log.warning(
+            "%d of %d files refused: %s",
+            len(refused),
+            len(refused) + len(rows),
+            "; ".join(e.where for e in refused[:20]),
+        )
+    if not rows:
+        raise InputError(
+            refused[0].where,
+            f"{refused[0].found} (and {len(refused) - 1} more files refused)"
+            if len(refused) > 1
+            else refused[0].found,
+            refused[0].expected,
+            refused[0].fix,
+        )
+    if combine:
+        rows = combine_stars(rows)
+    elif len({row.name for row in rows}) < len(rows):
+        rows = [replace(row, name=row.meta["path"]) for row in rows]
+    spectra = Spectra.create(
+        np.stack([row.flux for row in rows]),
+        np.stack([row.ivar for row in rows]),
+        instrument.wavelength,
+        quality=np.stack([row.quality for row in rows]),
+        names=[row.name for row in rows],
+        meta=[row.meta for row in rows],
+    )
+    return spectra, refused
+
+
+def iter_spectra(
+    paths: str | Path | Sequence[str | Path], instrument: Instrument, **options: Any
+) -> Iterator[GridSpectrum | InputError]:
+    """`read_spectra` one file at a time, for sets that do not fit into memory: yields a spectrum or the
+    file's error."""
+    for path in find_files(paths):
+        try:
+            yield read_on_grid(path, instrument, **options)
+        except InputError as error:
+            log.error("refused: %s", error)
+            yield error
+
+
+def read_on_grid(
+    path: str | Path,
+    instrument: Instrument,
+    *,
+    template: Template | None = None,
+    velocity: float | str | Mapping[str, float] | None = None,
+    resolving_power: float | Mapping[str, float] | None = None,
+    frame: str | None = None,
+    snr_max: float | None = None,
+    **options: Any,
+) -> GridSpectrum:
+    """One file on the instrument's grid; arguments as for `read_spectra`. Raises `InputError` naming the
+    file."""
+    path = Path(path)
+    if isinstance(velocity, str) and velocity != "measure":
+        raise InputError(
+            "argument velocity", repr(velocity), "km/s, a mapping or 'measure'", "correct the argument"
+        )
+    if velocity == "measure" and template is None:
+        raise InputError(
+            "argument velocity",
+            "'measure' without a template",
+            "a template to measure with",
+            "give template=",
+        )
+    assume = options.pop("assume", None) or Assume()
+    if template is not None and assume.frame is None:
+        # Not a guess: whatever the frame is, the velocity is then measured on the spectrum itself.
+        assume = replace(assume, frame="unknown")
+    fixed = velocity if isinstance(velocity, (int, float)) else None
+    power = resolving_power if isinstance(resolving_power, (int, float)) else None
+    file = read_spectrum(path, frame=frame, velocity=fixed, resolving_power=power, assume=assume, **options)
+    if isinstance(resolving_power, Mapping):
+        file = replace(file, resolving_power=_lookup(resolving_power, file) or file.resolving_power)
+    value, error, origin = _velocity(file, instrument, template, velocity, fixed)
+    return to_grid(file, instrument, value, error, origin, snr_max)
+
+
+def _lookup(table: Mapping[str, float], file: SpectrumFile) -> float | None:
+    keys = (file.name, file.star, Path(file.name).stem)
+    exact = [table[key] for key in keys if key in table]
+    patterns = [
+        value for pattern, value in table.items() if any(fnmatch.fnmatch(key, pattern) for key in keys)
+    ]
+    return next((float(value) for value in exact + patterns if np.isfinite(value)), None)
+
+
+def _velocity(
+    file: SpectrumFile, instrument: Instrument, template, asked, fixed
+) -> tuple[float, float | None, str]:
+    """Velocity of the star on the file's axis, its error, and where it comes from."""
+    if fixed is not None:
+        return fixed, None, "argument"
+    if isinstance(asked, Mapping):
+        listed = _lookup(asked, file)
+        if listed is not None and file.frame == "barycentric":
+            return listed, None, "catalogue"
+        if listed is not None and file.velocity is None and template is None:
+            raise InputError(
+                file.path,
+                f"a catalogue velocity for a spectrum in the {file.frame} frame",
+                "a spectrum in the barycentric frame",
+                "give frame='barycentric' if it is, or a template to measure the velocity with",
+            )
+    if asked != "measure" and file.velocity is not None:
+        return file.velocity, file.velocity_error, "rest frame" if file.frame == "rest" else "file"
+    if template is None:
+        file.rest_wavelength()  # raises the error that says what is missing
+    measured = measure_velocity(file, instrument, template)
+    log.info("%s: radial velocity measured as %.2f +- %.2f km/s", file.path, *measured)
+    return measured.velocity, measured.error, "measured"
+
+
+def measure_velocity(
+    file: SpectrumFile, instrument: Instrument, template: Template, max_velocity: float = 500.0
+) -> RadialVelocity:
+    """Radial velocity against the best of the templates, arm by arm, then the weighted mean of the arms.
+
+    Arms that disagree by more than 5 sigma and 5 km/s: the more precise one counts, and the log says so.
+    Raises `InputError` naming the file when no arm gives a velocity.
+    """
+    values: list[RadialVelocity] = []
+    reason: InputError | None = None
+    for arm in instrument.arms:
+        # The template ends with the arm, so keep to pixels it covers at every velocity tried.
+        stretch = max_velocity / SPEED_OF_LIGHT
+        inside = (file.wavelength > arm.low * (1 + stretch)) & (file.wavelength < arm.high * (1 - stretch))
+        known = (template.wavelength >= arm.low) & (template.wavelength <= arm.high)
+        if inside.sum() < 100 or known.sum() < 100:
+            continue
+        best: RadialVelocity | None = None
+        pixels = _binned(file.wavelength[inside], file.flux[inside], file.ivar[inside], arm.step)
+        for flux in template.flux:
+            try:
+                found = radial_velocity(
+                    *pixels, template.wavelength[known], flux[known], max_velocity=max_velocity
+                )
+            except InputError as error:
+                reason = error
+                continue
+            if np.isfinite(found.error) and (best is None or found.error < best.error):
+                best = found
+        if best is not None:
+            values.append(best)
+    if not values:
+        found = (
+            f"no measurable radial velocity ({reason.found})"
+            if reason
+            else "no pixels in any arm to measure a velocity with"
+        )
+        raise InputError(
+            file.path,
+            found,
+            "a spectrum that overlaps the instrument and looks like the templates",
+            "give velocity=, or check air/vacuum and the unit of the wavelengths",
+        )
+    values.sort(key=lambda v: v.error)
+    if len(values) > 1:
+        spread = abs(values[0].velocity - values[1].velocity)
+        if spread > max(5.0, 5.0 * np.hypot(values[0].error, values[1].error)):
+            log.warning(
+                "%s: arms differ by %.1f km/s in velocity; the more precise one is used", file.path, spread
+            )
+            return values[0]
+    weight = np.array([v.error**-2 for v in values])
+    return RadialVelocity(
+        float(np.average([v.velocity for v in values], weights=weight)), float(weight.sum() ** -0.5)
+    )
+
+
+def _binned(wavelength: np.ndarray, flux: np.ndarray, ivar: np.ndarray, step: float):
+    """Weighted means of whole pixels up to the instrument's pixel width: finely sampled files cost time, not
+    precision."""
+    k = int(step / np.median(np.diff(wavelength)) + 0.01)
+    if k < 2:
+        return wavelength, flux, ivar
+    n = len(flux) // k * k
+    w, f, iv = (a[:n].reshape(-1, k) for a in (wavelength, flux, ivar))
+    # Only bins without a masked pixel: the mean of a part of a bin would belong to another wavelength.
+    whole = (iv > 0).all(1)
+    total = np.where(whole, iv.sum(1), 0.0)
+    return w.mean(1), np.where(whole, (f * iv).sum(1) / np.where(whole, total, 1.0), 0.0), total
+
+
+def to_grid(
+    file: SpectrumFile,
+    instrument: Instrument,
+    velocity: float,
+    velocity_error: float | None,
+    origin: str,
+    snr_max: float | None = None,
+) -> GridSpectrum:
+    """A spectrum shifted to rest, brought to each arm's resolution and rebinned; raises `InputError` without
+    any overlap."""
+    wavelength = file.rest_wavelength(velocity)
+    n = instrument.n_pixels
+    flux, ivar, quality = np.zeros(n), np.zeros(n), np.zeros(n, np.int32)
+    resolution, scale, notes = {}, {}, list(file.meta.get("notes", ()))
+    for arm in instrument.arms:
+        pixels = instrument.slices[arm.name]
+        near = (wavelength > arm.low - MARGIN) & (wavelength < arm.high + MARGIN)
+        if near.sum() < 2 or not (file.ivar[near] > 0).any():
+            continue
+        part = wavelength[near], file.flux[near], file.ivar[near]
+        part, resolution[arm.name] = _to_resolution(part, file, arm, notes)
+        arm_flux, arm_ivar = rebin(*part, arm.edges)
+        good = arm_ivar > 0
+        if not good.any():
+            resolution.pop(arm.name)
+            continue
+        scale[arm.name] = float(np.median(arm_flux[good]))
+        if scale[arm.name] <= 0:
+            raise InputError(
+                file.path,
+                f"median flux {scale[arm.name]:.4g} in arm {arm.name}",
+                "a spectrum with positive flux",
+                "check the file",
+            )
+        # In units of the arm's median, which the continuum normaliser removes anyway: calibrated fluxes of
+        # 1e-17 would overflow float32 ivar.
+        flux[pixels], ivar[pixels] = arm_flux / scale[arm.name], arm_ivar * scale[arm.name] ** 2
+        quality[pixels] = _carry(file.quality[near], wavelength[near], arm)
+        if snr_max is not None:
+            level = np.maximum(blockwise(flux[pixels], good, 90.0), 1e-6)
+            ivar[pixels] = np.minimum(ivar[pixels], (snr_max / level) ** 2)
+    if not scale:
+        ranges = ", ".join(f"{a.low:g}-{a.high:g}" for a in instrument.arms)
+        raise InputError(
+            file.path,
+            f"wavelengths {wavelength[0]:.1f}-{wavelength[-1]:.1f} A",
+            f"an overlap with {instrument.name} ({ranges} A)",
+            "choose the instrument that took the spectrum",
+        )
+    quality[(ivar == 0) & (quality == 0)] |= Quality.NOT_COVERED
+    good = ivar > 0
+    meta = {
+        **file.meta,
+        "path": file.path,
+        "product": file.product,
+        "star": file.star,
+        "frame": file.frame,
+        "velocity": float(velocity),
+        "velocity_error": None if velocity_error is None else float(velocity_error),
+        "velocity_origin": origin,
+        "snr_file": file.meta.get("snr"),
+        "snr": float(np.median(flux[good] * np.sqrt(ivar[good]))),
+        "arms": tuple(scale),
+        "resolution": resolution,
+        "flux_scale": scale,
+        "notes": notes,
+    }
+    return GridSpectrum(file.name, file.star, flux, ivar, quality, meta)
+
+
+def _to_resolution(part, file: SpectrumFile, arm: Arm, notes: list[str]):
+    """Convolve down to the arm's resolution where the source's is known and higher; says what was done."""
+    source, target = file.resolving_power, arm.resolution(part[0])
+    nominal = float(np.median(target))
+    if source is None:
+        if file.native is None:
+            log.warning(
+                "%s: resolving power not stated; taken as arm %s's own %.0f (resolving_power= says otherwise)",
+                file.path,
+                arm.name,
+                nominal,
+            )
+        return part, f"unknown, taken as {nominal:.0f}" if file.native is None else f"native {nominal:.0f}"
+    if source < 0.95 * nominal:
+        log.warning(
+            "%s: resolving power %.0f is below arm %s's %.0f and cannot be raised",
+            file.path,
+            source,
+            arm.name,
+            nominal,
+        )
+        notes.append(f"resolving power {source:.0f} below arm {arm.name}'s {nominal:.0f}")
+        return part, f"{source:.0f}"
+    if source <= nominal * 1.02:
+        return part, f"{source:.0f}"
+    flux, ivar = convolve_to_resolution(*part, source=float(source), target=np.minimum(target, source))
+    return (part[0], flux, ivar), f"{nominal:.0f} from {source:.0f}"
+
+
+def _carry(quality: np.ndarray, wavelength: np.ndarray, arm: Arm) -> np.ndarray:
+    """Bits of the input pixels whose centres fall into each output pixel."""
+    out = np.zeros(arm.n_pixels, np.int32)
+    flagged = np.flatnonzero(quality)
+    index = np.searchsorted(arm.edges, wavelength[flagged], side="right") - 1
+    inside = (index >= 0) & (index < arm.n_pixels)
+    np.bitwise_or.at(out, index[inside], quality[flagged][inside])
+    return out
+
+
+def combine_stars(rows: Sequence[GridSpectrum]) -> list[GridSpectrum]:
+    """Merge rows of the same star: each arm from the file that has it, the ivar-weighted mean where several
+    do.
+
+    The row is named after the star; its meta is the first file's, with all paths in `meta["paths"]`.
+    """
+    groups: dict[str, list[GridSpectrum]] = {}
+    for row in rows:
+        groups.setdefault(row.star, []).append(row)
+    merged = []
+    for star, group in groups.items():
+        flux, ivar = np.stack([r.flux for r in group]), np.stack([r.ivar for r in group])
+        total = ivar.sum(0)
+        mean = np.where(total > 0, (flux * ivar).sum(0) / np.where(total > 0, total, 1.0), 0.0)
+        quality = np.bitwise_or.reduce(np.stack([np.where(r.ivar > 0, r.quality, 0) for r in group]), axis=0)
+        every = np.bitwise_and.reduce(np.stack([r.quality for r in group]), axis=0)
+        quality = np.where(total > 0, quality, every)
+        good = total > 0
+        meta = {
+            **group[0].meta,
+            "paths": tuple(r.meta["path"] for r in group),
+            "arms": tuple(dict.fromkeys(a for r in group for a in r.meta["arms"])),
+            "snr": float(np.median(mean[good] * np.sqrt(total[good]))),
+        }
+        merged.append(GridSpectrum(star, star, mean, total, quality.astype(np.int32), meta))
+    return merged

@@ -1,0 +1,232 @@
+"""What a reader found wrong with single pixels, and the physical sanity a spectrum must pass.
+
+`ivar == 0` is the only mask the rest of the library knows. The bits here say *why* a pixel got it, and are
+kept beside the spectrum.
+
+A changed byte cannot always be seen: where a file carries checksums the FITS layer verifies them; elsewhere
+only what is physically impossible is caught here (non-finite, far below zero, a jump no line-spread function
+allows, an error far smaller than its neighbours'). A change smaller than that looks like noise and stays.
+"""
+
+from enum import IntFlag
+from itertools import pairwise
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from jaxspec.errors import InputError
+
+
+class Quality(IntFlag):
+    """Bits of `quality`; 0 means that nothing is wrong with the pixel."""
+
+    FLAGGED = 1  # the file's own quality column is not zero
+    NO_ERROR = 2  # the file gives no error for this pixel (NaN or 0)
+    NO_DATA = 4  # flux is exactly 0 or not a number where the file says it is bad, and its direct neighbours
+    NEGATIVE = 8  # further below zero than 10 sigma
+    SPIKE = 16  # differs from both sides by more than any line-spread function allows
+    ERROR_SPIKE = 32  # error ten times smaller than that of its neighbours
+    NOT_COVERED = 64  # on an instrument's grid: the file does not reach this pixel
+
+
+MIN_PIXELS = 16
+BLOCK = 500  # pixels over which a local level, noise or error is taken
+ABSURD = 1e6  # times the median flux: no star, cosmic ray or sky line does that to a reduced spectrum
+SPIKE_DEPTH = 0.3  # of the local level; the sharpest step in the real sample files is 0.17 where S/N > 30
+SNR_RANGE = (1e-2, 1e5)  # median S/N a pixel beyond which the error array cannot belong to the flux
+
+
+def blockwise(
+    values: Float[np.ndarray, " p"], good: np.ndarray, percentile: float
+) -> Float[np.ndarray, " p"]:
+    """Percentile of the good pixels in blocks of `BLOCK`, interpolated linearly back to every pixel."""
+    n = len(values)
+    edges = np.linspace(0, n, max(1, n // BLOCK) + 1).astype(int)
+    centres, levels = [], []
+    for low, high in pairwise(edges.tolist()):
+        inside = values[low:high][good[low:high]]
+        if inside.size:
+            centres.append(0.5 * (low + high))
+            levels.append(np.percentile(inside, percentile))
+    if not centres:
+        return np.zeros(n)
+    return np.interp(np.arange(n), centres, levels)
+
+
+def _neighbours(values: np.ndarray) -> np.ndarray:
+    """Median of the two pixels on either side of each pixel; edges see their nearest four."""
+    padded = np.pad(values, 2, mode="reflect")
+    n = len(values)
+    return np.median([padded[0:n], padded[1 : n + 1], padded[3 : n + 3], padded[4 : n + 4]], axis=0)
+
+
+def check_wavelength(wavelength: Float[np.ndarray, " p"], where: str) -> None:
+    """Raise unless the axis is finite, increasing, without a misplaced point, and inside 2000-30000 A."""
+    if wavelength.ndim != 1 or len(wavelength) < MIN_PIXELS:
+        raise InputError(
+            where,
+            f"wavelength array of shape {wavelength.shape}",
+            f"one axis of at least {MIN_PIXELS} pixels",
+            "check that the file is complete",
+        )
+    if not np.all(np.isfinite(wavelength)):
+        bad = int(np.flatnonzero(~np.isfinite(wavelength))[0])
+        raise InputError(
+            where, f"wavelength that is not finite at pixel {bad}", "finite wavelengths", "repair the file"
+        )
+    step = np.diff(wavelength)
+    if np.any(step <= 0):
+        bad = int(np.flatnonzero(step <= 0)[0])
+        raise InputError(
+            where,
+            f"wavelength not increasing at pixel {bad}: {wavelength[bad]:.4f}, {wavelength[bad + 1]:.4f} A",
+            "strictly increasing wavelengths",
+            "sort or repair the file",
+        )
+    if wavelength[0] < 2000.0 or wavelength[-1] > 30000.0:
+        raise InputError(
+            where,
+            f"wavelengths {wavelength[0]:.4g} to {wavelength[-1]:.4g} A",
+            "an axis inside 2000-30000 A",
+            "check the unit of the wavelength axis (give unit= if the file states none)",
+        )
+    # A damaged digit moves one point between two neighbours that are themselves in place.
+    offset = np.abs(0.5 * (wavelength[:-2] + wavelength[2:]) - wavelength[1:-1]) / np.median(step)
+    usual = np.median(offset)
+    lone = np.flatnonzero(offset > max(0.2, 8.0 * usual))
+    spacing = (wavelength[2:] - wavelength[:-2]) / 2.0
+    smooth = (
+        np.abs(spacing / _neighbours(spacing) - 1.0) < 0.05
+        if len(spacing) > 4
+        else np.ones_like(spacing, bool)
+    )
+    lone = lone[smooth[lone]]
+    if lone.size:
+        bad = int(lone[0]) + 1
+        raise InputError(
+            where,
+            f"wavelength {wavelength[bad]:.5f} A out of line with its neighbours at pixel {bad}",
+            "a smooth wavelength axis",
+            "repair the file: one value looks damaged",
+        )
+
+
+def clean(
+    flux: Float[np.ndarray, " p"],
+    ivar: Float[np.ndarray, " p"] | None,
+    quality: Int[np.ndarray, " p"],
+    where: str,
+) -> tuple[Float[np.ndarray, " p"], Float[np.ndarray, " p"] | None, Int[np.ndarray, " p"]]:
+    """Refuse what cannot be a spectrum and mask the pixels that cannot be part of one.
+
+    `quality` holds what the reader already knows (its non-zero pixels are masked). `ivar` may be None when
+    the file has no errors. Returns flux (0 in masked pixels), ivar (0 there; None stays None) and the
+    completed quality bits.
+
+    Raises `InputError` for a flux that is not finite in a pixel that claims to be good, negative or
+    non-finite ivar, a median flux that is not positive, a value above `ABSURD` medians, an implied S/N
+    outside `SNR_RANGE`, or too few good pixels.
+    """
+    flux = np.array(flux, dtype=np.float64)
+    quality = np.array(quality, dtype=np.int32)
+    if ivar is not None:
+        ivar = np.array(ivar, dtype=np.float64)
+        if ivar.shape != flux.shape:
+            raise InputError(
+                where,
+                f"{len(flux)} flux but {len(ivar)} error values",
+                "one error for each flux",
+                "check the file",
+            )
+        wrong = ~np.isfinite(ivar) | (ivar < 0)
+        if wrong.any():
+            bad = int(np.flatnonzero(wrong)[0])
+            raise InputError(
+                where,
+                f"inverse variance {ivar[bad]!s} at pixel {bad} ({int(wrong.sum())} such pixels)",
+                "inverse variances that are finite and not negative",
+                "repair the error array; 0 marks a bad pixel",
+            )
+        quality[(ivar == 0) & (quality == 0)] |= Quality.NO_ERROR
+    good = quality == 0
+    if (~np.isfinite(flux) & good).any():
+        bad = int(np.flatnonzero(~np.isfinite(flux) & good)[0])
+        raise InputError(
+            where,
+            f"flux {flux[bad]} at pixel {bad} ({int((~np.isfinite(flux) & good).sum())} such pixels)",
+            "finite flux, or ivar 0 (or a quality flag) where there is none",
+            "mask these pixels in the file or repair it",
+        )
+    quality[~np.isfinite(flux)] |= Quality.NO_DATA
+    empty = np.nan_to_num(flux) == 0.0
+    # Resampled products write 0 where nothing was observed; the pixel beside it is half filled.
+    beside = empty.copy()
+    beside[1:] |= empty[:-1]
+    beside[:-1] |= empty[1:]
+    quality[beside] |= Quality.NO_DATA
+    good = quality == 0
+    if good.sum() < MIN_PIXELS:
+        raise InputError(
+            where,
+            f"{int(good.sum())} usable pixels of {len(flux)}",
+            f"at least {MIN_PIXELS}",
+            "check the flux, error and quality arrays of the file",
+        )
+    median = float(np.median(flux[good]))
+    if median <= 0:
+        raise InputError(
+            where,
+            f"median flux {median:.4g}",
+            "a spectrum with positive flux",
+            "check which array holds the flux",
+        )
+    if np.any(np.abs(flux[good]) > ABSURD * median):
+        bad = int(np.flatnonzero(good & (np.abs(flux) > ABSURD * median))[0])
+        raise InputError(
+            where,
+            f"flux {flux[bad]:.4g} at pixel {bad} where the median is {median:.4g}",
+            f"no value above {ABSURD:.0e} medians",
+            "the data look damaged: fetch the file again",
+        )
+    if ivar is not None:
+        snr = float(np.median(flux[good] * np.sqrt(ivar[good])))
+        if not SNR_RANGE[0] < snr < SNR_RANGE[1]:
+            raise InputError(
+                where,
+                f"a median signal-to-noise of {snr:.3g} per pixel",
+                f"between {SNR_RANGE[0]:g} and {SNR_RANGE[1]:g}",
+                "the errors do not belong to this flux: check their unit and kind (sigma, variance or ivar)",
+            )
+    quality |= _impossible(flux, ivar, good)
+    good = quality == 0
+    if good.sum() < max(MIN_PIXELS, 0.01 * len(flux)):
+        raise InputError(
+            where,
+            f"{int(good.sum())} usable pixels of {len(flux)}",
+            "at least 1 % of them",
+            "the data look damaged: fetch the file again",
+        )
+    flux = np.where(good, flux, 0.0)
+    return flux, None if ivar is None else np.where(good, ivar, 0.0), quality
+
+
+def _impossible(flux: np.ndarray, ivar: np.ndarray | None, good: np.ndarray) -> np.ndarray:
+    """Bits for single good pixels that cannot be real; see `Quality`."""
+    bits = np.zeros(len(flux), np.int32)
+    level = np.maximum(blockwise(flux, good, 90.0), 1e-30)
+    filled = np.where(good, flux, level)
+    jump = np.where(good, np.abs(filled - _neighbours(filled)) / level, 0.0)
+    usual = blockwise(jump, good, 68.0)
+    spike = (jump > SPIKE_DEPTH) & (jump > 10.0 * usual)
+    if ivar is not None:
+        sigma = 1.0 / np.sqrt(np.where(ivar > 0, ivar, 1.0))
+        # Of an ivar that is itself damaged the neighbours' is the better witness.
+        sigma = np.minimum(sigma, 10.0 * blockwise(sigma, good & (ivar > 0), 50.0))
+        spike &= jump * level > 10.0 * sigma
+        bits[good & (flux < -10.0 * sigma)] |= Quality.NEGATIVE
+        local = _neighbours(np.where(good, ivar, 0.0))
+        bits[good & (local > 0) & (ivar > 100.0 * local) & (ivar > 100.0 * blockwise(ivar, good, 50.0))] |= (
+            Quality.ERROR_SPIKE
+        )
+    bits[spike & good] |= Quality.SPIKE
+    return bits

@@ -1,0 +1,130 @@
+"""Writing results so that a reader never sees half a file: label tables as FITS, posteriors as netCDF."""
+
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import astropy.units as u
+import numpy as np
+import xarray as xr
+from astropy.io import fits
+from astropy.table import Table
+
+from jaxspec.errors import InputError
+
+UCD_KEY = "ucd"
+
+
+def atomically(path: str | Path, write: Callable[[Path], Any]) -> Path:
+    """Call `write` with a temporary path in the same folder, then put the result in place in one step.
+
+    Whatever happens on the way, `path` holds either the old file or the complete new one. The temporary name
+    keeps the suffix, by which writers choose a format.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    partial = Path(name)
+    try:
+        write(partial)
+        with open(partial, "rb") as done:
+            os.fsync(done.fileno())
+        # mkstemp makes private files; results have the permissions of any other new file.
+        mask = os.umask(0)
+        os.umask(mask)
+        partial.chmod(0o666 & ~mask)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def write_table(path: str | Path, table: Table, meta: Mapping[str, Any] | None = None) -> Path:
+    """Write an astropy table (QTable) as one FITS binary table, atomically.
+
+    Column units go to TUNITn, descriptions to the comments of TTYPEn (cut to what a card holds), and UCD
+    words (`column.info.meta["ucd"]`) to TUCDn. `meta` is written as header cards of the table, and as long
+    text where a value needs it. Checksums are added. Raises `InputError` for a column that FITS cannot hold.
+    """
+    plain = Table(table, copy=True) if not len(table.colnames) else _without_mixins(table)
+    for name in plain.colnames:
+        if plain[name].dtype.kind == "O":
+            raise InputError(
+                f"column {name} for {path}",
+                "Python objects",
+                "numbers, booleans or text",
+                "convert the column",
+            )
+    hdu = fits.table_to_hdu(plain)
+    hdu.name = "LABELS"
+    for i, name in enumerate(plain.colnames, start=1):
+        info = table[name].info
+        if info.description:
+            hdu.header.comments[f"TTYPE{i}"] = _fit_comment(hdu.header, f"TTYPE{i}", info.description)
+        ucd = (info.meta or {}).get(UCD_KEY)
+        if ucd:
+            hdu.header.set(f"TUCD{i}", ucd, "UCD1+", after=f"TFORM{i}")
+    for key, value in {**_scalars(table.meta), **_scalars(meta or {})}.items():
+        keyword = key.upper() if len(key) <= 8 else f"HIERARCH {key.upper()}"
+        hdu.header[keyword] = value
+    hdus = fits.HDUList([fits.PrimaryHDU(), hdu])
+    return atomically(path, lambda partial: hdus.writeto(partial, overwrite=True, checksum=True))
+
+
+def write_datatree(path: str | Path, tree: xr.DataTree) -> Path:
+    """Write a DataTree (posterior in ArviZ's schema) as netCDF4 through h5netcdf, atomically; floats are
+    compressed."""
+    encoding = {
+        node.path: {
+            name: {"zlib": True, "complevel": 1}
+            for name, v in node.ds.data_vars.items()
+            if v.dtype.kind == "f" and v.size > 1000
+        }
+        for node in tree.subtree
+    }
+    encoding = {group: names for group, names in encoding.items() if names}
+    return atomically(path, lambda partial: tree.to_netcdf(partial, engine="h5netcdf", encoding=encoding))
+
+
+def _without_mixins(table: Table) -> Table:
+    """Quantities as plain columns with a unit, text as fixed-width; descriptions are handled by the
+    caller."""
+    plain = Table()
+    for name in table.colnames:
+        column = table[name]
+        unit = getattr(column, "unit", None)
+        values = column.value if isinstance(column, u.Quantity) else column
+        masked = isinstance(values, np.ma.MaskedArray) or hasattr(values, "mask")
+        plain[name] = values if masked else np.asarray(values)
+        if unit is not None:
+            plain[name].unit = unit
+    return plain
+
+
+def _fit_comment(header: fits.Header, key: str, text: str) -> str:
+    """The description, cut at a word to what fits behind the value on one card of 80 characters."""
+    room = 80 - 10 - max(20, len(repr(str(header[key]))) + 1) - 3
+    text = text.encode("ascii", "replace").decode()
+    if len(text) <= room:
+        return text
+    return text[: room - 2].rsplit(" ", 1)[0] + ".."
+
+
+def _scalars(meta: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {}
+    for key, value in meta.items():
+        if key.lower() in ("comments", "history", "extname"):
+            continue
+        if isinstance(value, (bool, int, float, str, np.bool_, np.integer, np.floating)):
+            value = value.item() if isinstance(value, np.generic) else value
+            if isinstance(value, float) and not np.isfinite(value):
+                value = str(value)
+            kept[key] = (
+                value.encode("ascii", "replace").decode().replace("\n", " ")
+                if isinstance(value, str)
+                else value
+            )
+    return kept

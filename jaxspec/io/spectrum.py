@@ -1,0 +1,343 @@
+"""One spectrum from one file: whatever product it is, in air wavelengths, with its velocity frame said out
+loud.
+
+The reader is chosen by what is in the file, not by its name. What the file does not state (air or vacuum,
+velocity frame) must be said by the caller, either for this file (`medium=`, `frame=`, `velocity=`; these win
+over the header, with a warning when they contradict it) or for every file that is silent (`Assume`, whose use
+is logged with the file's name and its origin).
+"""
+
+import gzip
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from jaxspec.errors import InputError
+from jaxspec.instruments import SPEED_OF_LIGHT
+from jaxspec.io.fitsfile import open_fits
+from jaxspec.io.gaia_eso import is_gaia_eso, read_gaia_eso
+from jaxspec.io.image import read_image
+from jaxspec.io.noise import estimate_sigma
+from jaxspec.io.phase3 import find_table, read_phase3
+from jaxspec.io.quality import Quality, check_wavelength, clean
+from jaxspec.io.raw import RawSpectrum
+from jaxspec.io.text import read_text
+from jaxspec.spectra import doppler_shift, vacuum_to_air
+
+log = logging.getLogger(__name__)
+
+FRAMES = ("rest", "barycentric", "topocentric")
+MEDIA = ("air", "vacuum")
+
+
+@dataclass(frozen=True)
+class Assume:
+    """What to take where a file says nothing; `origin` says who decided it and goes to the log and to
+    `meta["assumed"]`.
+
+    `medium` "air" or "vacuum"; `frame` "rest", "barycentric", "topocentric", or "unknown" when the velocity
+    will be measured on the spectrum anyway; `unit` of wavelengths without one; `resolving_power` R;
+    `estimate_noise` for files without errors.
+    """
+
+    medium: str | None = None
+    frame: str | None = None
+    unit: str | None = None
+    resolving_power: float | None = None
+    estimate_noise: bool = False
+    origin: str = "configuration"
+
+
+@dataclass(frozen=True)
+class SpectrumFile:
+    """One spectrum as observed.
+
+    - `wavelength [p]`: A, air, float64, increasing, in the given `frame`.
+    - `flux, ivar [p]`: float64; 0 in masked pixels. `quality [p]`: `Quality` bits that say why.
+    - `frame`: "rest", "barycentric", "topocentric" or "unknown".
+    - `velocity`, `velocity_error`: the star's radial velocity on this axis in km/s; 0 at rest, None when
+      unknown.
+    - `resolving_power`: R, or None when unknown. `native`: instrument whose own resolution it then is.
+    - `star`: the name the file gives the star (else the file's stem); `product`: which reader took it.
+    - `meta`: header facts plus "medium" as in the file, "notes" (decisions), "assumed" (what was not in the
+      file and who said it).
+    """
+
+    path: str
+    name: str
+    star: str
+    product: str
+    wavelength: Float[np.ndarray, " p"]
+    flux: Float[np.ndarray, " p"]
+    ivar: Float[np.ndarray, " p"]
+    quality: Int[np.ndarray, " p"]
+    frame: str
+    velocity: float | None
+    velocity_error: float | None
+    resolving_power: float | None
+    native: str | None
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def snr(self) -> float:
+        """Median signal-to-noise per pixel over the good pixels."""
+        good = self.ivar > 0
+        return float(np.median(self.flux[good] * np.sqrt(self.ivar[good])))
+
+    def rest_wavelength(self, velocity: float | None = None) -> Float[np.ndarray, " p"]:
+        """Air wavelengths at rest, with the file's velocity or the one given (km/s).
+
+        Raises `InputError` when neither is known.
+        """
+        velocity = self.velocity if velocity is None else velocity
+        if velocity is None:
+            raise InputError(
+                self.path,
+                f"a spectrum in the {self.frame} frame without a velocity",
+                "the star's radial velocity",
+                "give velocity= in km/s, frame='rest', or a template to measure it with",
+            )
+        return doppler_shift(self.wavelength, -velocity)
+
+
+def read_spectrum(
+    path: str | Path,
+    *,
+    frame: str | None = None,
+    medium: str | None = None,
+    velocity: float | None = None,
+    unit: str | None = None,
+    snr: float | None = None,
+    estimate_noise: bool = False,
+    resolving_power: float | None = None,
+    assume: Assume | None = None,
+) -> SpectrumFile:
+    """Read a Gaia-ESO FITS spectrum, an ESO Phase 3 table, a 1-D FITS image, or two- or three-column text.
+
+    Args:
+        path: the file; `.gz` of any of these is opened too.
+        frame: "rest", "barycentric", "topocentric", or "unknown" (the velocity will be measured later).
+        medium: "air" or "vacuum"; the result is always in air.
+        velocity: the star's radial velocity in km/s in that frame.
+        unit: of wavelengths, when the file has none ("Angstrom", "nm", "um").
+        snr: signal-to-noise per pixel of a file without errors: sigma = local level / snr.
+        estimate_noise: take the noise of a file without errors from its pixel-to-pixel differences (DER_SNR).
+        resolving_power: R of a file that does not give it.
+        assume: what to take where both the file and the arguments are silent.
+
+    Raises `InputError`, which names the file, for anything that is not a sound spectrum or whose medium,
+    frame or noise are unknown.
+    """
+    assume = assume or Assume()
+    path = Path(path)
+    where = str(path)
+    _check_choice("frame", frame, (*FRAMES, "unknown"))
+    _check_choice("frame", assume.frame, (*FRAMES, "unknown"))
+    _check_choice("medium", medium, MEDIA)
+    _check_choice("medium", assume.medium, MEDIA)
+    _check_number("snr", snr, 1e-2, 1e5)
+    _check_number("velocity", velocity, -2000.0, 2000.0)
+    _check_number("resolving_power", resolving_power, 100.0, 1e6)
+    if frame == "rest" and velocity:
+        raise InputError(
+            "argument velocity",
+            f"{velocity} km/s together with frame='rest'",
+            "one of them",
+            "drop the wrong one",
+        )
+    data = _read_bytes(path)
+    try:
+        raw = _dispatch(data, where, unit, assume.unit)
+        return _complete(
+            raw, path, frame, medium, velocity, unit, snr, estimate_noise, resolving_power, assume
+        )
+    except InputError:
+        raise
+    except Exception as error:
+        # A damaged header reaches every part of a parser; whatever it trips over, the user must learn the
+        # file's name.
+        raise InputError(
+            where,
+            f"{type(error).__name__} while reading: {error}",
+            "a sound spectrum",
+            "the file is probably damaged: fetch it again (if it is sound, please report this)",
+        ) from error
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        data = path.read_bytes()
+        if data[:2] == b"\x1f\x8b":
+            data = gzip.decompress(data)
+    except (OSError, EOFError, ValueError) as error:
+        what = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise InputError(
+            str(path), what, "a readable file", "check the path and permissions, or fetch it again"
+        ) from error
+    except Exception as error:  # zlib.error derives from nothing more telling
+        raise InputError(
+            str(path), f"{type(error).__name__}: {error}", "a sound gzip file", "fetch it again"
+        ) from error
+    if not data.strip(b"\0 \r\n\t"):
+        raise InputError(str(path), "an empty file", "a spectrum", "fetch it again")
+    return data
+
+
+def _dispatch(data: bytes, where: str, unit: str | None, default_unit: str | None) -> RawSpectrum:
+    if data[:8] == b"\x89HDF\r\n\x1a\n":
+        raise InputError(
+            where, "an HDF5 file", "one spectrum", "open stores of spectra with jaxspec.io.SpectraStore"
+        )
+    if data[:6] != b"SIMPLE":
+        if b"\0" in data[:4096]:
+            raise InputError(
+                where, "binary data", "FITS or text", "the file is damaged or of a kind that is not supported"
+            )
+        return read_text(data, where, unit or default_unit)
+    file = open_fits(data, where)
+    if is_gaia_eso(file):
+        return read_gaia_eso(file)
+    if find_table(file) is not None:
+        return read_phase3(file)
+    try:
+        return read_image(file, unit)
+    except InputError:
+        if unit is None and default_unit is not None:
+            return read_image(file, default_unit)
+        raise
+
+
+def _complete(
+    raw, path, frame, medium, velocity, unit, snr, estimate_noise, resolving_power, assume
+) -> SpectrumFile:
+    """Fill in what the file leaves open from the arguments, then from the assumptions; refuse what is still
+    open."""
+    where = str(path)
+    assumed: dict[str, str] = {}
+
+    def decide(what: str, in_file: Any, argument: Any, assumption: Any) -> Any:
+        if argument is not None:
+            if in_file is not None and argument != in_file:
+                log.warning("%s: %s=%s given, although the file states %s", where, what, argument, in_file)
+            assumed[what] = f"{argument} from an argument"
+            return argument
+        if in_file is not None:
+            return in_file
+        if assumption is not None:
+            assumed[what] = f"{assumption} from {assume.origin}"
+            log.warning(
+                "%s: states no %s; %s, from %s",
+                where,
+                what.replace("_", " "),
+                "its velocity has to be measured" if assumption == "unknown" else f"taken as {assumption}",
+                assume.origin,
+            )
+        return assumption
+
+    found_medium = decide("medium", raw.medium, medium, assume.medium)
+    if found_medium is None:
+        raise InputError(
+            where,
+            "no statement whether wavelengths are in air or vacuum",
+            "air or vacuum (83 km/s apart)",
+            "give medium='air' or medium='vacuum'",
+        )
+    in_file = raw.frame or ("unknown" if raw.velocity is not None else None)
+    found_frame = decide("frame", in_file, frame, assume.frame)
+    if found_frame is None and velocity is None:
+        raise InputError(
+            where,
+            "no statement of the velocity frame",
+            "rest, barycentric or topocentric",
+            "give frame= (and velocity=), or frame='unknown' to have the velocity measured",
+        )
+    found_frame = found_frame or "unknown"
+    check_wavelength(raw.wavelength, where)
+    flux, ivar, quality = clean(raw.flux, raw.ivar, raw.quality, where)
+    notes = list(raw.notes)
+    if ivar is None:
+        ivar, how = _noise(flux, quality, snr, estimate_noise or assume.estimate_noise, where)
+        assumed["noise"] = how
+        log.warning("%s: holds no errors; %s", where, how)
+    elif snr is not None:
+        log.warning("%s: snr=%s not used, the file has its own errors", where, snr)
+    masked = {bit.name.lower(): int(((quality & bit) > 0).sum()) for bit in Quality if (quality & bit).any()}
+    wavelength = vacuum_to_air(raw.wavelength) if found_medium == "vacuum" else raw.wavelength
+
+    star_velocity, error = raw.velocity, raw.velocity_error
+    if frame is not None and frame != "unknown" and frame != raw.frame:
+        star_velocity, error = None, None  # the file's own velocity belongs to the frame it stated
+    if velocity is not None:
+        star_velocity, error = velocity, None
+        assumed["velocity"] = f"{velocity} km/s from an argument"
+    if found_frame == "rest":
+        star_velocity, error = 0.0, None
+    if found_frame == "topocentric" and raw.barycentric_correction is not None:
+        # v_barycentric = v_topocentric + correction, to first order in v/c, so the axis is stretched by it.
+        wavelength = wavelength * (1.0 + raw.barycentric_correction / SPEED_OF_LIGHT)
+        found_frame = "barycentric"
+        notes.append(
+            f"barycentric correction of {raw.barycentric_correction:+.3f} km/s from the header applied"
+        )
+    r = decide(
+        "resolving_power",
+        raw.resolving_power,
+        resolving_power,
+        assume.resolving_power if raw.native is None else None,
+    )
+    for note in notes:
+        log.info("%s: %s", where, note)
+    return SpectrumFile(
+        path=where,
+        name=path.name,
+        star=raw.star or path.name.removesuffix(".gz").rsplit(".", 1)[0],
+        product=raw.product,
+        wavelength=np.asarray(wavelength, np.float64),
+        flux=flux,
+        ivar=ivar,
+        quality=quality,
+        frame=found_frame,
+        velocity=star_velocity,
+        velocity_error=error,
+        resolving_power=r,
+        native=raw.native,
+        meta={**raw.meta, "medium": found_medium, "masked": masked, "notes": notes, "assumed": assumed},
+    )
+
+
+def _noise(flux, quality, snr, estimate, where) -> tuple[np.ndarray, str]:
+    good = quality == 0
+    if snr is not None:
+        sigma = np.full(len(flux), float(np.median(flux[good])) / snr)
+        how = f"noise from the given S/N of {snr:g} per pixel"
+    elif estimate:
+        sigma = estimate_sigma(flux, good)
+        reached = np.median(flux[good] / sigma[good])
+        how = f"noise estimated from pixel differences (DER_SNR), S/N {reached:.0f} per pixel"
+    else:
+        raise InputError(
+            where,
+            "no errors",
+            "an error or inverse variance for each pixel",
+            "give snr= per pixel, or estimate_noise=True to take it from pixel-to-pixel differences",
+        )
+    quality[good & (flux < -10.0 * sigma)] |= Quality.NEGATIVE
+    return np.where(quality == 0, sigma**-2.0, 0.0), how
+
+
+def _check_choice(name: str, value: str | None, known: tuple[str, ...]) -> None:
+    if value is not None and value not in known:
+        raise InputError(
+            f"argument {name}", repr(value), f"one of {', '.join(known)}", "correct the argument"
+        )
+
+
+def _check_number(name: str, value: float | None, low: float, high: float) -> None:
+    if value is not None and not (np.isfinite(value) and low <= value <= high):
+        raise InputError(
+            f"argument {name}", repr(value), f"a number between {low:g} and {high:g}", "correct the argument"
+        )
