@@ -15,6 +15,8 @@ from jaxspec.flows.affine import ConditionalAffine
 from jaxspec.flows.coupling import AffineCoupling, SplineCoupling
 from jaxspec.flows.linear import LULinear, Permutation
 
+ArrayLike = jax.Array | np.ndarray
+
 
 @dataclass(frozen=True)
 class FlowConfig:
@@ -102,7 +104,7 @@ class ConditionalFlow(nnx.Module):
                 layers.append(AffineCoupling(n_dim, n_context, clamp=config.clamp, **common))
         self.layers = nnx.List(layers)
 
-    def set_standardisation(self, location: Float[Array, " d"], scale: Float[Array, " d"]) -> None:
+    def set_standardisation(self, location: Float[ArrayLike, " d"], scale: Float[ArrayLike, " d"]) -> None:
         """Store the location and scale of z over the training set; before training, since the density depends on it."""
         location, scale = jnp.asarray(location, jnp.float32), jnp.asarray(scale, jnp.float32)
         for name, value in (("location", location), ("scale", scale)):

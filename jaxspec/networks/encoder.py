@@ -2,13 +2,17 @@
 
 from dataclasses import dataclass
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxspec.errors import InputError
-from jaxspec.networks.blocks import ResidualConv, ResidualDense
+from jaxspec.networks.blocks import ResidualConv, ResidualDense, StridedConv
 from jaxspec.networks.inputs import pixel_features, segment_means
+
+ArrayLike = jax.Array | np.ndarray
 
 
 @dataclass(frozen=True)
@@ -24,11 +28,14 @@ class EncoderConfig:
     bin_pixels: int = 2  # neighbouring pixels averaged by ivar before anything else
     clip: float = 20.0  # residuals are clipped at this many scales
     projection_width: int = 192  # outputs of the dense path; 0: none
-    stem_channels: int = 32  # channels after the strided stem; 0: no convolutions
-    stem_kernel: int = 16  # in bins
-    stem_stride: int = 8
-    block_channels: tuple[int, ...] = (32, 48, 64)  # one residual block each, every one halving the length
-    block_kernel: int = 5
+    weight_bins: int = (
+        8  # the dense path sees the weights averaged over this many bins: they are smooth but for gaps
+    )
+    stem_channels: int = 24  # channels after the strided stem; 0: no convolutions
+    stem_stride: int = 16  # in bins
+    stem_kernel: int = 2  # in strides: 2 makes neighbouring windows overlap by half
+    block_channels: tuple[int, ...] = (32, 48)  # one residual block each, every one halving the length
+    block_kernel: int = 3
     flat_channels: int = (
         8  # channels kept per position when the map is flattened: position carries the meaning
     )
@@ -61,11 +68,9 @@ ENCODER_PRESETS: dict[str, EncoderConfig] = {
         n_context=64,
         bin_pixels=4,
         projection_width=96,
+        weight_bins=4,
         stem_channels=16,
-        stem_kernel=8,
-        stem_stride=4,
-        block_channels=(16, 24, 32),
-        block_kernel=3,
+        block_channels=(24,),
         flat_channels=4,
         conv_width=48,
         head_width=192,
@@ -90,15 +95,16 @@ class SpectrumEncoder(nnx.Module):
         n_bins = -(-n_pixels // config.bin_pixels)
         n_features = 2 * config.n_segments
         if config.projection_width > 0:
-            self.projection = nnx.Linear(2 * n_bins, config.projection_width, rngs=rngs)
+            n_weights = -(-n_bins // config.weight_bins)
+            self.projection = nnx.Linear(n_bins + n_weights, config.projection_width, rngs=rngs)
             n_features += config.projection_width
         if config.stem_channels > 0:
-            self.stem = nnx.Conv(
-                3, config.stem_channels, (config.stem_kernel,), strides=(config.stem_stride,), rngs=rngs
+            self.stem = StridedConv(
+                3, config.stem_channels, kernel=config.stem_kernel, stride=config.stem_stride, rngs=rngs
             )
             channels, length, blocks = config.stem_channels, -(-n_bins // config.stem_stride), []
             for n_out in config.block_channels:
-                blocks.append(ResidualConv(channels, n_out, kernel=config.block_kernel, stride=2, rngs=rngs))
+                blocks.append(ResidualConv(channels, n_out, kernel=config.block_kernel, rngs=rngs))
                 channels, length = n_out, -(-length // 2)
             self.blocks = nnx.List(blocks)
             self.squeeze = nnx.Linear(channels, config.flat_channels, rngs=rngs)
@@ -108,7 +114,7 @@ class SpectrumEncoder(nnx.Module):
         self.head = nnx.List([ResidualDense(config.head_width, rngs=rngs) for _ in range(config.head_blocks)])
         self.leave = nnx.Linear(config.head_width, config.n_context, rngs=rngs)
 
-    def set_input_statistics(self, mean: Float[Array, " p"], scale: Float[Array, " p"]) -> None:
+    def set_input_statistics(self, mean: Float[ArrayLike, " p"], scale: Float[ArrayLike, " p"]) -> None:
         """Store the mean spectrum and per-pixel scale of the training set (see `input_statistics`); before training."""
         mean, scale = jnp.asarray(mean, jnp.float32), jnp.asarray(scale, jnp.float32)
         for name, value in (("mean", mean), ("scale", scale)):
@@ -146,7 +152,9 @@ class SpectrumEncoder(nnx.Module):
             segment_means((x.weight > 0).astype(flux.dtype), config.n_segments) - 1.0,
         ]
         if config.projection_width > 0:
-            features.append(self.projection(jnp.concatenate([weighted, x.weight - 1.0], -1)))
+            n_weights = -(-x.weight.shape[-1] // config.weight_bins)
+            weights = segment_means(x.weight, n_weights) - 1.0
+            features.append(self.projection(jnp.concatenate([weighted, weights], -1)))
         if config.stem_channels > 0:
             y = self.stem(jnp.stack([x.residual, x.weight - 1.0, x.log_snr - 3.0], -1))
             for block in self.blocks:

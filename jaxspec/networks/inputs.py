@@ -47,15 +47,19 @@ def pixel_features(
     padding = -flux.shape[-1] % bin_pixels
     if padding:
         residual, ivar = (jnp.pad(x, ((0, 0), (0, padding))) for x in (residual, ivar))
-    residual, ivar = (x.reshape(x.shape[0], -1, bin_pixels) for x in (residual, ivar))
-    information = ivar.sum(-1)
+    information = fold_sum(ivar, bin_pixels)
     seen = information > 0
-    residual = (residual * ivar).sum(-1) / jnp.where(seen, information, 1.0)
+    residual = fold_sum(residual * ivar, bin_pixels) / jnp.where(seen, information, 1.0)
     typical = information.sum(-1, keepdims=True) / jnp.maximum(seen.sum(-1, keepdims=True), 1)
     relative = information / jnp.where(typical > 0, typical, 1.0)
     # sqrt has an infinite derivative at 0; the inner `where` keeps the gradient with respect to ivar finite.
     snr = jnp.where(seen, jnp.sqrt(jnp.where(seen, information, 1.0)), 0.0)
     return PixelFeatures(residual, 2.0 * relative / (1.0 + relative), jnp.log1p(snr))
+
+
+def fold_sum(values: Float[Array, "b p"], length: int) -> Float[Array, "b m"]:
+    """Sums over each `length` neighbours; as a sum of slices, since XLA reduces short trailing axes slowly on a CPU."""
+    return sum((values[:, i::length] for i in range(1, length)), values[:, ::length])
 
 
 def segment_means(values: Float[Array, "b m"], n_segments: int) -> Float[Array, "b s"]:
