@@ -1,0 +1,139 @@
+"""How good are posteriors whose truth is known: bias, scatter, coverage and simulation-based calibration, by
+signal-to-noise.
+
+Everything is plain NumPy over `truth [n_star, n_label]` and `draws [n_draws, n_star, n_label]`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy import stats
+
+from jaxspec.errors import InputError
+
+LEVELS = np.linspace(0.05, 0.95, 19)
+SNR_BINS = (5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0)
+
+
+def robust_scatter(x: Float[np.ndarray, n * l]) -> Float[np.ndarray, "*l"]:
+    """1.4826 times the median absolute deviation from the median along the first axis: the standard deviation
+    of a Gaussian."""
+    return 1.4826 * np.median(np.abs(x - np.median(x, axis=0)), axis=0)
+
+
+def ranks(truth: Float[np.ndarray, "n l"], draws: Float[np.ndarray, "s n l"]) -> Int[np.ndarray, "n l"]:
+    """Number of draws below the truth, uniform on 0 ... s for exact posteriors (simulation-based calibration,
+    Talts et al. 2018, arXiv:1804.06788)."""
+    truth, draws = np.asarray(truth), np.asarray(draws)
+    if draws.ndim != 3 or draws.shape[1:] != truth.shape:
+        raise InputError(
+            "calibration: draws",
+            f"shape {draws.shape}",
+            f"[n_draws, {truth.shape}]",
+            "give the draws of the same stars and labels",
+        )
+    return np.sum(draws < truth, axis=0)
+
+
+def uniformity(rank: Int[np.ndarray, "n l"], n_draws: int, n_bins: int = 20) -> Float[np.ndarray, " l"]:
+    """p-value of a chi-square test that the ranks of each label are uniform on 0 ... `n_draws`."""
+    edges = np.linspace(-0.5, n_draws + 0.5, min(n_bins, n_draws + 1) + 1)
+    expected = np.diff(np.floor(edges)) / (n_draws + 1) * rank.shape[0]
+    counts = np.stack([np.histogram(column, edges)[0] for column in rank.T])
+    return stats.chi2.sf(np.sum((counts - expected) ** 2 / expected, axis=1), len(expected) - 1)
+
+
+def coverage(
+    truth: Float[np.ndarray, "n l"],
+    draws: Float[np.ndarray, "s n l"],
+    levels: Float[np.ndarray, " q"] = LEVELS,
+) -> Float[np.ndarray, "q l"]:
+    """Fraction of stars whose truth lies in the central interval of each nominal level."""
+    # Half a step inwards: with s draws the truth's rank has s + 1 places.
+    u = (ranks(truth, draws) + 0.5) / (draws.shape[0] + 1)
+    return np.mean(2.0 * np.abs(u - 0.5) < np.asarray(levels)[:, None, None], axis=1)
+
+
+def calibration_error(
+    truth: Float[np.ndarray, "n l"],
+    draws: Float[np.ndarray, "s n l"],
+    levels: Float[np.ndarray, " q"] = LEVELS,
+) -> Float[np.ndarray, " l"]:
+    """Mean absolute difference between empirical and nominal coverage of the central intervals, per label."""
+    return np.mean(np.abs(coverage(truth, draws, levels) - np.asarray(levels)[:, None]), axis=0)
+
+
+def joint_coverage(
+    log_prob_truth: Float[np.ndarray, " n"],
+    log_prob_draws: Float[np.ndarray, "s n"],
+    levels: Float[np.ndarray, " q"] = LEVELS,
+) -> Float[np.ndarray, " q"]:
+    """Fraction of stars whose truth lies in the joint highest-density region of each level (all labels at
+    once; Hermans et al. 2022, arXiv:2110.06581)."""
+    share = np.mean(log_prob_draws > log_prob_truth, axis=0)
+    return np.mean(share < np.asarray(levels)[:, None], axis=1)
+
+
+def summarise(
+    truth: Float[np.ndarray, "n l"],
+    draws: Float[np.ndarray, "s n l"],
+    snr: Float[np.ndarray, " n"],
+    label_names: Sequence[str],
+    bound: Float[np.ndarray, "n l"] | None = None,
+    bins: Sequence[float] = SNR_BINS,
+) -> dict[str, Any]:
+    """All measures as nested plain numbers, ready for JSON: for all stars, and for each bin of S/N that holds
+    at least ten.
+
+    Args:
+        snr: signal-to-noise per pixel of each star.
+        bound: smallest possible standard error of each star's labels (`jaxspec.diagnostics.cramer_rao`), if
+            known.
+        bins: edges in S/N.
+
+    Returns: `{"all": {...}, "by_snr": [{"snr": [low, high], ...}, ...]}`; each holds `n` and, for every label
+        under `labels`, `bias` (median of estimate minus truth), `scatter` (robust), `error` (median stated
+        error), `pull` (robust scatter in units of the stated error), `calibration_error`, `coverage_68`,
+        `sbc_p` and, with `bound`, `over_bound` (robust scatter of (estimate - truth) / bound).
+    """
+    truth, draws, snr = np.asarray(truth, float), np.asarray(draws), np.asarray(snr, float)
+    p16, median, p84 = np.quantile(draws, [0.16, 0.5, 0.84], axis=0)
+    offset, error = median - truth, 0.5 * (p84 - p16)
+
+    def measure(rows):
+        values = {
+            "bias": np.median(offset[rows], axis=0),
+            "scatter": robust_scatter(offset[rows]),
+            "error": np.median(error[rows], axis=0),
+            "pull": robust_scatter(offset[rows] / np.maximum(error[rows], 1e-12)),
+            "calibration_error": calibration_error(truth[rows], draws[:, rows]),
+            "coverage_68": coverage(truth[rows], draws[:, rows], np.array([0.68]))[0],
+            "sbc_p": uniformity(ranks(truth[rows], draws[:, rows]), draws.shape[0]),
+        }
+        if bound is not None:
+            values["over_bound"] = robust_scatter(offset[rows] / np.asarray(bound)[rows])
+        labels = {name: {key: float(v[i]) for key, v in values.items()} for i, name in enumerate(label_names)}
+        return {"n": int(rows.sum()), "labels": labels}
+
+    by_snr = []
+    for low, high in itertools.pairwise(bins):
+        rows = (snr >= low) & (snr < high)
+        if rows.sum() >= 10:
+            by_snr.append({"snr": [float(low), float(high)], **measure(rows)})
+    return {"all": measure(np.ones(len(snr), bool)), "by_snr": by_snr}
+
+
+def format_summary(summary: dict[str, Any], units: Sequence[str] | None = None) -> str:
+    """The summary as a text table: one line per label, all stars."""
+    labels = summary["all"]["labels"]
+    keys = list(next(iter(labels.values())))
+    lines = [f"{'label':<8}" + "".join(f"{key:>18}" for key in keys)]
+    for i, (name, values) in enumerate(labels.items()):
+        unit = f" [{units[i]}]" if units else ""
+        lines.append(f"{name + unit:<8}" + "".join(f"{values[key]:>18.4g}" for key in keys))
+    return "\n".join(lines)

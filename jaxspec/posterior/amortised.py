@@ -1,0 +1,251 @@
+"""An amortised posterior: a trained network with all it takes to use it on a spectrum, saved in one
+folder."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from jaxspec.continuum import normalise
+from jaxspec.errors import InputError
+from jaxspec.instruments import Instrument
+from jaxspec.labels import LabelSet
+from jaxspec.posterior import flags as flag_bits
+from jaxspec.posterior.flags import Flag
+from jaxspec.posterior.network import PosteriorNetwork
+from jaxspec.posterior.prior import StellarPrior
+from jaxspec.posterior.results import Posterior
+from jaxspec.spectra import Spectra
+
+# Half as many draws again as asked for: those outside the prior's support are replaced.
+OVERSAMPLING = 1.5
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Where the contexts of training spectra lie, to recognise an input unlike any of them.
+
+    Attributes:
+        mean, inverse_root: `(context - mean) @ inverse_root` is white on the training distribution, `[c]` and
+            `[c, c]`.
+        limit: distance (root mean square of the whitened context) that one in a thousand training spectra
+            exceeds.
+    """
+
+    mean: Float[np.ndarray, " c"]
+    inverse_root: Float[np.ndarray, "c c"]
+    limit: float
+
+    @classmethod
+    def fit(cls, context: Float[np.ndarray, "n c"], quantile: float = 0.999) -> Reference:
+        """From the contexts of some thousand simulated spectra."""
+        context = np.asarray(context, np.float64)
+        n, c = context.shape
+        if n < 2 * c:
+            raise InputError(
+                "reference", f"{n} spectra for {c} dimensions", f"at least {2 * c}", "simulate more"
+            )
+        mean = context.mean(axis=0)
+        covariance = np.cov(context.T) + 1e-6 * np.trace(np.cov(context.T)) / c * np.eye(c)
+        inverse_root = np.linalg.cholesky(np.linalg.inv(covariance))
+        distance = _distance(context, mean, inverse_root)
+        return cls(mean, inverse_root, float(np.quantile(distance, quantile)))
+
+    def distance(self, context: Float[np.ndarray, "n c"]) -> Float[np.ndarray, " n"]:
+        """Distance in units of the limit: above 1 the input is unlike the training set."""
+        return _distance(np.asarray(context, np.float64), self.mean, self.inverse_root) / self.limit
+
+
+@dataclass(frozen=True, eq=False)
+class AmortisedPosterior:
+    """Posterior of the labels for any spectrum of one instrument, in milliseconds.
+
+    Attributes:
+        network: encoder and flow.
+        instrument: whose pixels the spectra must be on.
+        prior: what the network was trained with; None for a network trained on a survey.
+        reference: where training spectra lie; None switches that part of OUT_OF_RANGE off.
+        snr_limit: S/N per pixel below which LOW_SNR is set.
+        provenance: free-form facts about the training (JSON), saved along.
+    """
+
+    network: PosteriorNetwork
+    instrument: Instrument
+    prior: StellarPrior | None = None
+    reference: Reference | None = None
+    snr_limit: float = 10.0
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def label_set(self) -> LabelSet:
+        """What is inferred."""
+        return self.network.label_set
+
+    def sample(self, key: PRNGKeyArray, spectra: Spectra, n: int = 1000, batch: int = 64) -> Posterior:
+        """Posterior draws for observed spectra, which are continuum-normalised here as the training spectra
+        were.
+
+        Args:
+            key: the same key, spectra, `n` and `batch` give the same draws.
+            spectra: at rest, on this instrument's pixels, on any flux scale.
+            n: draws per star.
+            batch: stars per compiled call.
+
+        Raises: InputError when the spectra are on other pixels.
+        """
+        grid = self.instrument.wavelength
+        if spectra.wavelength.shape != grid.shape or not np.allclose(
+            spectra.wavelength, grid, rtol=0.0, atol=1e-3
+        ):
+            raise InputError(
+                "spectra.wavelength",
+                f"{spectra.wavelength.size} pixels from {spectra.wavelength[0]:.2f} A",
+                f"the {grid.size} pixels of instrument {self.instrument.name!r}",
+                "rebin the spectra onto it first (jaxspec.spectra.rebin)",
+            )
+        flux, ivar = self._normalise(jnp.asarray(spectra.flux), jnp.asarray(spectra.ivar))
+        return self.sample_normalised(key, flux, ivar, n, batch, spectra.names)
+
+    def sample_normalised(
+        self,
+        key: PRNGKeyArray,
+        flux: Float[Array | np.ndarray, "s p"],
+        ivar: Float[Array | np.ndarray, "s p"],
+        n: int = 1000,
+        batch: int = 64,
+        names: tuple[str, ...] | None = None,
+    ) -> Posterior:
+        """As `sample` for spectra that are normalised already, such as simulated ones."""
+        n_star = flux.shape[0]
+        pieces = []
+        # Few shapes, few compilations: short batches are filled up to a power of two.
+        for i, start in enumerate(range(0, n_star, batch)):
+            rows = slice(start, min(start + batch, n_star))
+            size = rows.stop - rows.start
+            padding = ((0, (1 << (size - 1).bit_length() if size < batch else batch) - size), (0, 0))
+            f = jnp.pad(flux[rows], padding, constant_values=1.0)
+            v = jnp.pad(ivar[rows], padding)
+            out = self._sample_batch(jax.random.fold_in(key, i), f, v, n)
+            pieces.append(
+                [np.asarray(x)[..., :size, :] if x.ndim == 3 else np.asarray(x)[..., :size] for x in out[:3]]
+                + [np.asarray(out[3])[:size]]
+            )
+        draws, log_prob, outside, context = (
+            np.concatenate(p, axis=axis)
+            for p, axis in zip(zip(*pieces, strict=True), (1, 1, 0, 0), strict=True)
+        )
+        ivar = np.asarray(ivar)
+        snr = median_snr(np.asarray(flux), ivar)
+        stats = {"outside_prior": outside.astype(np.float64)}
+        if self.reference is not None:
+            stats["novelty"] = self.reference.distance(context)
+        flags = self._flags(draws, ivar, snr, stats)
+        names = tuple(str(i) for i in range(n_star)) if names is None else tuple(names)
+        return Posterior(draws, log_prob, self.label_set, names, snr, np.full(n_star, np.nan), flags, stats)
+
+    def log_prob(
+        self,
+        labels: Float[Array | np.ndarray, "*k s l"],
+        flux: Float[Array | np.ndarray, "s p"],
+        ivar: Float[Array | np.ndarray, "s p"],
+    ) -> Float[Array, "*k s"]:
+        """Log-density at given labels for normalised spectra."""
+        return _compiled_log_prob(*self._split, labels, flux, ivar)
+
+    def with_reference(
+        self, flux: Float[Array | np.ndarray, "n p"], ivar: Float[Array | np.ndarray, "n p"], batch: int = 64
+    ) -> AmortisedPosterior:
+        """The same posterior with its `Reference` fitted to normalised training spectra."""
+        context = [
+            np.asarray(self._context(flux[i : i + batch], ivar[i : i + batch]))
+            for i in range(0, flux.shape[0], batch)
+        ]
+        return dataclasses.replace(self, reference=Reference.fit(np.concatenate(context)))
+
+    def _flags(self, draws, ivar, snr, stats):
+        n_star = draws.shape[1]
+        flags = np.full(n_star, int(Flag.NOT_CHECKED), np.int64)
+        low, high = (
+            (self.label_set.low, self.label_set.high)
+            if self.prior is None
+            else (self.prior.low, self.prior.high)
+        )
+        p16, p84 = np.quantile(draws, [0.16, 0.84], axis=0)
+        margin = 0.01 * (high - low)
+        flags = flag_bits.set_flag(
+            flags, Flag.NEAR_BOUND, np.any((p16 < low + margin) | (p84 > high - margin), axis=1)
+        )
+        flags = flag_bits.set_flag(flags, Flag.LOW_SNR, ~(snr >= self.snr_limit))
+        good = ivar > 0.0
+        share = np.stack([good[:, where].mean(axis=1) for where in self.instrument.slices.values()], axis=1)
+        # An arm with fewer than a fifth of its pixels tells next to nothing that the other arm would not.
+        flags = flag_bits.set_flag(flags, Flag.ARM_MISSING, np.any(share < 0.2, axis=1))
+        flags = flag_bits.set_flag(flags, Flag.NO_DATA, ~good.any(axis=1))
+        novel = stats.get("novelty", np.zeros(n_star)) > 1.2
+        return flag_bits.set_flag(flags, Flag.OUT_OF_RANGE, novel | (stats["outside_prior"] > 0.5))
+
+    @cached_property
+    def _normalise(self):
+        return jax.jit(lambda flux, ivar: normalise(flux, ivar, self.instrument))
+
+    # The network's arrays are arguments of the compiled functions, not constants in them.
+    @cached_property
+    def _split(self):
+        return nnx.split(self.network)
+
+    def _context(self, flux, ivar):
+        return _compiled_context(*self._split, flux, ivar)
+
+    def _sample_batch(self, key, flux, ivar, n):
+        return _compiled_sample(*self._split, key, flux, ivar, n, self.prior)
+
+
+def median_snr(flux: Float[np.ndarray, "n p"], ivar: Float[np.ndarray, "n p"]) -> Float[np.ndarray, " n"]:
+    """Median of flux over error among the usable pixels of each spectrum; 0 where there is none."""
+    good = ivar > 0.0
+    out = np.zeros(flux.shape[0])
+    for i in range(flux.shape[0]):
+        if good[i].any():
+            out[i] = np.median(flux[i, good[i]] * np.sqrt(ivar[i, good[i]]))
+    return out
+
+
+def _distance(context, mean, inverse_root):
+    return np.sqrt(np.mean(((context - mean) @ inverse_root) ** 2, axis=1))
+
+
+@partial(jax.jit, static_argnums=0)
+def _compiled_log_prob(graph, state, labels, flux, ivar):
+    return nnx.merge(graph, state).log_prob(labels, flux, ivar)
+
+
+@partial(jax.jit, static_argnums=0)
+def _compiled_context(graph, state, flux, ivar):
+    return nnx.merge(graph, state).context(flux, ivar)
+
+
+@partial(jax.jit, static_argnums=(0, 5, 6))
+def _compiled_sample(graph, state, key, flux, ivar, n, prior):
+    network = nnx.merge(graph, state)
+    context = network.context(flux, ivar)
+    if prior is None:
+        draws, log_prob = network.sample_given(key, context, n)
+        return draws, log_prob, jnp.zeros(flux.shape[0]), context
+    draws, log_prob = network.sample_given(key, context, int(np.ceil(OVERSAMPLING * n)))
+    inside = prior.supports(draws)
+    # The posterior is zero where the prior is: move such draws to the end and keep the first n. What remains
+    # is the truncated density.
+    order = jnp.argsort(~inside, axis=0, stable=True)[:n]
+    share = jnp.mean(inside, axis=0)
+    draws = jnp.take_along_axis(draws, order[..., None], axis=0)
+    log_prob = jnp.take_along_axis(log_prob, order, axis=0) - jnp.log(jnp.maximum(share, 1.0 / OVERSAMPLING))
+    return draws, log_prob, 1.0 - share, context

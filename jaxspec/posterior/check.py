@@ -1,0 +1,266 @@
+"""Does the model that inference believes in really look like the spectrum? The posterior-predictive check
+against the forward model.
+
+The labels are fixed (the posterior's median, or single draws). What an observer would not call a misfit is
+adjusted: velocity, rotation, vmic and resolution within their priors by a few damped Gauss-Newton steps, and
+a Chebyshev continuum per arm, linearly. The rest is compared with the noise *and* with a stated error of the
+model itself, so that a spectrum of S/N 1000 is judged by how wrong the model may be, not by photon statistics
+that no model reaches.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from jaxspec.errors import InputError
+from jaxspec.physics import turbulence
+from jaxspec.physics.forward import Nuisances
+from jaxspec.posterior.nuisances import Calibration
+from jaxspec.posterior.results import Posterior
+from jaxspec.posterior.simulator import Simulator, SpectrumModel
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """How the check is done and what is called a bad fit.
+
+    Attributes:
+        floor: stated error of the model everywhere (fraction of the continuum).
+        line_error: stated error of the model in lines, as a fraction of their depth.
+        clip: residuals beyond so many errors count as this many: a few wrong or missing lines do not make a
+            bad fit.
+        chi2_max: reduced chi-square above which the fit is bad; see `calibrate_threshold`.
+        continuum_degree: of the Chebyshev continuum of each arm; the quotient of a smooth instrumental shape
+            and the normaliser's curve is no polynomial of either's degree.
+        steps: Gauss-Newton steps.
+        vsini_start: starting values of the rotation [km/s]; the best is kept.
+        velocity_prior, vsini_prior, vmic_prior, resolution_prior: standard deviations of the Gaussian priors
+            of what is adjusted, about 0, 4, the calibration (all km/s) and 1.
+    """
+
+    floor: float = 0.006
+    line_error: float = 0.12
+    clip: float = 4.0
+    chi2_max: float = 2.5
+    continuum_degree: int = 7
+    steps: int = 6
+    vsini_start: tuple[float, ...] = (4.0, 16.0)
+    velocity_prior: float = 3.0
+    vsini_prior: float = 10.0
+    vmic_prior: float = 0.3
+    resolution_prior: float = 0.05
+
+    def __post_init__(self):
+        object.__setattr__(self, "vsini_start", tuple(float(v) for v in self.vsini_start))
+        for name in ("floor", "line_error", "clip", "chi2_max"):
+            if not getattr(self, name) > 0.0:
+                raise InputError(f"fit.{name}", f"{getattr(self, name)}", "a positive number", "mend it")
+
+
+class Fit(NamedTuple):
+    """Outcome of the check for each star.
+
+    Attributes:
+        chi2: mean squared residual over usable pixels in units of noise plus stated model error, clipped;
+            about 1 where the model is right within its stated error, below 1 where it is better than stated.
+            NaN without usable pixels.
+        chi2_arm: the same for each arm.
+        misfit: root mean square of data minus model beyond what the noise explains (fraction of the
+            continuum).
+        model: best model including the continuum, on the instrument's pixels.
+        nuisances: the adjusted broadening and velocity, each `[n]`.
+    """
+
+    chi2: Float[np.ndarray, " n"]
+    chi2_arm: Float[np.ndarray, "n a"]
+    misfit: Float[np.ndarray, " n"]
+    model: Float[np.ndarray, "n p"]
+    nuisances: Nuisances
+
+
+def check_posterior(
+    forward: SpectrumModel,
+    posterior: Posterior,
+    flux: Float[Array | np.ndarray, "n p"],
+    ivar: Float[Array | np.ndarray, "n p"],
+    config: FitConfig = FitConfig(),
+    batch: int = 16,
+) -> tuple[Posterior, Fit]:
+    """Compare each star's median model with its normalised spectrum and set `chi2`, BAD_FIT and NOT_CHECKED
+    accordingly.
+
+    Returns: the posterior with `chi2`, `flags` and the statistics `misfit` and `chi2_ARM` filled, and the
+    fit.
+    """
+    fit = check_fit(forward, jnp.asarray(posterior.median, jnp.float32), flux, ivar, config, batch)
+    arms = {f"chi2_{arm.name}": fit.chi2_arm[:, i] for i, arm in enumerate(forward.instrument.arms)}
+    # One bad arm is a bad fit, also where the other, longer one dilutes it.
+    worst = np.nanmax(np.where(np.isfinite(fit.chi2_arm), fit.chi2_arm, -np.inf), axis=1)
+    return posterior.with_fit(fit.chi2, worst > config.chi2_max, misfit=fit.misfit, **arms), fit
+
+
+def check_fit(
+    forward: SpectrumModel,
+    labels: Float[Array | np.ndarray, "n l"],
+    flux: Float[Array | np.ndarray, "n p"],
+    ivar: Float[Array | np.ndarray, "n p"],
+    config: FitConfig = FitConfig(),
+    batch: int = 16,
+) -> Fit:
+    """The check at given labels (in the order teff [K], logg, fe_h, ...); everything on the host, `batch`
+    stars per compiled call."""
+    n = labels.shape[0]
+    size = min(batch, max(n, 1))
+    pieces = []
+    for start in range(0, n, size):
+        rows = np.minimum(np.arange(start, start + size), n - 1)
+        fit = _fit_batch(
+            forward, jnp.asarray(labels)[rows], jnp.asarray(flux)[rows], jnp.asarray(ivar)[rows], config
+        )
+        pieces.append(jax.tree.map(np.asarray, fit))
+    return jax.tree.map(lambda *x: np.concatenate(x)[:n], *pieces)
+
+
+def calibrate_threshold(
+    key: PRNGKeyArray,
+    simulator: Simulator,
+    n: int = 512,
+    quantile: float = 0.999,
+    config: FitConfig = FitConfig(),
+) -> float:
+    """The `chi2_max` that one in a thousand simulated stars exceeds in its worse arm when the check is done
+    at their true labels."""
+    worst = []
+    for i, start in enumerate(range(0, n, 32)):
+        batch = simulator.simulate(jax.random.fold_in(key, i), min(32, n - start))
+        fit = check_fit(simulator.forward, batch.labels, batch.flux, batch.ivar, config)
+        worst.append(np.max(np.where(np.isfinite(fit.chi2_arm), fit.chi2_arm, 0.0), axis=1))
+    return float(np.quantile(np.concatenate(worst), quantile))
+
+
+def model_sigma(model: Float[Array, "*n p"], config: FitConfig) -> Float[Array, "*n p"]:
+    """Stated error of a normalised model spectrum: a floor, and a fraction of the line depth, in
+    quadrature."""
+    return jnp.sqrt(config.floor**2 + (config.line_error * (1.0 - model)) ** 2)
+
+
+@eqx.filter_jit
+def _fit_batch(forward, labels, flux, ivar, config):
+    return jax.vmap(partial(_fit_star, forward, config=config))(labels, flux, ivar)
+
+
+def _fit_star(forward, labels, flux, ivar, config, vmic: Calibration = turbulence.vmic_calibration):
+    instrument = forward.instrument
+    centre = jnp.stack([jnp.zeros(()), jnp.full((), 4.0), vmic(*labels[:3]), jnp.ones(())])
+    width = jnp.asarray(
+        [config.velocity_prior, config.vsini_prior, config.vmic_prior, config.resolution_prior]
+    )
+    low, high = jnp.asarray([-15.0, 0.3, 0.3, 0.75]), jnp.asarray([15.0, 60.0, 4.0, 1.25])
+    vmac = turbulence.vmac_calibration(*labels[:3])
+    flux = jnp.where(ivar > 0.0, flux, 1.0)
+    basis = jnp.asarray(_continuum_basis(instrument, config.continuum_degree), flux.dtype)
+
+    def spectrum(u):
+        v = centre + width * u
+        return forward(labels, Nuisances(vmic=v[2], vmac=vmac, vsini=v[1], velocity=v[0], resolution=v[3]))
+
+    def residual(model, coefs):
+        variance = 1.0 + ivar * model_sigma(model, config) ** 2
+        weight = ivar / variance
+        return flux - model * (coefs @ basis), weight
+
+    def solve(model, weight, columns, ridge, target):
+        """Weighted least squares for steps along `columns` and for the continuum."""
+        design = jnp.concatenate([columns, model * basis])
+        scale = jnp.sqrt(jnp.maximum(jnp.sum(weight * design**2, axis=1), 1e-6))
+        design = design / scale[:, None]
+        normal = (design * weight) @ design.T + jnp.diag(ridge / scale**2) + 1e-6 * jnp.eye(design.shape[0])
+        return normal, (design * weight) @ target, scale
+
+    def robust(model, coefs):
+        r, weight = residual(model, coefs)
+        z = jnp.abs(r) * jnp.sqrt(weight)
+        return r, weight * jnp.minimum(1.0, 2.0 / jnp.maximum(z, 1e-6)), weight
+
+    zeros = jnp.zeros(basis.shape[0])
+    flat = zeros.at[:: config.continuum_degree + 1].set(1.0)
+    observed = basis**2 @ ivar > 0.0
+
+    def continuum(model, coefs):
+        _, weight, _ = robust(model, coefs)
+        normal, right, scale = solve(model, weight, jnp.zeros((0, flux.size)), zeros, flux)
+        # An arm without pixels has no continuum of its own: the prediction there is shown as it is.
+        return jnp.where(observed, jnp.linalg.solve(normal, right) / scale, flat)
+
+    def step(_, state):
+        u, coefs = state
+        model, tangents = jax.vmap(lambda e: jax.jvp(spectrum, (u,), (e,)), out_axes=(None, 0))(
+            jnp.eye(u.size)
+        )
+        coefs = continuum(model, coefs)
+        r, weight, _ = robust(model, coefs)
+        ridge = jnp.concatenate([jnp.ones(u.size), zeros])
+        normal, right, scale = solve(model, weight, tangents * (coefs @ basis), ridge, r)
+        right = right.at[: u.size].add(-u / scale[: u.size])
+        change = (jnp.linalg.solve(normal, right) / scale)[: u.size]
+        # At most one prior width per step: the profile's derivative in vsini says little about far away.
+        return jnp.clip(
+            u + jnp.clip(change, -1.0, 1.0), (low - centre) / width, (high - centre) / width
+        ), coefs
+
+    def score(u, coefs):
+        model = spectrum(u)
+        coefs = continuum(model, continuum(model, coefs))
+        r, weight = residual(model, coefs)
+        return model, coefs, r, jnp.minimum(r**2 * weight, config.clip**2)
+
+    ends = [
+        jax.lax.fori_loop(
+            0, config.steps, step, (jnp.zeros(4).at[1].set((v - 4.0) / config.vsini_prior), flat)
+        )
+        for v in config.vsini_start
+    ]
+    candidates = jnp.stack([jnp.sum(score(*end)[3]) for end in ends])
+    u, coefs = jax.tree.map(lambda *x: jnp.stack(x)[jnp.argmin(candidates)], *ends)
+
+    model, coefs, r, squares = score(u, coefs)
+    good = ivar > 0.0
+
+    def reduced(where):
+        n_good = jnp.sum(good[where])
+        n_parameters = config.continuum_degree + 1 + 4 / len(instrument.arms)
+        return jnp.where(
+            n_good > 0,
+            jnp.sum(squares[where] * good[where]) / jnp.maximum(n_good - n_parameters, 1.0),
+            jnp.nan,
+        )
+
+    by_arm = jnp.stack([reduced(where) for where in instrument.slices.values()])
+    count = jnp.stack([jnp.sum(good[where]) for where in instrument.slices.values()])
+    chi2 = jnp.sum(jnp.where(count > 0, by_arm * count, 0.0)) / jnp.sum(count)
+    # Clipped as above, or a single cosmic ray would make the number.
+    noise = jnp.where(good, 1.0 / jnp.where(good, ivar, 1.0), 0.0)
+    clipped = jnp.minimum(r**2, config.clip**2 * (noise + model_sigma(model, config) ** 2))
+    excess = jnp.sum(jnp.where(good, clipped - noise, 0.0)) / jnp.maximum(jnp.sum(good), 1)
+    v = centre + width * u
+    nuisances = Nuisances(vmic=v[2], vmac=vmac, vsini=v[1], velocity=v[0], resolution=v[3])
+    return Fit(chi2, by_arm, jnp.sqrt(jnp.maximum(excess, 0.0)), model * (coefs @ basis), nuisances)
+
+
+def _continuum_basis(instrument, degree):
+    """Chebyshev polynomials of each arm on all pixels, zero outside their arm: `[n_arms * (degree + 1),
+    p]`."""
+    basis = np.zeros((len(instrument.arms), degree + 1, instrument.n_pixels))
+    for i, where in enumerate(instrument.slices.values()):
+        basis[i, :, where] = np.polynomial.chebyshev.chebvander(
+            np.linspace(-1.0, 1.0, where.stop - where.start), degree
+        ).T
+    return basis.reshape(-1, instrument.n_pixels)

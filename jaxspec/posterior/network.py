@@ -1,0 +1,147 @@
+"""The network behind an amortised posterior: encoder and conditional flow as one density of the labels given
+a spectrum, and its objectives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.scipy.special import logsumexp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from jaxspec.errors import InputError
+from jaxspec.flows import ConditionalFlow, FlowConfig
+from jaxspec.labels import LabelSet
+from jaxspec.networks import EncoderConfig, SpectrumEncoder, input_statistics
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Shape of a `PosteriorNetwork`.
+
+    `error_floor` is added in quadrature to every pixel's error (fraction of the continuum), alike in training
+    and inference: it keeps spectra of S/N beyond the trained range from looking infinitely sharp, and says
+        that the model is never better than this.
+    """
+
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    flow: FlowConfig = field(default_factory=FlowConfig)
+    error_floor: float = 0.0025
+
+
+class PosteriorNetwork(nnx.Module):
+    """q(labels | flux, ivar): densities are per unit of all labels, so posteriors of different label sets or
+    networks compare.
+
+    All fluxes here are already normalised by `jaxspec.continuum.normalise`.
+    """
+
+    def __init__(self, config: NetworkConfig, label_set: LabelSet, n_pixels: int, *, rngs: nnx.Rngs):
+        self.config = config
+        self.label_set = label_set
+        self.n_pixels = n_pixels
+        self.encoder = SpectrumEncoder(config.encoder, n_pixels=n_pixels, rngs=rngs)
+        self.flow = ConditionalFlow(
+            config.flow, n_dim=len(label_set), n_context=config.encoder.n_context, rngs=rngs
+        )
+
+    def set_statistics(
+        self, labels: Float[Array, "m l"], flux: Float[Array, "n p"], ivar: Float[Array, "n p"]
+    ) -> None:
+        """Fix the standardisation of labels and pixels from examples of the training set; call once, before
+        training."""
+        z = self.label_set.to_unconstrained(labels)
+        self.flow.set_standardisation(jnp.mean(z, axis=0), jnp.std(z, axis=0))
+        self.encoder.set_input_statistics(*input_statistics(flux, ivar))
+
+    def context(self, flux: Float[Array, "b p"], ivar: Float[Array, "b p"]) -> Float[Array, "b c"]:
+        """What the encoder makes of a spectrum."""
+        return self.encoder(flux, floored_ivar(ivar, self.config.error_floor))
+
+    def log_prob(
+        self, labels: Float[Array, "*k b l"], flux: Float[Array, "b p"], ivar: Float[Array, "b p"]
+    ) -> Float[Array, "*k b"]:
+        """Log-density of labels; leading axes are several label vectors for each of the same `b` spectra."""
+        z = self.label_set.to_unconstrained(labels)
+        return self.flow.log_prob(z, self.context(flux, ivar)) - self.label_set.log_det(z)
+
+    def sample(
+        self, key: PRNGKeyArray, flux: Float[Array, "b p"], ivar: Float[Array, "b p"], n: int
+    ) -> tuple[Float[Array, "n b l"], Float[Array, "n b"]]:
+        """`n` draws of the labels for every spectrum, and their log-densities."""
+        return self.sample_given(key, self.context(flux, ivar), n)
+
+    def sample_given(
+        self, key: PRNGKeyArray, context: Float[Array, "b c"], n: int
+    ) -> tuple[Float[Array, "n b l"], Float[Array, "n b"]]:
+        """As `sample`, from the context alone."""
+        z, log_prob = self.flow.sample_and_log_prob(key, context, n)
+        return self.label_set.to_labels(z), log_prob - self.label_set.log_det(z)
+
+
+def floored_ivar(ivar: Float[Array, "*n p"], floor: float) -> Float[Array, "*n p"]:
+    """Inverse variance with `floor` added to the error in quadrature; masked pixels stay masked."""
+    return ivar / (1.0 + ivar * floor**2)
+
+
+class LabelledSpectra(Protocol):
+    """What an objective reads of a batch: `Simulation` has it, and so has a batch of a survey."""
+
+    flux: Float[Array, "b p"]
+    ivar: Float[Array, "b p"]
+    labels: Float[Array, "b l"]
+
+
+def negative_log_likelihood(
+    network: PosteriorNetwork, batch: LabelledSpectra, key: PRNGKeyArray | None = None
+) -> Float[Array, ""]:
+    """Mean of -ln q(labels | spectrum): the objective whose minimum is the posterior when labels are exact
+    (simulations). `key` is not used."""
+    return -jnp.mean(network.log_prob(batch.labels, batch.flux, batch.ivar))
+
+
+def noisy_label_loss(
+    network: PosteriorNetwork,
+    labels: Float[Array, "b l"],
+    errors: Float[Array, "b l"],
+    flux: Float[Array, "b p"],
+    ivar: Float[Array, "b p"],
+    key: PRNGKeyArray,
+    n_draws: int = 16,
+    method: str = "deconvolve",
+) -> Float[Array, ""]:
+    """Objective for catalogue labels y with Gaussian errors e, as in a survey of observed spectra.
+
+    A catalogue label is already the true one plus an error, so a flow fitted to y as it stands learns the
+    posterior convolved with e, and fitting it to labels jittered once more ("convolve", what published
+    networks do) convolves twice. "deconvolve" maximises the likelihood of what was observed, ln of the
+    integral over x of q(x | spectrum) N(y; x, e^2), by Monte Carlo over x ~ N(y, e^2) with a log-mean-exp: q
+    is then the posterior of the true label, and stars with large errors weigh less by themselves. The
+    estimate is a lower bound, tight for many draws (Burda et al. 2016, arXiv:1509.00519); with one draw it is
+    "convolve".
+
+    Args:
+        labels, errors: in the labels' units; an error of 0 means exact.
+        n_draws: draws per star and step.
+        method: "deconvolve" or "convolve".
+
+    Returns: the mean loss over the batch.
+    """
+    if method not in ("deconvolve", "convolve"):
+        raise InputError("noisy_label_loss: method", repr(method), '"deconvolve" or "convolve"', "choose one")
+    draws = labels + errors * jax.random.normal(key, (n_draws, *labels.shape), labels.dtype)
+    # A draw beyond a hard bound has no density; the closest label has, and the bounds are wider than the
+    # catalogue's range.
+    width = np.asarray(network.label_set.high - network.label_set.low)
+    low, high = (
+        jnp.asarray(b, labels.dtype)
+        for b in (network.label_set.low + 1e-3 * width, network.label_set.high - 1e-3 * width)
+    )
+    log_prob = network.log_prob(jnp.clip(draws, low, high), flux, ivar)
+    if method == "convolve":
+        return -jnp.mean(log_prob)
+    return -jnp.mean(logsumexp(log_prob, axis=0) - jnp.log(float(n_draws)))

@@ -1,0 +1,231 @@
+"""What inference returns: draws of the labels with what is needed to trust them, as a table and as a
+DataTree."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import astropy.units as u
+import numpy as np
+import xarray as xr
+from astropy.table import Column, QTable
+from jaxtyping import Float, Int
+
+import jaxspec
+from jaxspec.errors import InputError
+from jaxspec.labels import LabelSet
+from jaxspec.posterior import flags as flag_bits
+from jaxspec.posterior.flags import Flag
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """Posterior draws of a set of stars, on the host.
+
+    Attributes:
+        draws: labels in their own units, `[n_draws, n_star, n_label]`, in the order of `label_set`.
+        log_prob: natural log of the posterior density of each draw per unit of all labels.
+        label_set: names, units and bounds of the labels.
+        names: one name per star (the file it came from).
+        snr: median signal-to-noise per usable pixel.
+        chi2: reduced chi-square against the forward model (see `jaxspec.posterior.check`); NaN where not
+            checked.
+        flags: bits of `jaxspec.posterior.flags.Flag`; 0 is safe.
+        stats: further numbers per star (`[n_star]` each), written beside the draws.
+    """
+
+    draws: Float[np.ndarray, "n_draws n_star n_label"]
+    log_prob: Float[np.ndarray, "n_draws n_star"]
+    label_set: LabelSet
+    names: tuple[str, ...]
+    snr: Float[np.ndarray, " n_star"]
+    chi2: Float[np.ndarray, " n_star"]
+    flags: Int[np.ndarray, " n_star"]
+    stats: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def __post_init__(self):
+        n_draws, n_star, n_label = self.draws.shape
+        if n_label != len(self.label_set):
+            raise InputError(
+                "posterior.draws",
+                f"{n_label} labels",
+                f"{len(self.label_set)}",
+                "use the label set of the draws",
+            )
+        for name, expected in (
+            ("log_prob", (n_draws, n_star)),
+            ("snr", (n_star,)),
+            ("chi2", (n_star,)),
+            ("flags", (n_star,)),
+        ):
+            if np.shape(getattr(self, name)) != expected:
+                raise InputError(
+                    f"posterior.{name}",
+                    f"shape {np.shape(getattr(self, name))}",
+                    f"{expected}",
+                    "one value per star",
+                )
+        if len(self.names) != n_star:
+            raise InputError("posterior.names", f"{len(self.names)} names", f"{n_star}", "name every star")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def quantile(self, q: float) -> Float[np.ndarray, "n_star n_label"]:
+        """Marginal quantile of every label."""
+        return np.quantile(self.draws, q, axis=0).astype(np.float64)
+
+    @property
+    def median(self) -> Float[np.ndarray, "n_star n_label"]:
+        """Marginal medians."""
+        return self.quantile(0.5)
+
+    @property
+    def error(self) -> Float[np.ndarray, "n_star n_label"]:
+        """Half the width of the central 68 % interval: one sigma where the posterior is Gaussian, and robust
+        where it is not."""
+        return 0.5 * (self.quantile(0.84) - self.quantile(0.16))
+
+    def select(self, which) -> Posterior:
+        """The posterior of some of the stars (indices, slice or boolean mask)."""
+        rows = np.atleast_1d(np.arange(len(self))[which])
+        return dataclasses.replace(
+            self,
+            draws=self.draws[:, rows],
+            log_prob=self.log_prob[:, rows],
+            names=tuple(self.names[i] for i in rows),
+            snr=self.snr[rows],
+            chi2=self.chi2[rows],
+            flags=self.flags[rows],
+            stats={name: values[rows] for name, values in self.stats.items()},
+        )
+
+    def with_fit(self, chi2: Float[np.ndarray, " n_star"], bad: np.ndarray, **stats: np.ndarray) -> Posterior:
+        """The same posterior with the outcome of the check against the forward model."""
+        chi2 = np.asarray(chi2, np.float64)
+        checked = np.isfinite(chi2)
+        flags = flag_bits.set_flag(self.flags, Flag.NOT_CHECKED, ~checked)
+        flags = flag_bits.set_flag(flags, Flag.BAD_FIT, checked & np.asarray(bad, bool))
+        return dataclasses.replace(self, chi2=chi2, flags=flags, stats={**self.stats, **stats})
+
+    def to_table(self) -> QTable:
+        """One row per star: `source`, then `NAME, e_NAME, NAME_p16, NAME_p84` for each label, then `snr`,
+        `chi2`, `flags`.
+
+        Columns carry units, descriptions and, in `info.meta["ucd"]`, UCDs.
+        """
+        table = QTable()
+        width = max([len(name) for name in self.names] + [1])
+        table["source"] = Column(
+            np.asarray(self.names, f"U{width}"),
+            description="name of the spectrum",
+            meta={"ucd": "meta.id;meta.main"},
+        )
+        quantiles = {q: self.quantile(q) for q in (0.16, 0.5, 0.84)}
+        for i, label in enumerate(self.label_set):
+            columns = (
+                (
+                    label.name,
+                    quantiles[0.5],
+                    f"{label.description}: posterior median",
+                    f"{label.ucd};stat.median",
+                ),
+                (
+                    f"e_{label.name}",
+                    self.error,
+                    "half the width of the central 68 % interval",
+                    f"stat.error;{label.ucd}",
+                ),
+                (
+                    f"{label.name}_p16",
+                    quantiles[0.16],
+                    "16th percentile of the posterior",
+                    f"{label.ucd};stat.min",
+                ),
+                (
+                    f"{label.name}_p84",
+                    quantiles[0.84],
+                    "84th percentile of the posterior",
+                    f"{label.ucd};stat.max",
+                ),
+            )
+            for name, values, description, ucd in columns:
+                _add(table, name, values[:, i].astype(np.float32), description, ucd, label.unit)
+        _add(
+            table,
+            "snr",
+            self.snr.astype(np.float32),
+            "median signal-to-noise per usable pixel",
+            "stat.snr",
+            "",
+        )
+        _add(
+            table,
+            "chi2",
+            self.chi2.astype(np.float32),
+            "reduced chi-square, model error included",
+            "stat.fit.chi2",
+            "",
+        )
+        _add(table, "flags", self.flags.astype(np.int64), flag_bits.legend(), "meta.code.qual", None)
+        table.meta["LABELS"] = ",".join(self.label_set.names)
+        table.meta["CREATOR"] = f"jaxspec {jaxspec.__version__}"
+        return table
+
+    def to_datatree(
+        self, observed: dict[str, tuple[tuple[str, ...], np.ndarray]] | None = None
+    ) -> xr.DataTree:
+        """The draws in ArviZ's schema: groups `posterior` (one variable per label over `sample`, `star`),
+        `sample_stats` (`lp`) and `constant_data` (S/N, chi2, flags and other numbers per star); amortised
+        draws are independent, so `sample_dims` is `["sample"]`.
+
+        `observed` adds a group `observed_data`: name to (dimensions, values), e.g. `{"flux": (("star",
+        "wavelength"), flux)}`.
+        """
+        star = np.asarray(self.names, dtype=object)
+        attrs = {
+            "created_at": datetime.now(UTC).isoformat(),
+            "creation_library": "jaxspec",
+            "creation_library_version": jaxspec.__version__,
+            "creation_library_language": "Python",
+            "inference_library": "jaxspec",
+            "inference_library_version": jaxspec.__version__,
+            "sample_dims": ["sample"],
+        }
+        coords = {"sample": np.arange(self.draws.shape[0]), "star": star}
+        labels = {
+            label.name: (
+                ("sample", "star"),
+                self.draws[:, :, i],
+                {"units": label.unit, "long_name": label.description, "ucd": label.ucd},
+            )
+            for i, label in enumerate(self.label_set)
+        }
+        constants = {
+            "snr": ("star", self.snr, {"long_name": "median signal-to-noise per usable pixel"}),
+            "chi2": ("star", self.chi2, {"long_name": "reduced chi-square, model error included"}),
+            "flags": ("star", self.flags, {"long_name": flag_bits.legend()}),
+            **{name: ("star", np.asarray(values)) for name, values in self.stats.items()},
+        }
+        lp = ("log posterior density of the draw per unit of all labels",)
+        groups = {
+            "/": xr.Dataset(attrs=attrs),
+            "posterior": xr.Dataset(
+                labels, coords, {**attrs, "sampled_variables": list(self.label_set.names)}
+            ),
+            "sample_stats": xr.Dataset(
+                {"lp": (("sample", "star"), self.log_prob, {"long_name": lp[0]})}, coords, attrs
+            ),
+            "constant_data": xr.Dataset(constants, {"star": star}),
+        }
+        if observed:
+            groups["observed_data"] = xr.Dataset(observed, {"star": star})
+        return xr.DataTree.from_dict(groups)
+
+
+def _add(table, name, values, description, ucd, unit):
+    table[name] = values if unit is None else u.Quantity(values, unit=unit, copy=False)
+    table[name].info.description = description
+    table[name].info.meta = {"ucd": ucd}

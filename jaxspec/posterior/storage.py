@@ -1,0 +1,233 @@
+"""Amortised posteriors on disk: a folder with `config.json` (everything a person may want to read) and
+`weights.npz`.
+
+The configuration names the label set, instrument, prior and network in full, so that a posterior can be used
+without the code that trained it, and holds a checksum of the weights. Loading is refused where the two do not
+belong together.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import json
+import os
+import platform
+import tempfile
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+import jaxspec
+from jaxspec.errors import InputError
+from jaxspec.flows import FlowConfig
+from jaxspec.instruments import Arm, Instrument
+from jaxspec.labels import Label, LabelSet
+from jaxspec.networks import EncoderConfig
+from jaxspec.posterior.amortised import AmortisedPosterior, Reference
+from jaxspec.posterior.network import NetworkConfig, PosteriorNetwork
+from jaxspec.posterior.prior import prior_from_dict
+
+CONFIG, WEIGHTS = "config.json", "weights.npz"
+FORMAT, FORMAT_VERSION = "jaxspec amortised posterior", 1
+PACKAGES = ("jax", "flax", "distrax", "numpy", "equinox")
+
+
+def save_posterior(posterior: AmortisedPosterior, folder: str | os.PathLike, dtype: str = "float16") -> Path:
+    """Write `posterior` into `folder` (made if need be); each file appears whole or not at all.
+
+    Args:
+        dtype: "float16" halves the size; the standardisations of inputs and labels stay float32. "float32" is
+            exact.
+
+    Returns: the folder.
+    """
+    if dtype not in ("float16", "float32"):
+        raise InputError("save_posterior: dtype", repr(dtype), '"float16" or "float32"', "choose one")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays = {
+        f"network/{path}": _narrow(array, dtype if is_weight else "float32")
+        for path, array, is_weight in _network_arrays(posterior.network)
+    }
+    if posterior.reference is not None:
+        for name in ("mean", "inverse_root"):
+            arrays[f"reference/{name}"] = _narrow(getattr(posterior.reference, name), "float32")
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    weights = buffer.getvalue()
+    config = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": versions(),
+        "label_set": [dataclasses.asdict(label) for label in posterior.label_set],
+        "instrument": dataclasses.asdict(posterior.instrument),
+        "network": dataclasses.asdict(posterior.network.config),
+        "prior": None if posterior.prior is None else dataclasses.asdict(posterior.prior),
+        "reference": None if posterior.reference is None else {"limit": posterior.reference.limit},
+        "snr_limit": posterior.snr_limit,
+        "weights": {
+            "file": WEIGHTS,
+            "dtype": dtype,
+            "bytes": len(weights),
+            "sha256": hashlib.sha256(weights).hexdigest(),
+        },
+        "provenance": dict(posterior.provenance),
+    }
+    _write(folder / WEIGHTS, weights)
+    _write(folder / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+    return folder
+
+
+def load_posterior(folder: str | os.PathLike) -> AmortisedPosterior:
+    """Read what `save_posterior` wrote.
+
+    Raises: InputError when a file is missing or is no posterior, is from a newer format, or the weights do
+    not match the configuration.
+    """
+    folder = Path(folder)
+    config = _read_config(folder / CONFIG)
+    try:
+        weights = (folder / config["weights"]["file"]).read_bytes()
+    except OSError as error:
+        raise InputError(
+            str(folder / WEIGHTS),
+            f"{error.strerror}",
+            "the weights beside the configuration",
+            "copy the whole folder",
+        ) from error
+    checksum = hashlib.sha256(weights).hexdigest()
+    if checksum != config["weights"]["sha256"]:
+        raise InputError(
+            str(folder / WEIGHTS),
+            f"sha256 {checksum[:12]}",
+            f"{config['weights']['sha256'][:12]}",
+            "copy both files of one folder again",
+        )
+    label_set = LabelSet(tuple(Label(**label) for label in config["label_set"]))
+    arms = tuple(
+        Arm(**{**arm, "resolving_power": _tupled(arm["resolving_power"])})
+        for arm in config["instrument"]["arms"]
+    )
+    instrument = Instrument(config["instrument"]["name"], arms)
+    network = PosteriorNetwork(
+        _network_config(config["network"]), label_set, instrument.n_pixels, rngs=nnx.Rngs(0)
+    )
+    with np.load(io.BytesIO(weights)) as arrays:
+        stored = {name: arrays[name].astype(np.float32) for name in arrays.files}
+    _set_network_arrays(
+        network,
+        {name[8:]: a for name, a in stored.items() if name.startswith("network/")},
+        str(folder / WEIGHTS),
+    )
+    reference = None
+    if config["reference"] is not None:
+        mean, root = (stored[f"reference/{name}"].astype(np.float64) for name in ("mean", "inverse_root"))
+        reference = Reference(mean, root, config["reference"]["limit"])
+    prior = None if config["prior"] is None else prior_from_dict(config["prior"])
+    return AmortisedPosterior(
+        network, instrument, prior, reference, config["snr_limit"], config["provenance"]
+    )
+
+
+def versions() -> dict[str, str]:
+    """Versions of jaxspec, Python and the packages that numbers depend on."""
+    return {
+        "jaxspec": jaxspec.__version__,
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in PACKAGES},
+    }
+
+
+def _read_config(path):
+    try:
+        config = json.loads(path.read_text())
+    except OSError as error:
+        raise InputError(
+            str(path),
+            f"{error.strerror}",
+            "the folder of a saved posterior",
+            "give the folder that holds config.json",
+        ) from error
+    except ValueError as error:
+        raise InputError(
+            str(path), f"no JSON ({error})", "the configuration of a saved posterior", "copy it again"
+        ) from error
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        raise InputError(
+            str(path),
+            "another kind of JSON",
+            f'an object with "format": "{FORMAT}"',
+            "give the folder of a saved posterior",
+        )
+    if config["format_version"] > FORMAT_VERSION:
+        raise InputError(
+            str(path),
+            f"format {config['format_version']}",
+            f"at most {FORMAT_VERSION}",
+            "install a newer jaxspec",
+        )
+    return config
+
+
+def _network_config(values):
+    encoder = {name: tuple(v) if isinstance(v, list) else v for name, v in values["encoder"].items()}
+    return NetworkConfig(EncoderConfig(**encoder), FlowConfig(**values["flow"]), values["error_floor"])
+
+
+def _tupled(value):
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _network_arrays(network):
+    for path, variable in nnx.to_flat_state(nnx.state(network)):
+        yield "/".join(str(part) for part in path), np.asarray(variable[...]), isinstance(variable, nnx.Param)
+
+
+def _set_network_arrays(network, arrays, where):
+    state = nnx.state(network)
+    flat = nnx.to_flat_state(state)
+    expected = {"/".join(str(part) for part in path) for path, _ in flat}
+    if set(arrays) != expected:
+        missing, extra = sorted(expected - set(arrays)), sorted(set(arrays) - expected)
+        raise InputError(
+            where,
+            f"{len(missing)} arrays missing, {len(extra)} unknown ({(missing + extra)[:3]})",
+            "those of the configured network",
+            "retrain or use the matching jaxspec",
+        )
+    for path, variable in flat:
+        value = arrays["/".join(str(part) for part in path)]
+        if value.shape != variable[...].shape:
+            raise InputError(
+                where,
+                f"{'/'.join(map(str, path))} of shape {value.shape}",
+                f"{variable[...].shape}",
+                "use the matching jaxspec",
+            )
+        variable[...] = jnp.asarray(value, variable[...].dtype)
+    nnx.update(network, state)
+
+
+def _narrow(array, dtype):
+    array = np.asarray(array, np.float32)
+    narrow = array.astype(dtype)
+    if not np.isfinite(narrow).all():
+        # float16 ends at 65,504; a weight beyond it is kept exact.
+        return array
+    return narrow
+
+
+def _write(path, data):
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.chmod(file.name, 0o644)
+    os.replace(file.name, path)
