@@ -8,8 +8,9 @@ from jaxtyping import Array, Float
 class Conditioner(nnx.Module):
     """Parameters of a coupling from the untouched half of the variables and the context.
 
-    ``context_features`` reads the context, once per star; calling the conditioner with its result costs only the small
-    matrices, for every draw. The last layer starts at zero, so every coupling starts as the identity.
+    ``context_features`` reads the context, once per star; calling the conditioner with its result costs only
+    the small matrices, for every draw. The last layer starts at zero, so every coupling starts as the
+    identity.
     """
 
     def __init__(self, n_in: int, n_context: int, n_out: int, *, width: int, depth: int, rngs: nnx.Rngs):

@@ -1,8 +1,9 @@
-"""Coupling layers: one half of the variables is transformed elementwise, given the other half and the context.
+"""Coupling layers: one half of the variables is transformed elementwise, given the other half and the
+context.
 
-Each is a Flax module whose method ``bijector(context)`` returns a Distrax bijector; the part of the conditioner that
-reads the context is evaluated there, once per star, and serves every draw. Bijectors are built inside the jitted function
-that uses them and never returned from it.
+Each is a Flax module whose method ``bijector(context)`` returns a Distrax bijector; the part of the
+conditioner that reads the context is evaluated there, once per star, and serves every draw. Bijectors are
+built inside the jitted function that uses them and never returned from it.
 """
 
 import distrax
@@ -16,8 +17,8 @@ from jaxspec.flows.conditioner import Conditioner
 class AffineCoupling(nnx.Module):
     """Scale and shift of the second half: y2 = x2 exp(s) + t, with |s| below `clamp`.
 
-    The soft clamp (2/pi) clamp atan(...) and the default 1.9 are those of the GLOW coupling of FrEIA. (Dinh et al. 2017,
-    arXiv:1605.08803; Kingma & Dhariwal 2018, arXiv:1807.03039.)
+    The soft clamp (2/pi) clamp atan(...) and the default 1.9 are those of the GLOW coupling of FrEIA. (Dinh
+    et al. 2017, arXiv:1605.08803; Kingma & Dhariwal 2018, arXiv:1807.03039.)
     """
 
     def __init__(
@@ -42,8 +43,8 @@ class AffineCoupling(nnx.Module):
 class SplineCoupling(nnx.Module):
     """Monotone rational-quadratic spline of the second half on [-bound, bound], the identity outside.
 
-    (Durkan et al. 2019, arXiv:1906.04032.) The smallest bin and slope, 1e-3, bound how sharp a density can get and keep
-    float32 inverses accurate.
+    (Durkan et al. 2019, arXiv:1906.04032.) The smallest bin and slope, 1e-3, bound how sharp a density can
+    get and keep float32 inverses accurate.
     """
 
     def __init__(

@@ -79,13 +79,13 @@ def layer_orders(n_dim: int, n_layers: int, seed: int) -> list[tuple[int, ...]]:
 class ConditionalFlow(nnx.Module):
     """p(z | context) for z [d]: a standard normal seen through invertible layers.
 
-    The layers run from the data to the normal (first standardisation, then the conditional affine map, then pairs of
-    mixing and coupling), so that training evaluates the splines forward, the direction that is cheap and
-    well-conditioned; sampling inverts them. With weights as initialised the flow is exactly
-    the normal with the stored location and scale.
+    The layers run from the data to the normal (first standardisation, then the conditional affine map, then
+    pairs of mixing and coupling), so that training evaluates the splines forward, the direction that is cheap
+    and well-conditioned; sampling inverts them. With weights as initialised the flow is exactly the normal
+    with the stored location and scale.
     """
 
-    def __init__(self, config: FlowConfig = FlowConfig(), *, n_dim: int, n_context: int, rngs: nnx.Rngs):  # noqa: B008
+    def __init__(self, config: FlowConfig = FlowConfig(), *, n_dim: int, n_context: int, rngs: nnx.Rngs):
         self.config, self.n_dim, self.n_context = config, n_dim, n_context
         # Plain variables, not parameters: set once from the prior, never trained.
         self.location = nnx.Variable(jnp.zeros(n_dim))
@@ -105,7 +105,9 @@ class ConditionalFlow(nnx.Module):
         self.layers = nnx.List(layers)
 
     def set_standardisation(self, location: Float[ArrayLike, " d"], scale: Float[ArrayLike, " d"]) -> None:
-        """Store the location and scale of z over the training set; before training, since the density depends on it."""
+        """Store the location and scale of z over the training set; before training, since the density depends
+        on it.
+        """
         location, scale = jnp.asarray(location, jnp.float32), jnp.asarray(scale, jnp.float32)
         for name, value in (("location", location), ("scale", scale)):
             if value.shape != (self.n_dim,):

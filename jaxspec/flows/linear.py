@@ -1,4 +1,6 @@
-"""Linear layers that mix the variables between couplings: a fixed permutation, or a learned invertible matrix."""
+"""Linear layers that mix the variables between couplings: a fixed permutation, or a learned invertible
+matrix.
+"""
 
 from collections.abc import Sequence
 
@@ -13,7 +15,8 @@ from jaxtyping import Array, Float
 class MatrixBijector(distrax.Bijector):
     """y = M (x - m) for M given with its inverse and log-determinant, [d, d] or one per star [b, d, d].
 
-    Both directions are then matrix products: with many draws per star, a triangular solve per draw would dominate.
+    Both directions are then matrix products: with many draws per star, a triangular solve per draw would
+    dominate.
     """
 
     def __init__(
@@ -70,8 +73,9 @@ class Permutation(nnx.Module):
 class LULinear(nnx.Module):
     """A learned invertible matrix M = P L U, the one-by-one convolution of GLOW for vectors.
 
-    P is a fixed permutation, L unit lower triangular, U upper triangular with a positive diagonal; the log-determinant
-    is the sum of the logs of that diagonal. Starts as P. (Kingma & Dhariwal 2018, arXiv:1807.03039, section 3.2.)
+    P is a fixed permutation, L unit lower triangular, U upper triangular with a positive diagonal; the
+    log-determinant is the sum of the logs of that diagonal. Starts as P. (Kingma & Dhariwal 2018,
+    arXiv:1807.03039, section 3.2.)
     """
 
     def __init__(self, order: Sequence[int]):

@@ -7,10 +7,11 @@ from jaxtyping import Array, Float
 
 
 class StridedConv(nnx.Module):
-    """1-D convolution with a stride, [b, m, n_in] -> [b, ceil(m / stride), n_out]; its kernel spans `kernel` strides.
+    """1-D convolution with a stride, [b, m, n_in] -> [b, ceil(m / stride), n_out]; its kernel spans `kernel`
+    strides.
 
-    Neighbouring positions are first folded into channels, after which it is a plain convolution: XLA's gradient
-    of a strided convolution is some three times slower on a CPU.
+    Neighbouring positions are first folded into channels, after which it is a plain convolution: XLA's
+    gradient of a strided convolution is some three times slower on a CPU.
     """
 
     def __init__(self, n_in: int, n_out: int, *, kernel: int, stride: int, rngs: nnx.Rngs):
@@ -30,11 +31,12 @@ def fold(x: Float[Array, "b m c"], stride: int) -> Float[Array, "b k d"]:
 
 
 class ResidualConv(nnx.Module):
-    """Pre-activation residual block of two 1-D convolutions that halves the length, [b, m, n_in] -> [b, m / 2, n_out].
+    """Pre-activation residual block of two 1-D convolutions that halves the length, [b, m, n_in] -> [b, m /
+    2, n_out].
 
-    There is no normalisation: it would erase the amplitude of a residual, which is the signal, and its gradient costs
-    more than the convolutions'. The second convolution starts at zero instead, so that a stack of blocks
-    starts as a linear map (De & Smith 2020, arXiv:2002.10444).
+    There is no normalisation: it would erase the amplitude of a residual, which is the signal, and its
+    gradient costs more than the convolutions'. The second convolution starts at zero instead, so that a stack
+    of blocks starts as a linear map (De & Smith 2020, arXiv:2002.10444).
     """
 
     def __init__(self, n_in: int, n_out: int, *, kernel: int, rngs: nnx.Rngs):

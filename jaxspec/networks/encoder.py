@@ -19,9 +19,9 @@ ArrayLike = jax.Array | np.ndarray
 class EncoderConfig:
     """Shape of a `SpectrumEncoder`; the defaults suit about 17,000 pixels.
 
-    Two paths read the spectrum. The projection is one dense matrix on weighted residuals: for faint stars the best
-    estimate of a label *is* a weighted sum of residuals, and a matrix learns its weights in minutes. The convolutions
-    add what is not linear in the flux. Either can be switched off with a width of 0.
+    Two paths read the spectrum. The projection is one dense matrix on weighted residuals: for faint stars the
+    best estimate of a label *is* a weighted sum of residuals, and a matrix learns its weights in minutes. The
+    convolutions add what is not linear in the flux. Either can be switched off with a width of 0.
     """
 
     n_context: int = 128  # length of the context vector
@@ -82,11 +82,12 @@ ENCODER_PRESETS: dict[str, EncoderConfig] = {
 class SpectrumEncoder(nnx.Module):
     """Context of a star from its normalised flux and inverse variance.
 
-    A missing pixel, or a whole missing arm, is `ivar == 0`; the flux there is never read. Position along the spectrum
-    is kept to the end (nothing is averaged over wavelength), since what a line means depends on where it is.
+    A missing pixel, or a whole missing arm, is `ivar == 0`; the flux there is never read. Position along the
+    spectrum is kept to the end (nothing is averaged over wavelength), since what a line means depends on
+    where it is.
     """
 
-    def __init__(self, config: EncoderConfig = EncoderConfig(), *, n_pixels: int, rngs: nnx.Rngs):  # noqa: B008
+    def __init__(self, config: EncoderConfig = EncoderConfig(), *, n_pixels: int, rngs: nnx.Rngs):
         self.config = config
         self.n_pixels = n_pixels
         # Plain variables, not parameters: set once from the training set, never trained.
@@ -115,7 +116,9 @@ class SpectrumEncoder(nnx.Module):
         self.leave = nnx.Linear(config.head_width, config.n_context, rngs=rngs)
 
     def set_input_statistics(self, mean: Float[ArrayLike, " p"], scale: Float[ArrayLike, " p"]) -> None:
-        """Store the mean spectrum and per-pixel scale of the training set (see `input_statistics`); before training."""
+        """Store the mean spectrum and per-pixel scale of the training set (see `input_statistics`); before
+        training.
+        """
         mean, scale = jnp.asarray(mean, jnp.float32), jnp.asarray(scale, jnp.float32)
         for name, value in (("mean", mean), ("scale", scale)):
             if value.shape != (self.n_pixels,):

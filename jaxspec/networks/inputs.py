@@ -1,7 +1,7 @@
 """What a network sees of a spectrum: residuals from the mean spectrum, and how well each pixel is known.
 
-Every function here obeys the one mask convention: where ``ivar == 0`` the flux is replaced before any arithmetic,
-so that neither its value nor a NaN in it can reach an output or a gradient.
+Every function here obeys the one mask convention: where ``ivar == 0`` the flux is replaced before any
+arithmetic, so that neither its value nor a NaN in it can reach an output or a gradient.
 """
 
 from typing import NamedTuple
@@ -34,12 +34,13 @@ def pixel_features(
 ) -> PixelFeatures:
     """Inputs for a network, at one value per `bin_pixels` neighbouring pixels.
 
-    The average within a bin is weighted by `ivar` and taken on residuals from the mean spectrum, so a bad pixel
-    neither enters nor shifts it. The line-spread functions of real instruments span several pixels, so bins of two
-    or so lose next to nothing and halve the cost.
+    The average within a bin is weighted by `ivar` and taken on residuals from the mean spectrum, so a bad
+    pixel neither enters nor shifts it. The line-spread functions of real instruments span several pixels, so
+    bins of two or so lose next to nothing and halve the cost.
 
-    `flux` is continuum-normalised, `ivar` its inverse variance (0: unused); `mean` and `scale` describe each pixel
-    over the training set. Residuals are clipped at `clip` scales: a cosmic ray that was missed must not swamp a star.
+    `flux` is continuum-normalised, `ivar` its inverse variance (0: unused); `mean` and `scale` describe each
+    pixel over the training set. Residuals are clipped at `clip` scales: a cosmic ray that was missed must not
+    swamp a star.
     """
     good = ivar > 0
     ivar = jnp.where(good, ivar, 0.0)
@@ -58,12 +59,16 @@ def pixel_features(
 
 
 def fold_sum(values: Float[Array, "b p"], length: int) -> Float[Array, "b m"]:
-    """Sums over each `length` neighbours; as a sum of slices, since XLA reduces short trailing axes slowly on a CPU."""
+    """Sums over each `length` neighbours; as a sum of slices, since XLA reduces short trailing axes slowly on
+    a CPU.
+    """
     return sum((values[:, i::length] for i in range(1, length)), values[:, ::length])
 
 
 def segment_means(values: Float[Array, "b m"], n_segments: int) -> Float[Array, "b s"]:
-    """Means of `values` over `n_segments` consecutive stretches of equal length (the last one may be shorter)."""
+    """Means of `values` over `n_segments` consecutive stretches of equal length (the last one may be
+    shorter).
+    """
     m = values.shape[-1]
     length = -(-m // n_segments)
     padded = jnp.pad(values, ((0, 0), (0, length * n_segments - m)))
@@ -76,9 +81,10 @@ def input_statistics(
 ) -> tuple[Float[Array, " p"], Float[Array, " p"]]:
     """Mean and scale of every pixel over a training set, for `SpectrumEncoder.set_input_statistics`.
 
-    Masked pixels do not enter; fluxes are clipped to [-0.5, 2] first so that cosmics and negative noise spikes do not
-    carry the result. A pixel nobody observed gets mean 1. `floor` keeps the scale away from 0 in the continuum.
-    Use spectra with the noise of the training set: where noise exceeds signal, the scale is then the noise.
+    Masked pixels do not enter; fluxes are clipped to [-0.5, 2] first so that cosmics and negative noise
+    spikes do not carry the result. A pixel nobody observed gets mean 1. `floor` keeps the scale away from 0
+    in the continuum. Use spectra with the noise of the training set: where noise exceeds signal, the scale is
+    then the noise.
     """
     if flux.shape != ivar.shape or flux.ndim != 2:
         raise InputError(
