@@ -1,0 +1,141 @@
+"""Continuous absorption and scattering coefficients of a stellar photosphere between 3000 A and 2 micron.
+
+Each term returns cm^-1 for one wavelength and one layer; batch with `jax.vmap`. Metals' bound-free absorption, which
+matters below 4000 A, is left out: in the optical red of FGK stars it stays under a per cent of H-.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxspec.physics.chemistry import H_MINUS_AFFINITY, ChemicalState
+from jaxspec.physics.constants import BOLTZMANN, BOLTZMANN_EV, SPEED_OF_LIGHT, THOMSON
+
+HC_OVER_K_ANGSTROM = 1.438776877e8  # A K
+RYDBERG_ANGSTROM = 1.0967758e-3  # hydrogen, A^-1
+RYDBERG_EV = 13.598434
+
+# John (1988, A&A 193, 189), table 2 (bound-free) and table 3a, 3b (free-free, above and below 0.3645 micron).
+H_MINUS_BOUND_FREE = np.array([152.519, 49.534, -118.858, 92.536, -34.194, 4.982])
+H_MINUS_FREE_FREE = np.array(
+    [
+        [0.0, 0.0, 0.0, 0.0, 0.0, 0.0],
+        [2483.346, 285.827, -2054.291, 2827.776, -1341.537, 208.952],
+        [-3449.889, -1158.382, 8746.523, -11485.632, 5303.609, -812.939],
+        [2200.040, 2427.719, -13651.105, 16755.524, -7510.494, 1132.738],
+        [-696.271, -1841.400, 8624.970, -10051.530, 4400.067, -655.020],
+        [88.283, 444.517, -1863.864, 2095.288, -901.788, 132.985],
+    ]
+)
+H_MINUS_FREE_FREE_SHORT = np.array(
+    [
+        [518.1021, -734.8666, 1021.1775, -479.0721, 93.1373, -6.4285],
+        [473.2636, 1443.4137, -1977.3395, 922.3575, -178.9275, 12.3600],
+        [-482.2089, -737.1616, 1096.8827, -521.1341, 101.7963, -7.0571],
+        [115.5291, 169.6374, -245.6490, 114.2430, -21.9972, 1.5097],
+        [0.0, 0.0, 0.0, 0.0, 0.0, 0.0],
+        [0.0, 0.0, 0.0, 0.0, 0.0, 0.0],
+    ]
+)
+
+
+def h_minus(wavelength, temperature, state: ChemicalState):
+    """H- bound-free and free-free absorption (John 1988, eqs. 3-6), stimulated emission included."""
+    micron = wavelength * 1e-4
+    x = jnp.maximum(1.0 / micron - 1.0 / 1.6419, 1e-6)
+    shape = jnp.polyval(jnp.asarray(H_MINUS_BOUND_FREE[::-1]), jnp.sqrt(x))
+    cross_section = jnp.where(micron < 1.6419, 1e-18 * micron**3 * x**1.5 * shape, 0.0)
+    electron_pressure = state.electrons * BOLTZMANN * temperature
+    stimulated = -jnp.expm1(-HC_OVER_K_ANGSTROM / (wavelength * temperature))
+    # 0.750 T^-2.5 exp(E/kT) is n_H- / (n_H Pe) of John's eq. 3, with the affinity in the exponent.
+    bound_free = 0.750 * temperature**-2.5 * jnp.exp(H_MINUS_AFFINITY / (BOLTZMANN_EV * temperature)) * stimulated
+    table = jnp.where(micron >= 0.3645, H_MINUS_FREE_FREE, H_MINUS_FREE_FREE_SHORT)
+    powers = jnp.stack([micron**2, jnp.ones_like(micron), micron**-1, micron**-2, micron**-3, micron**-4])
+    theta = (5040.0 / temperature) ** (np.arange(2, 8) / 2)
+    free_free = (table @ powers) @ theta
+    # Scale by 1e-19 twice: 1e-29 times a small cross-section would leave float32's range.
+    return (bound_free * cross_section * 1e19 + 1e-10 * free_free) * (state.neutral_hydrogen * 1e-19) * electron_pressure
+
+
+def occupation_probability(n, temperature, electrons):
+    """Probability that level `n` of hydrogen is not dissolved by the fields of its neighbours.
+
+    Hummer & Mihalas (1988, ApJ 331, 794) in the form of Hubeny, Hummer & Lanz (1994, A&A 282, 151), appendix A.
+    """
+    k = jnp.where(n > 3, 16.0 / 3.0 * n / (n + 1.0) ** 2, 1.0)
+    beta = 8.3e14 * k / n**4 / jnp.cbrt(electrons) ** 2
+    a = 0.09 * electrons ** (1 / 6) / jnp.sqrt(temperature)
+    x = (1 + a) ** 3.15
+    f = 0.1402 * (x + 4 * a**3) * beta**3 / (1 + 0.1285 * x * beta**1.5)
+    return f / (1 + f)
+
+
+def hydrogen(wavelength, temperature, state: ChemicalState):
+    """H I bound-free (levels 1-20 and an integral above) and free-free; Kramers with the Gaunt factors of Gray (2005), eqs. 8.6, 8.9.
+
+    Beyond a level's edge its absorption goes on into the states that are dissolved (Daeppen, Anderson & Mihalas 1987).
+    """
+    stimulated = -jnp.expm1(-HC_OVER_K_ANGSTROM / (wavelength * temperature))
+    x = wavelength * RYDBERG_ANGSTROM
+    third = 0.3456 / jnp.cbrt(x)
+    n = np.arange(1, 21)
+    edge = n**2 / RYDBERG_ANGSTROM
+    gaunt = 1.0 - third * (x / n**2 - 0.5)
+    kt = BOLTZMANN_EV * temperature
+    energy = RYDBERG_EV * (1 - 1.0 / n**2)
+    # n_H I / U = n / 2; level population 2 n^2 exp(-E/kT).
+    level = 1.0 / jnp.sqrt(jnp.maximum(1.0 / n**2 - 1.0 / x, 1e-6))  # where the photon ends, beyond the edge
+    dissolved = 1.0 - occupation_probability(jnp.maximum(level, n + 1.0), temperature, state.electrons)
+    dissolved = jnp.where(wavelength <= edge, 1.0, jnp.where(level > n + 1.5, dissolved, 0.0))
+    cross_section = 7.91e-18 * n * (wavelength / edge) ** 3 * jnp.maximum(gaunt, 0.0) * dissolved
+    present = occupation_probability(n, temperature, state.electrons)
+    bound_free = jnp.sum(n**2 * jnp.exp(-energy / kt) * present * cross_section)
+    # Levels above 20 as a continuum (Unsoeld): sum over n of n^-3 exp(-E_n/kT) -> kT/(2 Ry) (e^{-E_21/kT} .. e^{-chi/kT}).
+    tail = 7.91e-18 * (wavelength * RYDBERG_ANGSTROM) ** 3 * kt / (2 * RYDBERG_EV)
+    tail = tail * jnp.exp(-RYDBERG_EV / kt) * jnp.expm1(RYDBERG_EV / kt / 20.5**2)
+    gaunt_free = 1.0 + third * (wavelength * temperature / HC_OVER_K_ANGSTROM + 0.5)
+    frequency = SPEED_OF_LIGHT * 1e8 / wavelength
+    # 3.692e8 n_e n_p T^-1/2 nu^-3, in an order that float32 holds.
+    free_free = 3.692e8 / jnp.sqrt(temperature) * (state.electrons / frequency) * (state.ionised_hydrogen / frequency) / frequency
+    return (state.neutral_hydrogen * (bound_free + tail) + free_free * gaunt_free) * stimulated
+
+
+def helium_minus(wavelength, temperature, state: ChemicalState):
+    """He- free-free: the fit in T and frequency to Carbon, Gingerich & Latham (1969) used in ATLAS (Kurucz 1970, SAO 309)."""
+    f = SPEED_OF_LIGHT * 1e8 / wavelength * 1e-15
+    a = 3.397e-6 + (-5.216e-6 + 7.039e-5 / f) / f
+    b = -4.116e-2 + (1.067e-1 + 8.135e-1 / f) / f
+    c = 5.081e3 + (-8.724e2 - 5.659e2 / f) / f
+    return (a * temperature + b + c / temperature) * (state.electrons * 1e-20) * (state.neutral_helium * 1e-20)
+
+
+def h2_plus(wavelength, temperature, state: ChemicalState):
+    """H2+ bound-free and free-free (Bates 1952, MNRAS 112, 40; fit in ATLAS, Kurucz 1970), 3.3e15 Hz and below."""
+    frequency = SPEED_OF_LIGHT * 1e8 / wavelength
+    ln_f = jnp.log(frequency)
+    f15 = frequency * 1e-15
+    ln_cross = -3.0233e3 + (3.7797e2 + (-1.82496e1 + (3.9207e-1 - 3.1672e-3 * ln_f) * ln_f) * ln_f) * ln_f
+    energy = -7.342e-3 + (-2.409 + (1.028 + (-0.4230 + (0.1224 - 0.01351 * f15) * f15) * f15) * f15) * f15
+    stimulated = -jnp.expm1(-HC_OVER_K_ANGSTROM / (wavelength * temperature))
+    ln_density = jnp.log(state.neutral_hydrogen) + jnp.log(state.ionised_hydrogen)
+    return jnp.exp(-energy / (BOLTZMANN_EV * temperature) + ln_cross + ln_density) * stimulated
+
+
+def absorption(wavelength: Float[Array, ""], temperature: Float[Array, ""], state: ChemicalState) -> Float[Array, ""]:
+    """True continuous absorption, cm^-1, at `wavelength` (A) in a layer of `temperature` (K)."""
+    terms = (h_minus, hydrogen, helium_minus, h2_plus)
+    return sum(term(wavelength, temperature, state) for term in terms)
+
+
+def scattering(wavelength: Float[Array, ""], state: ChemicalState) -> Float[Array, ""]:
+    """Thomson and Rayleigh scattering, cm^-1: H I (Dalgarno 1962), He I and H2 (Dalgarno & Williams 1962), as in ATLAS."""
+    w2 = wavelength**2
+    rayleigh_h = (5.799e-13 + (1.422e-6 + 2.784 / w2) / w2) / w2 / w2
+    rayleigh_he = 5.484e-14 / w2 / w2 * (1.0 + (2.44e5 + 5.94e10 / (w2 - 2.90e5)) / w2) ** 2
+    rayleigh_h2 = (8.14e-13 + (1.28e-6 + 1.61 / w2) / w2) / w2 / w2
+    return (
+        THOMSON * state.electrons
+        + rayleigh_h * state.neutral_hydrogen
+        + rayleigh_he * state.neutral_helium
+        + rayleigh_h2 * state.molecular_hydrogen
+    )

@@ -1,0 +1,63 @@
+"""From stellar labels to the exact synthetic spectrum: atmosphere, chemistry, lines and transfer in one module."""
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxspec.labels import NINE_LABELS, LabelSet
+from jaxspec.physics.atmosphere import AtmosphereGrid
+from jaxspec.physics.chemistry import AtomicData, abundances
+from jaxspec.physics.lines import LineList
+from jaxspec.physics.synthesis import SurfaceFlux, Window, chemistry_of, synthesize
+
+ATOMIC_NUMBERS = {"al_h": 13, "mg_h": 12, "ca_h": 20, "ni_h": 28, "ti_h": 22, "si_h": 14}
+# Lines this far (A) beyond a window still shape its edge.
+LINE_MARGIN = 3.0
+
+
+class StellarModel(eqx.Module):
+    """Synthetic spectra of stars given by labels, unbroadened, in one or more windows.
+
+    `fe_h` sets iron, every metal that is not itself a label, and the atmosphere's metallicity; each other label sets its
+    element; helium is solar. Call it with one star's labels (the nine, in order) and vmic; batch with `jax.vmap`.
+    """
+
+    atoms: AtomicData
+    grid: AtmosphereGrid
+    lines: tuple[LineList, ...]
+    windows: tuple[Window, ...] = eqx.field(static=True)
+    label_set: LabelSet = eqx.field(static=True)
+
+    @staticmethod
+    def create(windows: tuple[Window, ...], label_set: LabelSet = NINE_LABELS) -> "StellarModel":
+        """The model with the shipped atoms, atmospheres and lines."""
+        lines = tuple(LineList.load(w.low - LINE_MARGIN, w.high + LINE_MARGIN) for w in windows)
+        return StellarModel(AtomicData.load(), AtmosphereGrid.load(), lines, tuple(windows), label_set)
+
+    @property
+    def wavelength(self) -> Float[np.ndarray, " pixels"]:
+        """Air wavelengths (A) of all windows, one after the other."""
+        return np.concatenate([w.wavelength for w in self.windows])
+
+    def composition(self, labels: Float[Array, " labels"]) -> Float[Array, " elements"]:
+        """ln n_X / n_H of every element for these labels."""
+        value = dict(zip(self.label_set.names, labels, strict=True))
+        x_h = {z: value[name] for name, z in ATOMIC_NUMBERS.items() if name in value}
+        return abundances(value["fe_h"], x_h)
+
+    def surface_flux(self, labels: Float[Array, " labels"], vmic: Float[Array, ""]) -> SurfaceFlux:
+        """Flux and continuum (erg s^-1 cm^-2 A^-1) on `wavelength`."""
+        value = dict(zip(self.label_set.names, labels, strict=True))
+        atmosphere = self.grid(value["teff"], value["logg"], value["fe_h"])
+        state = chemistry_of(self.atoms, atmosphere, self.composition(labels))
+        parts = [
+            synthesize(self.atoms, lines, window, atmosphere, state, vmic)
+            for lines, window in zip(self.lines, self.windows, strict=True)
+        ]
+        return SurfaceFlux(*(jnp.concatenate(x) for x in zip(*parts, strict=True)))
+
+    def __call__(self, labels: Float[Array, " labels"], vmic: Float[Array, ""]) -> Float[Array, " pixels"]:
+        """Continuum-normalised flux on `wavelength`."""
+        surface = self.surface_flux(labels, vmic)
+        return surface.flux / surface.continuum
