@@ -1,0 +1,107 @@
+"""The forward model as an instrument sees it: labels and nuisances to flux on the pixels."""
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxspec.errors import InputError
+from jaxspec.instruments import SPEED_OF_LIGHT, Instrument
+from jaxspec.labels import LabelSet
+from jaxspec.physics import broadening
+from jaxspec.physics.broadening import VelocityGrid
+from jaxspec.physics.emulator import Emulator
+from jaxspec.spectra import vacuum_to_air
+
+
+class Nuisances(NamedTuple):
+    """What shapes a spectrum beside the labels. Velocities in km/s; `resolution` multiplies R, 1 is nominal."""
+
+    vmic: Float[Array, "..."]
+    vmac: Float[Array, "..."]
+    vsini: Float[Array, "..."]
+    velocity: Float[Array, "..."]
+    resolution: Float[Array, "..."]
+
+
+class ArmResponse(eqx.Module):
+    """How one arm sees flux on one velocity grid: what stays to be convolved, and where its pixels lie."""
+
+    grid: VelocityGrid
+    lsf_variance: float = eqx.field(static=True)  # (km/s)^2
+    base_variance: float = eqx.field(static=True)  # already in the flux
+    pixel: float = eqx.field(static=True)  # km/s
+    index: np.ndarray
+    weights: np.ndarray
+
+    def __call__(self, flux: Float[Array, " n"], nuisances: Nuisances) -> Float[Array, " p"]:
+        """Flux on the arm's pixels from continuum-normalised flux on the grid."""
+        k = self.grid.frequency
+        # A resolution factor so high that the grid's own broadening is not reached would need deconvolution.
+        variance = jnp.maximum(self.lsf_variance / nuisances.resolution**2 - self.base_variance, 0.0)
+        transform = (
+            broadening.gaussian_transform(k, variance)
+            * broadening.rotation_transform(k, nuisances.vsini)
+            * broadening.macroturbulence_transform(k, nuisances.vmac)
+            * broadening.pixel_transform(k, self.pixel)
+        )
+        seen = broadening.convolve(flux, transform, nuisances.velocity, self.grid)
+        return jnp.sum(seen[self.index] * self.weights, axis=0)
+
+
+class ForwardModel(eqx.Module):
+    """Noiseless, continuum-normalised flux of one star on an instrument's pixels; batch with `jax.vmap`.
+
+    The line-spread function of an arm is Gaussian with the resolving power at the arm's centre; it includes the pixel only in so far as
+    the quoted R does not.
+    """
+
+    emulator: Emulator
+    responses: tuple[ArmResponse, ...]
+    instrument: Instrument = eqx.field(static=True)
+
+    @property
+    def label_set(self) -> LabelSet:
+        return self.emulator.label_set
+
+    @staticmethod
+    def create(emulator: Emulator, instrument: Instrument) -> "ForwardModel":
+        """Raises InputError when an arm lies outside the emulator's wavelengths or is sharper than its spectra."""
+        responses = []
+        for arm in instrument.arms:
+            wavelength = arm.wavelength if arm.medium == "air" else vacuum_to_air(arm.wavelength)
+            inside = [g for g in emulator.grids if g.wavelength[2] <= wavelength[0] and wavelength[-1] <= g.wavelength[-3]]
+            covered = ", ".join(f"{g.wavelength[0]:.1f}-{g.wavelength[-1]:.1f}" for g in emulator.grids)
+            where = f"arm {arm.name} of {instrument.name}"
+            if not inside:
+                raise InputError(
+                    where, f"{wavelength[0]:.1f}-{wavelength[-1]:.1f} A", f"within {covered} A", "train an emulator for it"
+                )
+            centre = 0.5 * (arm.low + arm.high)
+            variance = float(broadening.lsf_variance(arm.resolution(centre)))
+            if variance < emulator.base_sigma**2:
+                raise InputError(
+                    where,
+                    f"resolving power {float(arm.resolution(centre)):.0f}",
+                    f"at most {broadening.SPEED_OF_LIGHT / (broadening.FWHM_PER_SIGMA * emulator.base_sigma):.0f}",
+                    "train a sharper emulator",
+                )
+            index, weights = broadening.cubic_weights(inside[0].position(wavelength), inside[0].n)
+            pixel = arm.step / centre * SPEED_OF_LIGHT
+            responses.append(ArmResponse(inside[0], variance, emulator.base_sigma**2, pixel, index, weights))
+        return ForwardModel(emulator, tuple(responses), instrument)
+
+    def __call__(self, labels: Float[Array, " l"], nuisances: Nuisances) -> Float[Array, " p"]:
+        flux = self.emulator(labels, nuisances.vmic)
+        ends = np.cumsum([grid.n for grid in self.emulator.grids])
+        parts = dict(zip(self.emulator.grids, jnp.split(flux, ends[:-1]), strict=True))
+        return jnp.concatenate([response(parts[response.grid], nuisances) for response in self.responses])
+
+
+@lru_cache(maxsize=8)
+def load_forward_model(instrument: Instrument) -> ForwardModel:
+    """The forward model of an instrument with the shipped emulator; raises InputError where it does not reach."""
+    return ForwardModel.create(Emulator.load(), instrument)
