@@ -394,7 +394,7 @@ def _to_resolution(part, file: SpectrumFile, arm: Arm, notes: list[str]):
     if source is None:
         if file.native is None:
             log.warning(
-                "%s: resolving power not stated; taken as arm %s's own %.0f (resolving_power= says otherwise)",
+                "%s: resolving power not stated; taken as arm %s's own %.0f (else give resolving_power=)",
                 file.path,
                 arm.name,
                 nominal,

@@ -19,7 +19,7 @@ BLOCK = 2880
 
 @dataclass(frozen=True)
 class FitsFile:
-    """The HDUs of one file, all read and checked.
+    """The HDUs of one file, all checked.
 
     `edited` names the HDUs whose CHECKSUM fails while DATASUM holds: their header was changed after writing
     (as IRAF does), so that header statements are worth less there than in a second copy of them.
@@ -28,6 +28,7 @@ class FitsFile:
     where: str
     hdus: fits.HDUList
     edited: tuple[str, ...]
+    unscaled: tuple[Any, ...]
 
     def __len__(self) -> int:
         return len(self.hdus)
@@ -46,6 +47,35 @@ class FitsFile:
         name = str(hdu.header.get("EXTNAME", "PRIMARY" if index == 0 else f"HDU {index}")).strip()
         return f"{self.where}[{name}]"
 
+    def vector(self, hdu: Any, integers: bool = False) -> np.ndarray:
+        """The data of an image HDU as a float64 vector.
+
+        Raises `InputError` for no data, an image with more than one axis longer than 1, or (unless
+        `integers`) integers without BSCALE: reduced spectra are floats, and a changed sign in BITPIX turns
+        floats into integers that look like a spectrum.
+        """
+        where, data = self.label(hdu), getattr(hdu, "data", None)
+        if not isinstance(data, np.ndarray) or data.dtype.names is not None:
+            raise InputError(
+                where, "no image", "a spectrum in this HDU", "check which extension holds the flux"
+            )
+        if max(data.shape, default=0) != data.size:
+            shape = " x ".join(map(str, data.shape[::-1]))
+            raise InputError(
+                where,
+                f"an image of {shape} pixels",
+                "one spectrum (one axis)",
+                "extract the spectrum to a 1-D image first",
+            )
+        if not integers and any(h is hdu for h in self.unscaled):
+            raise InputError(
+                where,
+                "integers without BSCALE",
+                "floating-point flux, or integers with BSCALE",
+                "check BITPIX, or write the spectrum as floats",
+            )
+        return np.asarray(data, dtype=np.float64).reshape(-1)
+
 
 def ones_complement_sum(data: bytes) -> int:
     """32-bit ones' complement sum of big-endian words: what DATASUM holds (FITS Standard 4.0, appendix J)."""
@@ -56,7 +86,7 @@ def ones_complement_sum(data: bytes) -> int:
 
 
 def open_fits(data: bytes, where: str) -> FitsFile:
-    """Parse the bytes of a whole FITS file; every HDU is loaded and checked.
+    """Parse the bytes of a whole FITS file and check every HDU; data are converted when a reader asks for them.
 
     Raises `InputError` when the file is truncated or has something after its last HDU, when the padding after
     an image is not zero (a changed axis length shows there), when DATASUM does not match, or when astropy
@@ -71,8 +101,9 @@ def open_fits(data: bytes, where: str) -> FitsFile:
         try:
             hdus = fits.open(io.BytesIO(data), memmap=False, lazy_load_hdus=False)
             edited = tuple(_check_hdus(hdus, data, where))
-            for hdu in hdus:
-                _ = hdu.data
+            images = [hdu for hdu in hdus if isinstance(hdu, (fits.PrimaryHDU, fits.ImageHDU))]
+            # Before the data are loaded: astropy then drops BSCALE from the header.
+            unscaled = tuple(h for h in images if h.header["BITPIX"] > 0 and "BSCALE" not in h.header)
         except InputError:
             raise
         except Exception as error:
@@ -82,7 +113,7 @@ def open_fits(data: bytes, where: str) -> FitsFile:
                 "a FITS file that follows the standard",
                 "the file is damaged or is no FITS file: fetch it again",
             ) from error
-    return FitsFile(where, hdus, edited)
+    return FitsFile(where, hdus, edited, unscaled)
 
 
 def _check_hdus(hdus: fits.HDUList, data: bytes, where: str) -> list[str]:
@@ -156,29 +187,3 @@ def text(header: fits.Header, key: str, default: str = "") -> str:
     """A header value as stripped text; `default` when absent or undefined."""
     value = header.get(key, default)
     return str(value).strip() if value is not None and not isinstance(value, fits.card.Undefined) else default
-
-
-def vector(hdu: Any, where: str) -> np.ndarray:
-    """The data of an image HDU as a float64 vector.
-
-    Raises `InputError` for no data, an image with more than one axis longer than 1, or bare integers: reduced
-    spectra are floats, and a flipped sign in BITPIX turns floats into integers that look like a spectrum.
-    """
-    data = getattr(hdu, "data", None)
-    if data is None or not isinstance(data, np.ndarray) or data.dtype.names is not None:
-        raise InputError(where, "no image", "a spectrum in this HDU", "check which extension holds the flux")
-    if max(data.shape, default=0) != data.size:
-        raise InputError(
-            where,
-            f"an image of {' x '.join(map(str, data.shape[::-1]))} pixels",
-            "one spectrum (one axis)",
-            "extract the spectrum to a 1-D image first",
-        )
-    if hdu.header["BITPIX"] > 0 and "BSCALE" not in hdu._header and not hasattr(hdu, "_orig_bscale"):
-        raise InputError(
-            where,
-            f"integers (BITPIX {hdu.header['BITPIX']})",
-            "floating-point flux, or integers with BSCALE",
-            "check BITPIX, or write the spectrum as floats",
-        )
-    return np.asarray(data, dtype=np.float64).reshape(-1)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from jaxspec.errors import InputError
-from jaxspec.io.fitsfile import FitsFile, number, text, vector
+from jaxspec.io.fitsfile import FitsFile, number, text
 from jaxspec.io.raw import RawSpectrum
 from jaxspec.io.wcs import axis_from_header
 
@@ -42,7 +42,7 @@ def read_gaia_eso(file: FitsFile) -> RawSpectrum:
     """
     primary, header = file.hdus[0], file.hdus[0].header
     where = f"{file.where}[PRIMARY]"
-    flux = vector(primary, where)
+    flux = file.vector(primary)
     ivar_hdu = file.find("final_ivar")
     if ivar_hdu is None:
         raise InputError(
@@ -51,7 +51,7 @@ def read_gaia_eso(file: FitsFile) -> RawSpectrum:
             "the Gaia-ESO layout with final_ivar",
             "fetch the complete file",
         )
-    ivar = vector(ivar_hdu, file.label(ivar_hdu))
+    ivar = file.vector(ivar_hdu)
     axis = axis_from_header(header, len(flux), where)
     notes = list(axis.notes)
     if file.edited:
@@ -64,10 +64,10 @@ def read_gaia_eso(file: FitsFile) -> RawSpectrum:
             continue
         label = file.label(hdu)
         other = axis_from_header(hdu.header, len(flux), label)
-        if len(vector(hdu, label)) != len(flux):
+        if len(file.vector(hdu)) != len(flux):
             raise InputError(
                 label,
-                f"{len(vector(hdu, label))} pixels",
+                f"{len(file.vector(hdu))} pixels",
                 f"{len(flux)}, as the flux has",
                 "fetch the file again",
             )
@@ -80,7 +80,7 @@ def read_gaia_eso(file: FitsFile) -> RawSpectrum:
             )
     _check_normalised(file, flux)
 
-    fibre, velclass = _row(file, "fibinfo"), _row(file, "velclass")
+    fibre, velclass = _row(file, "fibinfo", notes), _row(file, "velclass", notes)
     velocity, error = _value(velclass, "VEL"), _value(velclass, "EVEL")
     if velocity is not None and abs(velocity) > 2000:
         raise InputError(
@@ -143,7 +143,7 @@ def _check_normalised(file: FitsFile, flux: np.ndarray) -> None:
     if hdu is None:
         return
     label = file.label(hdu)
-    normalised = vector(hdu, label)
+    normalised = file.vector(hdu)
     both = np.isfinite(flux) & np.isfinite(normalised) & (normalised > 0.05) & (flux > 0)
     if both.sum() < 100:
         return
@@ -158,12 +158,19 @@ def _check_normalised(file: FitsFile, flux: np.ndarray) -> None:
         )
 
 
-def _row(file: FitsFile, name: str) -> dict[str, Any] | None:
-    """The only row of a table extension as a dict; None when the extension is not there."""
+def _row(file: FitsFile, name: str, notes: list[str]) -> dict[str, Any] | None:
+    """The only row of a table extension as a dict; None when there is none or its header is not as it was
+    written.
+
+    Column names and formats are in the header: after a change there, a number may be another column's.
+    """
     hdu = file.find(name)
     if hdu is None:
         return None
     label = file.label(hdu)
+    if hdu.name in file.edited:
+        notes.append(f"table {name} not used: its header does not match its CHECKSUM")
+        return None
     if not hasattr(hdu, "columns") or hdu.data is None:
         raise InputError(label, "no table", "a table of one row", "fetch the file again")
     if len(hdu.data) != 1:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxspec.errors import InputError
-from jaxspec.io.fitsfile import FitsFile, number, text, vector
+from jaxspec.io.fitsfile import FitsFile, number, text
 from jaxspec.io.quality import Quality
 from jaxspec.io.raw import RawSpectrum, ivar_from_sigma
 from jaxspec.io.wcs import axis_from_header
@@ -42,7 +42,7 @@ def read_image(file: FitsFile, unit: str | None = None) -> RawSpectrum:
     flux_hdu = images[0]
     label = file.label(flux_hdu)
     header = flux_hdu.header
-    flux = vector(flux_hdu, label)
+    flux = file.vector(flux_hdu)
     axis = axis_from_header(header, len(flux), label, unit)
     quality = np.zeros(len(flux), np.int32)
     notes = list(axis.notes)
@@ -131,7 +131,7 @@ def read_image(file: FitsFile, unit: str | None = None) -> RawSpectrum:
 def _like(hdu: Any, n: int, wavelength: np.ndarray, file: FitsFile, unit: str | None) -> np.ndarray:
     """Values of an extension that must lie on the flux's axis (when it states one at all)."""
     label = file.label(hdu)
-    values = vector(hdu, label)
+    values = file.vector(hdu, integers=text(hdu.header, "EXTNAME").lower() in MASK)
     if len(values) != n:
         raise InputError(
             label, f"{len(values)} pixels", f"{n}, as the flux has", "the file is damaged: fetch it again"

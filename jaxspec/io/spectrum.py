@@ -9,6 +9,7 @@ is logged with the file's name and its origin).
 
 import gzip
 import logging
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -151,7 +152,10 @@ def read_spectrum(
         )
     data = _read_bytes(path)
     try:
-        raw = _dispatch(data, where, unit, assume.unit)
+        with warnings.catch_warnings():
+            # astropy warns about cards it cannot parse; what matters of them is checked by the readers.
+            warnings.simplefilter("ignore")
+            raw = _dispatch(data, where, unit, assume.unit)
         return _complete(
             raw, path, frame, medium, velocity, unit, snr, estimate_noise, resolving_power, assume
         )
