@@ -1,15 +1,17 @@
-"""One normaliser for all spectra, simulated and observed, so that nothing downstream can tell them apart by
-it.
+"""One normaliser for all spectra, simulated and observed, so that nothing can tell them apart by it.
 
 What it divides by is not the true continuum, which no spectrum shows between blended lines, but a smooth
 curve near the upper envelope that is defined by the same arithmetic for every spectrum. A forward model is
 compared with data after going through it too.
 
 Per arm, a Chebyshev series of low degree is fitted by asymmetric least squares (an expectile: Newey & Powell
-1987, Econometrica 55, 819): pixels well below the curve, the lines, weigh 1 - tau, all others tau. The
-products of two Chebyshev polynomials are sums of two others, T_i T_j = (T_{i+j} + T_{|i-j|}) / 2, so the
-normal equations need only 2 degree + 1 weighted moments, one thin matrix product per iteration over all
-stars.
+1987, Econometrica 55, 819): what lies below the curve, the lines, pulls with 1 - tau, the rest with tau. An
+expectile climbs with the noise, by 7 % from S/N 300 to 10 in the Sun; here the softer pull starts only half a
+noise sigma below the curve, which keeps it within 1 %. The problem stays convex, with one answer that varies
+continuously with the data.
+
+The products of two Chebyshev polynomials are sums of two others, T_i T_j = (T_{i+j} + T_{|i-j|}) / 2, so the
+normal equations need only 2 degree + 1 weighted moments, a thin matrix product per iteration over all stars.
 """
 
 from functools import lru_cache
@@ -24,15 +26,14 @@ from jaxspec.instruments import Instrument
 
 
 class ContinuumConfig(NamedTuple):
-    """How `normalise` fits; hashable. The defaults are part of what a trained network means by
-    "normalised"."""
+    """How `normalise` fits; hashable. A trained network holds for the values it was trained with."""
 
     degree: int = 4  # of the Chebyshev series of an arm
     tau: float = 0.9  # weight of pixels on or above the curve; 1 - tau for pixels below, i.e. lines
-    warm_iterations: int = 5  # on every `stride`-th pixel
+    warm_iterations: int = 6  # on every `stride`-th pixel
     stride: int = 4
     iterations: int = 3  # on all pixels, without cosmic rays
-    line_depth: float = 1.5  # [noise sigma] below the curve from which a pixel counts as a line
+    line_depth: float = 0.5  # [noise sigma] below the curve down to which a pixel counts as on it
     cosmic_sigma: float = 6.0  # [noise sigma] and
     cosmic_height: float = 0.2  # [of the curve] above it, from which a pixel counts as a cosmic ray
     pixel_scatter: float = 0.3  # [of the mean flux] noise beyond which a pixel loses weight
@@ -108,34 +109,42 @@ def _fit_arm(flux: Array, ivar: Array, config: ContinuumConfig) -> Array:
     # Saturates, so that one pixel with a wildly large ivar cannot take over, and all good pixels count alike.
     weight = precision / (precision + config.pixel_scatter**-2)
 
-    def solve(w, y, step=1):
-        m = w @ moments[::step]
-        b = (w * y) @ basis[::step]
+    # A Newton step from the residuals of the last curve rather than a fit to the flux: their sums are small,
+    # and so is what float32 loses in them.
+    def step(coefficients, residual, w, stride=1):
+        m = w @ moments[::stride]
+        b = (w * residual) @ basis[::stride] - coefficients @ ridge
         a = 0.5 * (m[..., i + j] + m[..., abs(i - j)]) + ridge
-        # An arm without pixels has a singular matrix; a pixel's weight of zero flux makes its curve zero.
+        # Without pixels the matrix is singular; any other will do for no step at all.
         a = a + jnp.where(m[..., :1, None] > 0, 0.0, 1.0) * jnp.eye(n, dtype=a.dtype)
-        return jnp.linalg.solve(a, b[..., None])[..., 0]
+        return coefficients + jnp.linalg.solve(a, b[..., None])[..., 0]
 
-    def reweighted(weight, y, curve, sigma):
-        return weight * jnp.where(y < curve - config.line_depth * sigma, 1.0 - config.tau, config.tau)
+    def asymmetry(residual, sigma):
+        noise = config.line_depth * sigma
+        # Slope tau down to the noise and 1 - tau beyond, joined without a jump.
+        line = (1.0 - config.tau) + (2.0 * config.tau - 1.0) * noise / jnp.maximum(-residual, noise)
+        return jnp.where(residual < -noise, line, config.tau)
 
     # The first curves run far below the continuum of a star full of lines, which must not be taken for cosmic
-    # rays: until the curve has risen, bright pixels are held down rather than rejected. A sample of the
-    # pixels is enough.
+    # rays: until the curve has risen, bright pixels are held down rather than rejected. A sample of pixels is
+    # enough.
     few = slice(None, None, config.stride)
     clipped, few_weight, few_sigma = jnp.minimum(y[..., few], CEILING), weight[..., few], sigma[..., few]
 
     def warm(coefficients, _):
-        curve = coefficients @ basis[few].T
-        return solve(reweighted(few_weight, clipped, curve, few_sigma), clipped, config.stride), None
+        residual = clipped - coefficients @ basis[few].T
+        return step(coefficients, residual, few_weight * asymmetry(residual, few_sigma), config.stride), None
 
     def full(coefficients, _):
         curve = coefficients @ basis.T
-        excess = y - curve
-        cosmic = (excess > config.cosmic_sigma * sigma) & (excess > config.cosmic_height * jnp.abs(curve))
-        return solve(jnp.where(cosmic, 0.0, reweighted(weight, y, curve, sigma)), y), None
+        residual = y - curve
+        bright = config.cosmic_height * jnp.abs(curve)
+        cosmic = (residual > config.cosmic_sigma * sigma) & (residual > bright)
+        w = jnp.where(cosmic, 0.0, weight * asymmetry(residual, sigma))
+        return step(coefficients, residual, w), None
 
-    coefficients = solve(few_weight, clipped, config.stride)
+    # From the mean flux, which is 1 in these units.
+    coefficients = jnp.broadcast_to(jnp.eye(n, dtype=y.dtype)[0], (*y.shape[:-1], n))
     coefficients, _ = jax.lax.scan(warm, coefficients, length=config.warm_iterations)
     coefficients, _ = jax.lax.scan(full, coefficients, length=config.iterations)
-    return (coefficients @ basis.T) * scale
+    return (coefficients @ basis.T) * jnp.where(n_good > 0, scale, 0.0)
