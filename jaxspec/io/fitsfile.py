@@ -86,7 +86,8 @@ def ones_complement_sum(data: bytes) -> int:
 
 
 def open_fits(data: bytes, where: str) -> FitsFile:
-    """Parse the bytes of a whole FITS file and check every HDU; data are converted when a reader asks for them.
+    """Parse the bytes of a whole FITS file and check every HDU; data are converted when a reader asks for
+    them.
 
     Raises `InputError` when the file is truncated or has something after its last HDU, when the padding after
     an image is not zero (a changed axis length shows there), when DATASUM does not match, or when astropy

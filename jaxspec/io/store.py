@@ -14,7 +14,8 @@ replaces the old one in a single step.
 import json
 import os
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -112,20 +113,13 @@ class SpectraStore:
             ) from error
         store = cls(path, file)
         try:
-            store._check_layout()
-            if mode == "r+":
-                store.verify(range(max(0, len(store) - TAIL), len(store)))
+            with _damage_named(path):
+                store._check_layout()
+                if mode == "r+":
+                    store.verify(range(max(0, len(store) - TAIL), len(store)))
         except InputError:
             file.close()
             raise
-        except Exception as error:  # h5py's exceptions for damaged metadata are of many types
-            file.close()
-            raise InputError(
-                str(path),
-                f"{type(error).__name__}: {error}",
-                "a sound store",
-                "the file is damaged: make it again",
-            ) from error
         return store
 
     @classmethod
@@ -309,12 +303,13 @@ class SpectraStore:
         flux, ivar = np.empty((len(rows), p), np.float32), np.empty((len(rows), p), np.float32)
         space = flux_set.get_space()
         memory = h5py.h5s.create_simple((1, p))
-        for i, row in enumerate(rows.tolist()):
-            space.select_hyperslab((row, 0), (1, p))
-            flux_set.read(memory, space, flux[i : i + 1])
-            ivar_set.read(memory, space, ivar[i : i + 1])
-        if verify:
-            self._verify(rows, flux, ivar)
+        with _damage_named(self.path):
+            for i, row in enumerate(rows.tolist()):
+                space.select_hyperslab((row, 0), (1, p))
+                flux_set.read(memory, space, flux[i : i + 1])
+                ivar_set.read(memory, space, ivar[i : i + 1])
+            if verify:
+                self._verify(rows, flux, ivar)
         return flux, ivar
 
     def verify(self, rows: Sequence[int] | range | None = None) -> None:
@@ -390,7 +385,9 @@ class SpectraStore:
                 )
         n = len(self)
         chosen = known if names is None else names
-        return np.stack([self._file[group][name][:n] for name in chosen], -1) if chosen else np.zeros((n, 0))
+        with _damage_named(self.path):
+            columns = [self._file[group][name][:n] for name in chosen]
+        return np.stack(columns, -1) if columns else np.zeros((n, 0))
 
     def _check_layout(self) -> None:
         where, file = str(self.path), self._file
@@ -427,6 +424,23 @@ class SpectraStore:
                 "shapes that agree",
                 "the file is damaged: make it again",
             )
+
+
+@contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    """h5py answers damaged structure with exceptions of many types; each becomes an `InputError` with the
+    file's name."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(
+            str(path),
+            f"{type(error).__name__}: {error}",
+            "a sound store",
+            "the file is damaged: make it again",
+        ) from error
 
 
 def _layout(
