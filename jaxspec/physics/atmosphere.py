@@ -17,10 +17,12 @@ class Atmosphere(eqx.Module):
 
 
 class AtmosphereGrid(eqx.Module):
-    """ATLAS9 ODFNEW grid (Castelli & Kurucz 2003): log10 of column mass, T, gas pressure and electron density per layer.
+    """ATLAS9 ODFNEW grid (Castelli & Kurucz 2003, IAU Symp. 210, A20).
 
-    Interpolation is layer by layer (layers have a common Rosseland optical depth) in the logarithms, linear in each of
-    Teff, log g and [M/H]; [alpha/M] follows [M/H]: 0.4 at [M/H] <= -1, 0 at >= 0, linear between.
+    `log_structure` holds log10 of column mass, T, gas pressure and electron density of each layer.
+
+    Interpolation is layer by layer (layers have a common Rosseland optical depth) in the logarithms, linear
+    in each of Teff, log g and [M/H]; [alpha/M] follows [M/H]: 0.4 at [M/H] <= -1, 0 at >= 0, linear between.
     """
 
     teff: np.ndarray
@@ -36,11 +38,14 @@ class AtmosphereGrid(eqx.Module):
             weight = alpha[:, None, None]
             grid = data["log_structure"]
             structure = grid[:, :, :, 0] * (1 - weight) + grid[:, :, :, 1] * weight
-            return AtmosphereGrid(data["teff"], data["logg"], data["m_h"], jnp.asarray(structure, jnp.float32))
+            return AtmosphereGrid(
+                data["teff"], data["logg"], data["m_h"], jnp.asarray(structure, jnp.float32)
+            )
 
     def __call__(self, teff: Float[Array, ""], logg: Float[Array, ""], m_h: Float[Array, ""]) -> Atmosphere:
-        """The atmosphere at `teff` (K), `logg` and `m_h`; outside the grid the nearest edge (see `inside`)."""
-        weights = [_linear_weights(x, nodes) for x, nodes in ((teff, self.teff), (logg, self.logg), (m_h, self.m_h))]
+        weights = [
+            _linear_weights(x, nodes) for x, nodes in ((teff, self.teff), (logg, self.logg), (m_h, self.m_h))
+        ]
         structure = 10.0 ** jnp.einsum("i,j,k,ijklc->lc", *weights, self.log_structure)
         return Atmosphere(structure[:, 0], structure[:, 1], structure[:, 2])
 

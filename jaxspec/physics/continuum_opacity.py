@@ -1,7 +1,7 @@
 """Continuous absorption and scattering coefficients of a stellar photosphere between 3000 A and 2 micron.
 
-Each term returns cm^-1 for one wavelength and one layer; batch with `jax.vmap`. Metals' bound-free absorption, which
-matters below 4000 A, is left out: in the optical red of FGK stars it stays under a per cent of H-.
+Each term returns cm^-1 for one wavelength and one layer; batch with `jax.vmap`. Metals' bound-free
+absorption, which matters below 4000 A, is left out: in the optical red of FGK stars it stays below 1 % of H-.
 """
 
 import jax.numpy as jnp
@@ -39,7 +39,9 @@ H_MINUS_FREE_FREE_SHORT = np.array(
 )
 
 
-def h_minus(wavelength, temperature, state: ChemicalState):
+def h_minus(
+    wavelength: Float[Array, ""], temperature: Float[Array, ""], state: ChemicalState
+) -> Float[Array, ""]:
     """H- bound-free and free-free absorption (John 1988, eqs. 3-6), stimulated emission included."""
     micron = wavelength * 1e-4
     x = jnp.maximum(1.0 / micron - 1.0 / 1.6419, 1e-6)
@@ -48,19 +50,25 @@ def h_minus(wavelength, temperature, state: ChemicalState):
     electron_pressure = state.electrons * BOLTZMANN * temperature
     stimulated = -jnp.expm1(-HC_OVER_K_ANGSTROM / (wavelength * temperature))
     # 0.750 T^-2.5 exp(E/kT) is n_H- / (n_H Pe) of John's eq. 3, with the affinity in the exponent.
-    bound_free = 0.750 * temperature**-2.5 * jnp.exp(H_MINUS_AFFINITY / (BOLTZMANN_EV * temperature)) * stimulated
+    bound_free = (
+        0.750 * temperature**-2.5 * jnp.exp(H_MINUS_AFFINITY / (BOLTZMANN_EV * temperature)) * stimulated
+    )
     table = jnp.where(micron >= 0.3645, H_MINUS_FREE_FREE, H_MINUS_FREE_FREE_SHORT)
     powers = jnp.stack([micron**2, jnp.ones_like(micron), micron**-1, micron**-2, micron**-3, micron**-4])
     theta = (5040.0 / temperature) ** (np.arange(2, 8) / 2)
     free_free = (table @ powers) @ theta
     # Scale by 1e-19 twice: 1e-29 times a small cross-section would leave float32's range.
-    return (bound_free * cross_section * 1e19 + 1e-10 * free_free) * (state.neutral_hydrogen * 1e-19) * electron_pressure
+    return (
+        (bound_free * cross_section * 1e19 + 1e-10 * free_free)
+        * (state.neutral_hydrogen * 1e-19)
+        * electron_pressure
+    )
 
 
-def occupation_probability(n, temperature, electrons):
+def occupation_probability(n, temperature: Float[Array, "..."], electrons: Float[Array, "..."]) -> Array:
     """Probability that level `n` of hydrogen is not dissolved by the fields of its neighbours.
 
-    Hummer & Mihalas (1988, ApJ 331, 794) in the form of Hubeny, Hummer & Lanz (1994, A&A 282, 151), appendix A.
+    Hummer & Mihalas (1988, ApJ 331, 794) in the form of Hubeny, Hummer & Lanz (1994, A&A 282, 151), app. A.
     """
     k = jnp.where(n > 3, 16.0 / 3.0 * n / (n + 1.0) ** 2, 1.0)
     beta = 8.3e14 * k / n**4 / jnp.cbrt(electrons) ** 2
@@ -70,10 +78,13 @@ def occupation_probability(n, temperature, electrons):
     return f / (1 + f)
 
 
-def hydrogen(wavelength, temperature, state: ChemicalState):
-    """H I bound-free (levels 1-20 and an integral above) and free-free; Kramers with the Gaunt factors of Gray (2005), eqs. 8.6, 8.9.
+def hydrogen(
+    wavelength: Float[Array, ""], temperature: Float[Array, ""], state: ChemicalState
+) -> Float[Array, ""]:
+    """H I bound-free (levels 1-20 and an integral above) and free-free.
 
-    Beyond a level's edge its absorption goes on into the states that are dissolved (Daeppen, Anderson & Mihalas 1987).
+    Kramers' cross-sections with the Gaunt factors of Gray (2005), eqs. 8.6 and 8.9. Beyond a level's edge its
+    absorption goes on into the states that are dissolved (Daeppen, Anderson & Mihalas 1987).
     """
     stimulated = -jnp.expm1(-HC_OVER_K_ANGSTROM / (wavelength * temperature))
     x = wavelength * RYDBERG_ANGSTROM
@@ -90,27 +101,35 @@ def hydrogen(wavelength, temperature, state: ChemicalState):
     cross_section = 7.91e-18 * n * (wavelength / edge) ** 3 * jnp.maximum(gaunt, 0.0) * dissolved
     present = occupation_probability(n, temperature, state.electrons)
     bound_free = jnp.sum(n**2 * jnp.exp(-energy / kt) * present * cross_section)
-    # Levels above 20 as a continuum (Unsoeld): sum over n of n^-3 exp(-E_n/kT) -> kT/(2 Ry) (e^{-E_21/kT} .. e^{-chi/kT}).
+    # Levels above 20 as a continuum (Unsoeld): sum over n of n^-3 exp(-E_n/kT) -> kT/(2 Ry) (e^{-E_21/kT} ..
+    # e^{-chi/kT}).
     tail = 7.91e-18 * (wavelength * RYDBERG_ANGSTROM) ** 3 * kt / (2 * RYDBERG_EV)
     tail = tail * jnp.exp(-RYDBERG_EV / kt) * jnp.expm1(RYDBERG_EV / kt / 20.5**2)
     gaunt_free = 1.0 + third * (wavelength * temperature / HC_OVER_K_ANGSTROM + 0.5)
     frequency = SPEED_OF_LIGHT * 1e8 / wavelength
     # 3.692e8 n_e n_p T^-1/2 nu^-3, in an order that float32 holds.
-    free_free = 3.692e8 / jnp.sqrt(temperature) * (state.electrons / frequency) * (state.ionised_hydrogen / frequency) / frequency
+    scale = 3.692e8 / jnp.sqrt(temperature)
+    free_free = scale * (state.electrons / frequency) * (state.ionised_hydrogen / frequency) / frequency
     return (state.neutral_hydrogen * (bound_free + tail) + free_free * gaunt_free) * stimulated
 
 
-def helium_minus(wavelength, temperature, state: ChemicalState):
-    """He- free-free: the fit in T and frequency to Carbon, Gingerich & Latham (1969) used in ATLAS (Kurucz 1970, SAO 309)."""
+def helium_minus(
+    wavelength: Float[Array, ""], temperature: Float[Array, ""], state: ChemicalState
+) -> Float[Array, ""]:
+    """He- free-free: the fit of ATLAS (Kurucz 1970, SAO 309) to Carbon, Gingerich & Latham (1969)."""
     f = SPEED_OF_LIGHT * 1e8 / wavelength * 1e-15
     a = 3.397e-6 + (-5.216e-6 + 7.039e-5 / f) / f
     b = -4.116e-2 + (1.067e-1 + 8.135e-1 / f) / f
     c = 5.081e3 + (-8.724e2 - 5.659e2 / f) / f
-    return (a * temperature + b + c / temperature) * (state.electrons * 1e-20) * (state.neutral_helium * 1e-20)
+    return (
+        (a * temperature + b + c / temperature) * (state.electrons * 1e-20) * (state.neutral_helium * 1e-20)
+    )
 
 
-def h2_plus(wavelength, temperature, state: ChemicalState):
-    """H2+ bound-free and free-free (Bates 1952, MNRAS 112, 40; fit in ATLAS, Kurucz 1970), 3.3e15 Hz and below."""
+def h2_plus(
+    wavelength: Float[Array, ""], temperature: Float[Array, ""], state: ChemicalState
+) -> Float[Array, ""]:
+    """H2+ bound-free and free-free below 3.3e15 Hz (Bates 1952, MNRAS 112, 40; fit of ATLAS, Kurucz 1970)."""
     frequency = SPEED_OF_LIGHT * 1e8 / wavelength
     ln_f = jnp.log(frequency)
     f15 = frequency * 1e-15
@@ -121,14 +140,19 @@ def h2_plus(wavelength, temperature, state: ChemicalState):
     return jnp.exp(-energy / (BOLTZMANN_EV * temperature) + ln_cross + ln_density) * stimulated
 
 
-def absorption(wavelength: Float[Array, ""], temperature: Float[Array, ""], state: ChemicalState) -> Float[Array, ""]:
+def absorption(
+    wavelength: Float[Array, ""], temperature: Float[Array, ""], state: ChemicalState
+) -> Float[Array, ""]:
     """True continuous absorption, cm^-1, at `wavelength` (A) in a layer of `temperature` (K)."""
     terms = (h_minus, hydrogen, helium_minus, h2_plus)
     return sum(term(wavelength, temperature, state) for term in terms)
 
 
 def scattering(wavelength: Float[Array, ""], state: ChemicalState) -> Float[Array, ""]:
-    """Thomson and Rayleigh scattering, cm^-1: H I (Dalgarno 1962), He I and H2 (Dalgarno & Williams 1962), as in ATLAS."""
+    """Thomson and Rayleigh scattering, cm^-1.
+
+    H I: Dalgarno (1962); He I and H2: Dalgarno & Williams (1962); fits as in ATLAS (Kurucz 1970, SAO 309).
+    """
     w2 = wavelength**2
     rayleigh_h = (5.799e-13 + (1.422e-6 + 2.784 / w2) / w2) / w2 / w2
     rayleigh_he = 5.484e-14 / w2 / w2 * (1.0 + (2.44e5 + 5.94e10 / (w2 - 2.90e5)) / w2) ** 2

@@ -1,7 +1,8 @@
 """Hydrogen lines with linear Stark broadening: the Balmer and Paschen series.
 
-The profile is quasi-static for ions and electrons alike, right in the wings (Griem 1960, ApJ 132, 883): there it
-falls as K^1.5 F0^1.5 / dlambda^2.5. A smooth core joins both wings with unit area, and is convolved with the Doppler profile.
+The profile is quasi-static for ions and electrons alike, right in the wings (Griem 1960, ApJ 132, 883): there
+it falls as K^1.5 F0^1.5 / dlambda^2.5. A smooth core joins both wings with unit area, and is convolved with
+the Doppler profile.
 """
 
 from functools import cache
@@ -25,7 +26,7 @@ from jaxspec.physics.continuum_opacity import occupation_probability
 from jaxspec.spectra import vacuum_to_air
 
 RYDBERG_H = 1.09677583e-3  # A^-1
-# Asymptotic bound-bound Gaunt factors g = a - b / n^2, fitted to exact oscillator strengths (Wiese & Fuhr 2009).
+# Asymptotic bound-bound Gaunt factors g = a - b / n^2, fitted to the exact strengths (Wiese & Fuhr 2009).
 GAUNT = {2: (0.9052, 1.337), 3: (0.9088, 1.44)}
 HIGHEST_LEVEL = 28
 HOLTSMARK_FIELD = 1.25e-9  # F0 = 1.25e-9 n_e^(2/3), esu
@@ -88,13 +89,18 @@ def _profile_table() -> np.ndarray:
 
 
 def hydrogen_opacity(
-    grid: Float[np.ndarray, " pixels"], temperature: Float[Array, " layers"], state: ChemicalState, vmic: Float[Array, ""]
+    grid: Float[np.ndarray, " pixels"],
+    temperature: Float[Array, " layers"],
+    state: ChemicalState,
+    vmic: Float[Array, ""],
 ) -> Float[Array, "pixels layers"]:
     """Opacity (cm^-1) of the hydrogen lines at air wavelengths `grid` (A, on the host)."""
     lines = hydrogen_lines(grid[0], grid[-1])
     total = jnp.zeros((len(grid), temperature.shape[0]), temperature.dtype)
     table = jnp.asarray(_profile_table(), temperature.dtype)
-    thermal = jnp.sqrt(2 * BOLTZMANN / (1.008 * ATOMIC_MASS) * temperature + (vmic * 1e5) ** 2) / SPEED_OF_LIGHT
+    thermal = (
+        jnp.sqrt(2 * BOLTZMANN / (1.008 * ATOMIC_MASS) * temperature + (vmic * 1e5) ** 2) / SPEED_OF_LIGHT
+    )
     field = HOLTSMARK_FIELD * jnp.cbrt(state.electrons) ** 2
     kt = BOLTZMANN_EV * temperature
     for line in lines:
@@ -111,7 +117,11 @@ def hydrogen_opacity(
         ln_population = state.ln_populations[:, 0, 0] + np.log(2.0 * line.lower**2) - energy / kt
         stimulated = -jnp.expm1(-12398.42 / line.wavelength / kt)
         # phi_nu = phi_lambda lambda^2 / c, with phi_lambda = profile / doppler.
-        ln_factor = np.log(LINE_CROSS_SECTION * line.oscillator_strength * line.wavelength**2 * 1e-8 / SPEED_OF_LIGHT)
+        ln_factor = np.log(
+            LINE_CROSS_SECTION * line.oscillator_strength * line.wavelength**2 * 1e-8 / SPEED_OF_LIGHT
+        )
         present = occupation_probability(float(line.upper), temperature, state.electrons)
-        total = total + jnp.exp(ln_population + ln_factor - jnp.log(doppler) + ln_profile) * stimulated * present
+        total = (
+            total + jnp.exp(ln_population + ln_factor - jnp.log(doppler) + ln_profile) * stimulated * present
+        )
     return total

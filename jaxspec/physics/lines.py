@@ -28,10 +28,10 @@ HC_EV_ANGSTROM = 12398.4198
 class LineList(eqx.Module):
     """Atomic lines in order of wavelength.
 
-    `damping` follows the Turbospectrum convention: above 20 it is sigma.alpha of the ABO theory (cross-section in
-    Bohr radii squared at 10 km/s, and velocity exponent), below 0 it is log10 of the van der Waals width per hydrogen atom
-    at 10,000 K (rad s^-1 cm^3), else it multiplies Unsoeld's width.
-    `reach` is the distance (A) to which a line's opacity is computed.
+    `damping` follows the Turbospectrum convention: above 20 it is sigma.alpha of the ABO theory
+    (cross-section in Bohr radii squared at 10 km/s, and velocity exponent), below 0 it is log10 of the van
+    der Waals width per hydrogen atom at 10,000 K (rad s^-1 cm^3), else it multiplies Unsoeld's width. `reach`
+    is the distance (A) to which a line's opacity is computed.
     """
 
     wavelength: np.ndarray = eqx.field(static=False)  # air, A, float64 on the host
@@ -62,7 +62,7 @@ class LineList(eqx.Module):
             reach=reach,
         )
 
-    def __getitem__(self, index) -> "LineList":
+    def __getitem__(self, index: slice | np.ndarray) -> "LineList":
         return jax.tree.map(lambda x: x[index], self)
 
     def __len__(self) -> int:
@@ -77,11 +77,13 @@ class LineStrengths(NamedTuple):
     damping: Float[Array, "lines layers"]  # Voigt parameter a
 
 
-def van_der_waals_width(lines: LineList, atoms: AtomicData, temperature: Float[Array, " layers"], state: ChemicalState):
+def van_der_waals_width(
+    lines: LineList, atoms: AtomicData, temperature: Float[Array, " layers"], state: ChemicalState
+) -> Float[Array, "lines layers"]:
     """Full width (rad s^-1) by collisions with H I and He I, [lines, layers].
 
-    ABO: Anstee & O'Mara (1995, MNRAS 276, 859), eq. 1 with helium as in Barklem & O'Mara (1998); Unsoeld: Gray (2005), eq. 11.30
-    with (Z + 1)^2 for ions.
+    ABO: Anstee & O'Mara (1995, MNRAS 276, 859), eq. 1 with helium as in Barklem & O'Mara (1998); Unsoeld:
+    Gray (2005), eq. 11.30 with (Z + 1)^2 for ions.
     """
     damping = jnp.asarray(lines.damping)[:, None]
     mass = ATOMIC_WEIGHTS[lines.element]
@@ -101,13 +103,19 @@ def van_der_waals_width(lines: LineList, atoms: AtomicData, temperature: Float[A
     c6 = 0.3e-30 * (upper**-2.0 - lower**-2.0) * (lines.stage + 1.0) ** 2
     # log gamma = 20 + 0.4 log C6 + log P - 0.7 log T with P = n k T.
     ln_c6 = 0.4 * np.log(np.maximum(c6, 1e-34))
-    unsoeld = damping * jnp.exp((20 * np.log(10) + np.log(BOLTZMANN)) + ln_c6[:, None] + 0.3 * jnp.log(temperature))
+    unsoeld = damping * jnp.exp(
+        (20 * np.log(10) + np.log(BOLTZMANN)) + ln_c6[:, None] + 0.3 * jnp.log(temperature)
+    )
     per_atom = jnp.where(damping > 20, abo, jnp.where(damping < 0, tabulated, unsoeld))
     return per_atom * perturbers
 
 
 def line_strengths(
-    lines: LineList, atoms: AtomicData, temperature: Float[Array, " layers"], state: ChemicalState, vmic: Float[Array, ""]
+    lines: LineList,
+    atoms: AtomicData,
+    temperature: Float[Array, " layers"],
+    state: ChemicalState,
+    vmic: Float[Array, ""],
 ) -> LineStrengths:
     """LTE opacity, Doppler width and damping of each line in each layer; `vmic` in km/s."""
     wavelength = lines.wavelength.astype(np.float32)[:, None]
@@ -165,8 +173,13 @@ def group_lines(lines: LineList, start: float, step: float, n_pixels: int) -> li
     return groups
 
 
-def line_opacity(strengths: LineStrengths, groups: list[LineGroup], n_pixels: int) -> Float[Array, "pixels layers"]:
-    """Opacity (cm^-1) of all lines on the grid, added line by line so that memory does not grow with their number."""
+def line_opacity(
+    strengths: LineStrengths, groups: list[LineGroup], n_pixels: int
+) -> Float[Array, "pixels layers"]:
+    """Opacity (cm^-1) of all lines on the grid.
+
+    They are added one by one, so that memory does not grow with their number.
+    """
     total = jnp.zeros((n_pixels, strengths.opacity.shape[1]), strengths.opacity.dtype)
     for group in groups:
         pixel = jnp.arange(group.width, dtype=total.dtype)

@@ -39,13 +39,22 @@ class SurfaceFlux(NamedTuple):
     continuum: Float[Array, " pixels"]
 
 
-def chemistry_of(atoms: AtomicData, atmosphere: Atmosphere, ln_abundance: Float[Array, " elements"]) -> ChemicalState:
+def chemistry_of(
+    atoms: AtomicData, atmosphere: Atmosphere, ln_abundance: Float[Array, " elements"]
+) -> ChemicalState:
     """The chemical state of every layer."""
-    return jax.vmap(lambda t, p: solve_chemistry(atoms, t, p, ln_abundance))(atmosphere.temperature, atmosphere.pressure)
+    return jax.vmap(lambda t, p: solve_chemistry(atoms, t, p, ln_abundance))(
+        atmosphere.temperature, atmosphere.pressure
+    )
 
 
-def _continuum(wavelength, atmosphere: Atmosphere, state: ChemicalState):
-    """ln of absorption and of scattering (cm^2 g^-1), and the continuum's mean intensity, of every layer at one wavelength."""
+def _continuum(
+    wavelength: Float[Array, ""], atmosphere: Atmosphere, state: ChemicalState
+) -> tuple[Float[Array, " layers"], Float[Array, " layers"], Float[Array, " layers"]]:
+    """The continuum in every layer at one wavelength (A).
+
+    Returns ln of the absorption and of the scattering (cm^2 g^-1), and the mean intensity.
+    """
     t, rho = atmosphere.temperature, state.density
     absorption = jax.vmap(lambda t, s: continuum_opacity.absorption(wavelength, t, s))(t, state) / rho
     scattering = jax.vmap(lambda s: continuum_opacity.scattering(wavelength, s))(state) / rho
@@ -63,12 +72,14 @@ def synthesize(
     state: ChemicalState,
     vmic: Float[Array, ""],
 ) -> SurfaceFlux:
-    """Flux and continuum of one star in one window, without any broadening but thermal, damping and `vmic` (km/s).
+    """Flux and continuum of one star in one window.
 
-    `state` is the chemical state of every layer of `atmosphere` (see `chemistry_of`).
+    No broadening but thermal, damping and `vmic` (km/s). `state` is the chemical state of every layer of
+    `atmosphere` (see `chemistry_of`).
 
-    LTE, plane-parallel; continuum scattering is coherent and isotropic, with the continuum's mean intensity also inside
-    lines; lines are pure absorption. Batch over stars with `jax.vmap`, or one by one with `jax.lax.map` to save memory.
+    LTE, plane-parallel; continuum scattering is coherent and isotropic, with the continuum's mean intensity
+    also inside lines; lines are pure absorption. Batch over stars with `jax.vmap`, or one by one with
+    `jax.lax.map` to save memory.
     """
     grid = window.wavelength
     t, mass = atmosphere.temperature, atmosphere.column_mass
@@ -78,7 +89,9 @@ def synthesize(
 
     n_nodes = max(2, round((grid[-1] - grid[0]) / CONTINUUM_STEP) + 1)
     nodes = np.linspace(grid[0], grid[-1], n_nodes)
-    ln_absorption, ln_scattering, mean = jax.vmap(lambda w: _continuum(w, atmosphere, state))(jnp.asarray(nodes, t.dtype))
+    ln_absorption, ln_scattering, mean = jax.vmap(lambda w: _continuum(w, atmosphere, state))(
+        jnp.asarray(nodes, t.dtype)
+    )
 
     # Hydrogen is smooth on the scale of its own step: computed there, interpolated below.
     h_stride = max(1, round(HYDROGEN_STEP / window.step))
@@ -116,7 +129,14 @@ def synthesize(
         everything = absorption + (lines_here + between(h_opacity, hi, hpart)) / state.density
         return flux(everything)
 
-    blocks = (jnp.asarray(padded.reshape(n_blocks, BLOCK), t.dtype), opacity, node_index, node_part, h_index, h_part)
+    blocks = (
+        jnp.asarray(padded.reshape(n_blocks, BLOCK), t.dtype),
+        opacity,
+        node_index,
+        node_part,
+        h_index,
+        h_part,
+    )
     flux = jax.lax.map(solve, blocks).reshape(-1)[: len(grid)]
 
     def continuum_flux(wavelength, ln_a, ln_s, mean):

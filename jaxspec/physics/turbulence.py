@@ -7,9 +7,10 @@ from jaxtyping import Array, Float
 def vmic_calibration(
     teff: Float[Array, "..."], logg: Float[Array, "..."], fe_h: Float[Array, "..."]
 ) -> Float[Array, "..."]:
-    """Microturbulence (km/s) of the Gaia-ESO survey (Smiljanic et al. 2014, A&A 570, A122; relation of M. Bergemann & V. Hoang).
+    """Microturbulence (km/s) of the Gaia-ESO survey (Smiljanic et al. 2014, A&A 570, A122).
 
-    It jumps by about 0.2 km/s at log g = 3.5, where the relations for dwarfs and giants meet.
+    The relation of M. Bergemann and V. Hoang. It jumps by about 0.2 km/s at log g = 3.5, where the relations
+    for dwarfs and giants meet.
     """
     t, g = teff - 5500.0, logg - 4.0
     common = -0.14 * g - 0.005 * g**2 + 0.05 * fe_h + 0.01 * fe_h**2
@@ -22,10 +23,11 @@ def vmic_calibration(
 def vmac_calibration(
     teff: Float[Array, "..."], logg: Float[Array, "..."], fe_h: Float[Array, "..."]
 ) -> Float[Array, "..."]:
-    """Radial-tangential macroturbulence (km/s): Doyle et al. (2014, MNRAS 444, 3592), eq. 8, for dwarfs of 5200-6400 K.
+    """Radial-tangential macroturbulence (km/s) of Doyle et al. (2014, MNRAS 444, 3592), eq. 8.
 
-    Outside that range the ends are held; for giants (log g < 3.5) the relation at the cool end rises with falling gravity
-    to the 5-7 km/s of bright giants (Carney et al. 2008, AJ 135, 892). `fe_h` is accepted for a common signature; it has no effect.
+    It was measured on dwarfs of 5200-6400 K. Outside that range the ends are held; for giants (log g < 3.5)
+    the relation at the cool end rises with falling gravity to the 5-7 km/s of bright giants (Carney et al.
+    2008, AJ 135, 892). `fe_h` is accepted for a common signature; it has no effect.
     """
     t = jnp.clip(teff, 5200.0, 6400.0) - 5777.0
     g = jnp.clip(logg, 3.5, 4.7) - 4.44

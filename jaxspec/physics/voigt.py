@@ -23,9 +23,10 @@ _LENGTH, _COEFFICIENTS = _weideman_coefficients(_N)
 def voigt(a: Float[Array, "..."], v: Float[Array, "..."]) -> Float[Array, "..."]:
     """H(a, v) = (a / pi) int exp(-y^2) / ((v - y)^2 + a^2) dy, for a >= 0; int H dv = sqrt(pi).
 
-    Weideman's rational approximation in real arithmetic (it uses no transcendental function) near the core, and the
-    Lorentzian with its first Doppler correction where v^2 + a^2 > 64. Against the Faddeeva function the error for a < 3 is below
-    1e-5 of H(a, 0), and below 2 % of the value itself in the far wings of undamped lines (a = 1e-4).
+    Weideman's rational approximation in real arithmetic (it uses no transcendental function) near the core,
+    and the Lorentzian with its first Doppler correction where v^2 + a^2 > 64. Against the Faddeeva function
+    the error for a < 3 is below 1e-5 of H(a, 0), and below 2 % of the value itself in the far wings of
+    undamped lines (a = 1e-4).
     """
     # Z = (L + i z) / (L - i z) with z = v + i a.
     below = (_LENGTH + a) ** 2 + v * v  # |L - i z|^2

@@ -4,13 +4,13 @@
     python -m jaxspec.physics.data.build atlas9  FRAUNHOFER_WHEEL
     python -m jaxspec.physics.data.build lines   GES_LINELIST_V6_TURBOSPECTRUM.gz
 
-The wheels are `pip download --no-deps exojax Fraunhofer` (both MIT); only published tables are read from them:
+The wheels are `pip download --no-deps exojax Fraunhofer` (both MIT); only published tables are taken:
 
-- `atoms.npz`: partition functions of Barklem & Collet (2016, A&A 588, A96), as polynomials in ln T fitted over
-  1500-10000 K, and ionisation energies of the NIST Atomic Spectra Database.
-- `atlas9.npz`: ATLAS9 ODFNEW model atmospheres (Castelli & Kurucz 2003, IAU Symp. 210, A20; vturb 2 km/s, l/H 1.25)
-  for 3500-7500 K, log g 0-5, [M/H] -2.5 to 0.5 and [alpha/M] 0 and 0.4.
-- `lines.npz`: atomic lines of the Gaia-ESO list v6 (Heiter et al. 2021, A&A 645, A106) in the two GIRAFFE windows.
+- `atoms.npz`: partition functions of Barklem & Collet (2016, A&A 588, A96), as polynomials in ln T fitted
+  over 1500-10000 K, and ionisation energies of the NIST Atomic Spectra Database.
+- `atlas9.npz`: ATLAS9 ODFNEW model atmospheres (Castelli & Kurucz 2003, IAU Symp. 210, A20; vturb 2 km/s,
+  l/H 1.25) for 3500-7500 K, log g 0-5, [M/H] -2.5 to 0.5 and [alpha/M] 0 and 0.4.
+- `lines.npz`: atomic lines of the Gaia-ESO list v6 (Heiter et al. 2021, A&A 645, A106) in both windows.
 """
 
 import gzip
@@ -26,20 +26,23 @@ WINDOWS = ((5327.0, 5613.0), (8475.0, 8985.0))
 
 # Temperatures of the columns of table 8 of Barklem & Collet (2016), K.
 BARKLEM_TEMPERATURES = np.array(
-    [1e-5, 1e-4, 1e-3, 1e-2, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0, 1.3, 1.7, 2.0, 3.0, 5.0, 7.0, 10.0, 15.0, 20.0, 30.0, 50.0,
-     70.0, 100.0, 130.0, 170.0, 200.0, 250.0, 300.0, 500.0, 700.0, 1000.0, 1500.0, 2000.0, 3000.0, 4000.0, 5000.0, 6000.0,
-     7000.0, 8000.0, 9000.0, 10000.0]
+    [1e-5, 1e-4, 1e-3, 1e-2, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0, 1.3, 1.7, 2.0, 3.0, 5.0, 7.0, 10.0, 15.0,
+     20.0, 30.0, 50.0, 70.0, 100.0, 130.0, 170.0, 200.0, 250.0, 300.0, 500.0, 700.0, 1000.0, 1500.0, 2000.0,
+     3000.0, 4000.0, 5000.0, 6000.0, 7000.0, 8000.0, 9000.0, 10000.0]
 )  # fmt: skip
 STAGES = ("I", "II", "III")
 DEGREE = 6
-# Fractions of the isotopes that the list gives apart (Grevesse, Asplund & Sauval 2007 follow the terrestrial ones).
+# Terrestrial fractions of the isotopes that the list gives apart, as in Grevesse, Asplund & Sauval (2007).
 ISOTOPE_FRACTIONS = {
     60142: 0.272, 60143: 0.122, 60144: 0.238, 60145: 0.083, 60146: 0.172, 60148: 0.057, 60150: 0.056,
 }  # fmt: skip
 
 
 def build_atoms(wheel: Path) -> None:
-    """Write `atoms.npz`: symbol [92], log_partition [92, 3, DEGREE + 1] in x = ln(T / 5000 K), ionisation_energy [92, 3] eV."""
+    """Write `atoms.npz`.
+
+    symbol [92], log_partition [92, 3, DEGREE + 1] in x = ln(T / 5000 K), ionisation_energy [92, 3] in eV.
+    """
     with zipfile.ZipFile(wheel) as archive:
         partition = archive.read("exojax/data/atom/barklem_collet_2016_pff.txt").decode()
         energies = archive.read("exojax/data/atom/NIST_Atomic_Ionization_Energies.txt").decode()
@@ -77,10 +80,11 @@ def build_atoms(wheel: Path) -> None:
 
 
 def build_atlas9(wheel: Path) -> None:
-    """Write `atlas9.npz`: log10 of rhox, T, Pgas, electron density [teff, logg, m_h, alpha_m, 72, 4]; `filled` marks absent nodes.
+    """Write `atlas9.npz`: log10 of rhox, T, Pgas, electron density [teff, logg, m_h, alpha_m, 72, 4].
 
-    Absent nodes (hot and of low gravity) carry the nearest higher gravity's structure with the pressure scaled by the
-    ratio of gravities to the power 0.6, so that the grid stays rectangular; they are flagged and lie outside the label range.
+    `filled` marks absent nodes. Absent nodes (hot and of low gravity) carry the nearest higher gravity's
+    structure with the pressure scaled by the ratio of gravities to the power 0.6, so that the grid stays
+    rectangular; they are flagged and lie outside the label range.
     """
     teff, logg = np.arange(3500.0, 7501.0, 250.0), np.arange(0.0, 5.01, 0.5)
     m_h, alpha = np.arange(-2.5, 0.51, 0.5), np.array([0.0, 0.4])
@@ -97,7 +101,9 @@ def build_atlas9(wheel: Path) -> None:
                         continue
                     rows = model[model.index("READ DECK6") :].splitlines()[1:73]
                     # Columns have fixed widths and may touch; the first is 15 wide, then 9, 10, 10.
-                    layers = np.array([[float(r[:15]), float(r[15:24]), float(r[24:34]), float(r[34:44])] for r in rows])
+                    layers = np.array(
+                        [[float(r[:15]), float(r[15:24]), float(r[24:34]), float(r[34:44])] for r in rows]
+                    )
                     grid[np.argmin(abs(teff - t)), np.argmin(abs(logg - g)), k, m] = np.log10(layers)
     filled = np.isnan(grid[..., 0, 0])
     for j in range(len(logg) - 2, -1, -1):
@@ -105,12 +111,23 @@ def build_atlas9(wheel: Path) -> None:
         step = 0.5 * 0.6
         grid[:, j][missing] = grid[:, j + 1][missing] - np.array([-0.2, 0.0, step, step])
     assert np.isfinite(grid).all()
-    np.savez_compressed(HERE / "atlas9.npz", teff=teff, logg=logg, m_h=m_h, alpha_m=alpha, log_structure=grid.astype(np.float32), filled=filled)  # noqa: E501
+    np.savez_compressed(
+        HERE / "atlas9.npz",
+        teff=teff,
+        logg=logg,
+        m_h=m_h,
+        alpha_m=alpha,
+        log_structure=grid.astype(np.float32),
+        filled=filled,
+    )
     print(f"{grid.shape[:4]} models, {filled.sum()} filled")
 
 
 def _read_turbospectrum(source: Path) -> dict[str, np.ndarray]:
-    """Every line of the file: wavelength (air, A), species (10 Z + ion charge), energy, log gf, damping, gamma_rad, orbital letters."""
+    """Every line of the file.
+
+    wavelength (air, A), species (10 Z + ion charge), energy (eV), log_gf, damping, gamma_rad, orbitals.
+    """
     rows = []
     for row in gzip.open(source, "rt"):
         if row.startswith("'"):
@@ -128,16 +145,17 @@ def _read_turbospectrum(source: Path) -> dict[str, np.ndarray]:
     return {name: np.array(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
 
 
-# Effective quantum numbers within which the ABO theory is tabulated, for the level of lower and of higher orbital momentum
-# (Anstee & O'Mara 1995; Barklem & O'Mara 1997).
+# Effective quantum numbers within which the ABO theory is tabulated, for the level of lower and of higher
+# orbital momentum (Anstee & O'Mara 1995; Barklem & O'Mara 1997).
 ABO_RANGES = {"sp": ((1.0, 3.0), (1.3, 3.0)), "pd": ((1.3, 3.0), (2.3, 4.0))}
 
 
 def _generic_abo(lines: dict[str, np.ndarray], ionisation: np.ndarray) -> np.ndarray:
     """Damping with ABO values for the neutral s-p and p-d lines that the list gives none for.
 
-    ABO cross-sections depend only on the two effective quantum numbers. The list's own several thousand ABO lines are
-    fitted by a quadratic in them (scatter 13 % for s-p, 5 % for p-d), which is then used inside the tabulated range.
+    ABO cross-sections depend only on the two effective quantum numbers. The list's own several thousand ABO
+    lines are fitted by a quadratic in them (scatter 13 % for s-p, 5 % for p-d), which is then used inside the
+    tabulated range.
     """
     damping = lines["damping"].copy()
     element, charge = lines["species"] // 10 - 1, lines["species"] % 10
@@ -146,9 +164,11 @@ def _generic_abo(lines: dict[str, np.ndarray], ionisation: np.ndarray) -> np.nda
     with np.errstate(invalid="ignore", divide="ignore"):
         n_lower, n_upper = np.sqrt(13.598 / binding), np.sqrt(13.598 / upper_binding)
     for pair, ((low1, high1), (low2, high2)) in ABO_RANGES.items():
-        up, down = (lines["upper"] == pair[1]) & (lines["lower"] == pair[0]), (lines["upper"] == pair[0]) & (lines["lower"] == pair[1])
+        up = (lines["upper"] == pair[1]) & (lines["lower"] == pair[0])
+        down = (lines["upper"] == pair[0]) & (lines["lower"] == pair[1])
         first, second = np.where(up, n_lower, n_upper), np.where(up, n_upper, n_lower)
-        use = (up | down) & (charge == 0) & (first >= low1) & (first <= high1) & (second >= low2) & (second <= high2)
+        tabulated = (first >= low1) & (first <= high1) & (second >= low2) & (second <= high2)
+        use = (up | down) & (charge == 0) & tabulated
         known = use & (damping > 20)
         design = np.stack([np.ones_like(first), first, second, first * second, first**2, second**2], axis=1)
         sigma, alpha = np.log(np.floor(damping[known])), damping[known] % 1
@@ -159,15 +179,16 @@ def _generic_abo(lines: dict[str, np.ndarray], ionisation: np.ndarray) -> np.nda
         exponent = np.linalg.lstsq(design[known] * weight[:, None], alpha * weight, rcond=None)[0]
         fill = use & (damping <= 20)
         damping[fill] = np.round(np.exp(design[fill] @ fit)) + np.clip(design[fill] @ exponent, 0.15, 0.45)
-        print(f"{pair}: {known.sum()} ABO lines fitted, {fill.sum()} filled, scatter {1.4826 * np.median(abs(sigma - design[known] @ fit)):.3f}")
+        scatter = 1.4826 * np.median(abs(sigma - design[known] @ fit))
+        print(f"{pair}: {known.sum()} ABO lines fitted, {fill.sum()} filled, scatter {scatter:.3f}")
     return damping
 
 
 # Where a line may be strongest or widest in the label range; every [X/Fe] at +0.8.
 EXTREME_STARS = [
     (teff, logg, fe_h)
-    for teff, logg in ((4000, 0.5), (4000, 2), (4000, 5), (4500, 1.5), (4500, 4.8), (5000, 2.5), (5000, 4.6), (5777, 4.4),
-                       (5777, 3), (6400, 4), (7000, 4.2), (7000, 3))
+    for teff, logg in ((4000, 0.5), (4000, 2), (4000, 5), (4500, 1.5), (4500, 4.8), (5000, 2.5), (5000, 4.6),
+                       (5777, 4.4), (5777, 3), (6400, 4), (7000, 4.2), (7000, 3))
     for fe_h in (0.5, -1.0)
 ]  # fmt: skip
 SMALLEST_RATIO = 1e-3  # of line to continuous opacity, anywhere between continuum optical depths 0.03 and 1.5
@@ -175,7 +196,10 @@ REACH_RATIO = 1e-3  # likewise, where a line's wing ends
 
 
 def _strength_and_reach(lines) -> tuple[np.ndarray, np.ndarray]:
-    """Largest line-to-continuum opacity ratio of each line over the extreme stars, and the distance (A) where it falls to REACH_RATIO."""
+    """How strong and how wide each line gets among the extreme stars.
+
+    Returns the largest ratio of line to continuous opacity, and the distance (A) where it is `REACH_RATIO`.
+    """
     import jax
     import jax.numpy as jnp
 
@@ -192,12 +216,15 @@ def _strength_and_reach(lines) -> tuple[np.ndarray, np.ndarray]:
     @jax.jit
     def one(teff, logg, fe_h):
         atmosphere = grid(teff, logg, fe_h)
-        state = chemistry_of(atoms, atmosphere, abundances(fe_h, {z: fe_h + 0.8 for z in (12, 13, 14, 20, 22, 28)}))
+        state = chemistry_of(
+            atoms, atmosphere, abundances(fe_h, {z: fe_h + 0.8 for z in (12, 13, 14, 20, 22, 28)})
+        )
         strengths = line_strengths(lines, atoms, atmosphere.temperature, state, 1.5)
 
         def continuum(wavelength):
             def layer(t, s):
-                return continuum_opacity.absorption(wavelength, t, s) + continuum_opacity.scattering(wavelength, s)
+                absorption = continuum_opacity.absorption(wavelength, t, s)
+                return absorption + continuum_opacity.scattering(wavelength, s)
 
             total = jax.vmap(layer)(atmosphere.temperature, state)
             return total, jnp.cumsum(transfer.optical_depth(total / state.density, atmosphere.column_mass))
@@ -218,7 +245,10 @@ def _strength_and_reach(lines) -> tuple[np.ndarray, np.ndarray]:
 
 
 def build_lines(source: Path) -> None:
-    """Write `lines.npz`: the list in the two windows with generic ABO damping, each line's reach, and without lines that never matter."""
+    """Write `lines.npz`: the list in the two windows, with generic ABO damping and each line's reach.
+
+    Lines that never matter are left out.
+    """
     from jaxspec.physics.lines import LineList
 
     data = _read_turbospectrum(source)
