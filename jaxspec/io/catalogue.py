@@ -413,19 +413,13 @@ def _float(text: str, name: str, row: int, path: Path) -> float:
 def _in_unit(table: Table, name: str, unit: str, path: Path) -> np.ndarray:
     values, _ = _numbers(table, name, path)
     stated = table[name].unit
-    # dex is how catalogues write "a logarithm"; astropy makes it a unit of its own that converts to nothing.
-    if (
-        stated is None
-        or str(stated) in (unit, "", "dex", "log(cm.s**-2)", "dex(cm / s2)")
-        or unit in ("", "dex")
-    ):
-        if (
-            unit == "dex"
-            and stated is not None
-            and "dex" not in str(stated)
-            and str(stated) not in ("", "log(cm.s**-2)")
-        ):
+    text = "" if stated is None else str(stated).lower()
+    if unit == "dex":
+        # "dex", "log(cm.s**-2)" and VizieR's "[cm/s2]" all say that the number is a logarithm.
+        if text and "dex" not in text and "log" not in text and not text.startswith(("[", "-")):
             raise InputError(f"{path} column {name}", f"unit {stated}", "dex", "convert the column")
+        return values
+    if not text or not unit:
         return values
     try:
         return (values * u.Unit(stated)).to_value(u.Unit(unit))

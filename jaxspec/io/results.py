@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,10 @@ import astropy.units as u
 import numpy as np
 import xarray as xr
 from astropy.io import fits
-from astropy.table import Table
+from astropy.table import QTable, Table
 
 from jaxspec.errors import InputError
+from jaxspec.io.fitsfile import open_fits
 
 UCD_KEY = "ucd"
 
@@ -62,6 +64,10 @@ def write_table(path: str | Path, table: Table, meta: Mapping[str, Any] | None =
     hdu.name = "LABELS"
     for i, name in enumerate(plain.colnames, start=1):
         info = table[name].info
+        if info.unit is not None and str(info.unit):
+            # Written here and not by astropy, which drops "dex": outside the FITS standard, yet what every
+            # survey writes.
+            hdu.header.set(f"TUNIT{i}", _unit_text(info.unit), after=f"TFORM{i}")
         if info.description:
             hdu.header.comments[f"TTYPE{i}"] = _fit_comment(hdu.header, f"TTYPE{i}", info.description)
         ucd = (info.meta or {}).get(UCD_KEY)
@@ -72,6 +78,37 @@ def write_table(path: str | Path, table: Table, meta: Mapping[str, Any] | None =
         hdu.header[keyword] = value
     hdus = fits.HDUList([fits.PrimaryHDU(), hdu])
     return atomically(path, lambda partial: hdus.writeto(partial, overwrite=True, checksum=True))
+
+
+def read_table(path: str | Path) -> QTable:
+    """Read a table that `write_table` wrote: units (dex too), descriptions and UCDs as they were.
+
+    Raises `InputError` naming the file when it cannot be read.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(
+            str(path), error.strerror or str(error), "a readable file", "check the path"
+        ) from error
+    file = open_fits(data, str(path))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            hdu = file.find("LABELS")
+            table, header = QTable.read(hdu, unit_parse_strict="silent"), hdu.header
+        except Exception as error:  # astropy answers damaged tables with exceptions of many types
+            found = f"{type(error).__name__}: {error}"
+            raise InputError(str(path), found, "a table LABELS", "was it made by write_table?") from error
+    for i, name in enumerate(table.colnames, start=1):
+        if header.get(f"TUNIT{i}") == "dex":
+            table[name] = np.asarray(table[name].value) * u.dex
+        if table[name].dtype.kind == "S":
+            table[name] = np.char.decode(np.asarray(table[name]), "utf-8")
+        table[name].info.description = header.comments[f"TTYPE{i}"] or None
+        if f"TUCD{i}" in header:
+            table[name].info.meta = {UCD_KEY: header[f"TUCD{i}"]}
+    return table
 
 
 def write_datatree(path: str | Path, tree: xr.DataTree) -> Path:
@@ -95,13 +132,17 @@ def _without_mixins(table: Table) -> Table:
     plain = Table()
     for name in table.colnames:
         column = table[name]
-        unit = getattr(column, "unit", None)
         values = column.value if isinstance(column, u.Quantity) else column
         masked = isinstance(values, np.ma.MaskedArray) or hasattr(values, "mask")
         plain[name] = values if masked else np.asarray(values)
-        if unit is not None:
-            plain[name].unit = unit
     return plain
+
+
+def _unit_text(unit: u.UnitBase) -> str:
+    try:
+        return unit.to_string(format="fits")
+    except ValueError:
+        return str(unit)
 
 
 def _fit_comment(header: fits.Header, key: str, text: str) -> str:

@@ -1,0 +1,96 @@
+import astropy.units as u
+import numpy as np
+import pytest
+import xarray as xr
+from astropy.io import fits
+from astropy.table import QTable
+
+from jaxspec.errors import InputError
+from jaxspec.io import atomically, read_table, write_datatree, write_table
+
+
+def table():
+    made = QTable(
+        {
+            "source": ["a.fits", "b.fits"],
+            "teff": [5772.0, 4500.0] * u.K,
+            "fe_h": [0.0, -0.5] * u.dex,
+            "flags": np.array([0, 5]),
+        }
+    )
+    made[
+        "teff"
+    ].info.description = (
+        "effective temperature, median of the posterior; a description far too long for one card of a header"
+    )
+    made["teff"].info.meta = {"ucd": "phys.temperature.effective"}
+    made["flags"].info.description = "bits; 0 is safe"
+    made.meta["CHECKPT"] = "default"
+    return made
+
+
+def test_units_ucds_and_descriptions_reach_the_header(tmp_path):
+    path = write_table(
+        tmp_path / "deep" / "labels.fits", table(), meta={"version": "1.2", "a long keyword": 3}
+    )
+    with fits.open(path, checksum=True) as file:
+        header = file[1].header
+        number = {file[1].header[f"TTYPE{i}"]: i for i in range(1, 5)}
+        assert header[f"TUNIT{number['teff']}"] == "K" and header[f"TUNIT{number['fe_h']}"] == "dex"
+        assert header[f"TUCD{number['teff']}"] == "phys.temperature.effective"
+        assert header.comments[f"TTYPE{number['teff']}"].startswith("effective temperature, median")
+        assert header.comments[f"TTYPE{number['flags']}"] == "bits; 0 is safe"
+        assert header["VERSION"] == "1.2" and header["CHECKPT"] == "default" and header["A LONG KEYWORD"] == 3
+        assert file[1].verify_checksum() == file[1].verify_datasum() == 1
+    back = read_table(path)
+    assert back["teff"].unit == u.K and back["teff"][1] == 4500 * u.K
+    assert back["fe_h"].unit == u.dex and back["fe_h"][1].value == -0.5
+    assert (
+        list(back["source"]) == ["a.fits", "b.fits"] and back["flags"].info.description == "bits; 0 is safe"
+    )
+    assert back["teff"].info.meta == {"ucd": "phys.temperature.effective"}
+    path.write_bytes(path.read_bytes()[:-3000])
+    with pytest.raises(InputError, match=r"labels\.fits"):
+        read_table(path)
+
+
+def test_python_objects_are_refused(tmp_path):
+    made = table()
+    made["bad"] = np.array([{}, []], dtype=object)
+    with pytest.raises(InputError, match="column bad"):
+        write_table(tmp_path / "a.fits", made)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "result.txt"
+    path.write_text("old")
+
+    def fail(partial):
+        partial.write_text("half")
+        raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError):
+        atomically(path, fail)
+    assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["result.txt"]
+    atomically(path, lambda partial: partial.write_text("new"))
+    assert path.read_text() == "new" and path.stat().st_mode & 0o044
+
+
+def test_datatree_round_trip(tmp_path, rng):
+    draws = rng.normal(size=(500, 3, 9)).astype(np.float32)
+    posterior = xr.Dataset(
+        {"labels": (("sample", "star", "label"), draws)},
+        coords={"star": ["a", "b", "c"]},
+        attrs={"sample_dims": "sample"},
+    )
+    tree = xr.DataTree.from_dict(
+        {"posterior": posterior, "observed_data": xr.Dataset({"snr": ("star", [1.0, 2.0, 3.0])})}
+    )
+    path = write_datatree(tmp_path / "posterior.nc", tree)
+    with xr.open_datatree(path, engine="h5netcdf") as back:
+        np.testing.assert_array_equal(back["posterior/labels"].values, draws)
+        assert back["posterior"].attrs["sample_dims"] == "sample" and list(
+            back["posterior"]["star"].values
+        ) == ["a", "b", "c"]
+    assert [p.name for p in tmp_path.iterdir()] == ["posterior.nc"]
