@@ -34,8 +34,9 @@ $(VENV)/.test: pyproject.toml | $(BIN)/python
 	touch $@ $(VENV)/.run
 
 $(BIN)/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "$(PYTHON) is too old: jaxspec needs Python 3.11 or newer; try make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "jaxspec needs Python 3.11 or newer and found none as $(PYTHON); say which: make PYTHON=/path/to/python ..."; \
+	  exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
 clean:
