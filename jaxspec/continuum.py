@@ -23,6 +23,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxspec.instruments import Instrument
+from jaxspec.linear import solve
 
 
 class ContinuumConfig(NamedTuple):
@@ -117,7 +118,7 @@ def _fit_arm(flux: Array, ivar: Array, config: ContinuumConfig) -> Array:
         a = 0.5 * (m[..., i + j] + m[..., abs(i - j)]) + ridge
         # Without pixels the matrix is singular; any other will do for no step at all.
         a = a + jnp.where(m[..., :1, None] > 0, 0.0, 1.0) * jnp.eye(n, dtype=a.dtype)
-        return coefficients + jnp.linalg.solve(a, b[..., None])[..., 0]
+        return coefficients + solve(a, b)
 
     def asymmetry(residual, sigma):
         noise = config.line_depth * sigma

@@ -1,8 +1,8 @@
-"""Equation of state: ionisation and molecules in equilibrium at a given temperature, gas pressure and composition.
+"""Equation of state: ionisation and molecules in equilibrium at given temperature, pressure and composition.
 
-The conservation laws are solved in the logarithms of the number densities by Newton's method, layer by layer; in
-logarithms every equation is a log-sum-exp, so float32 carries it. Gradients follow the implicit function theorem:
-the iterations are not differentiated, one last Newton step at the solution is.
+The conservation laws are solved in the logarithms of the number densities by Newton's method, layer by layer;
+in logarithms every equation is a log-sum-exp, so float32 carries it. Gradients follow the implicit function
+theorem: the iterations are not differentiated, one last Newton step at the solution is.
 """
 
 from importlib import resources
@@ -15,14 +15,23 @@ import numpy as np
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float
 
-from jaxspec.physics.constants import ATOMIC_MASS, ATOMIC_WEIGHTS, BOLTZMANN, BOLTZMANN_EV, SOLAR_ABUNDANCES
+from jaxspec.linear import inverse
+from jaxspec.physics.constants import (
+    ATOMIC_MASS,
+    ATOMIC_WEIGHTS,
+    BOLTZMANN,
+    BOLTZMANN_EV,
+    ELECTRON_MASS,
+    PLANCK,
+    SOLAR_ABUNDANCES,
+)
 
 N_ELEMENTS = 92
 H, HE = 0, 1  # rows of the element arrays
 LN10 = np.log(10.0)
 # ln of (2 pi m_u k)^1.5 / h^3 and (2 pi m_e k)^1.5 / h^3, cgs: translational partition functions per T^1.5.
-LN_TRANSLATION_ATOMIC_MASS = 1.5 * np.log(2 * np.pi * 1.66053906660e-24 * BOLTZMANN) - 3 * np.log(6.62607015e-27)
-LN_TRANSLATION_ELECTRON = 1.5 * np.log(2 * np.pi * 9.1093837015e-28 * BOLTZMANN) - 3 * np.log(6.62607015e-27)
+LN_TRANSLATION_ATOMIC_MASS = 1.5 * np.log(2 * np.pi * ATOMIC_MASS * BOLTZMANN) - 3 * np.log(PLANCK)
+LN_TRANSLATION_ELECTRON = 1.5 * np.log(2 * np.pi * ELECTRON_MASS * BOLTZMANN) - 3 * np.log(PLANCK)
 H_MINUS_AFFINITY = 0.754195  # eV, Lykke, Murray & Lineberger (1991)
 
 
@@ -39,7 +48,8 @@ class Diatomic(NamedTuple):
     states: tuple[tuple[float, float], ...]
 
 
-# D0: H2 Herzberg (1970); CO, N2, CH, OH, NH, CN, C2, MgH, SiO, TiO: Barklem & Collet (2016), table 2; others Huber & Herzberg.
+# D0: H2 Herzberg (1970); CO, N2, CH, OH, NH, CN, C2, MgH, SiO, TiO: Barklem & Collet (2016), table 2; others:
+# Huber & Herzberg.
 MOLECULES = {
     "H2": Diatomic((1, 1), 4.4781, 4161.2, 59.33, ((1, 0),)),
     "CO": Diatomic((6, 8), 11.117, 2143.3, 1.9225, ((1, 0),)),
@@ -58,7 +68,8 @@ MOLECULES = {
     "AlO": Diatomic((13, 8), 5.27, 965.3, 0.6386, ((2, 0), (4, 5406))),
     "FeH": Diatomic((26, 1), 1.59, 1759.4, 6.51, ((12, 0), (10, 2000), (8, 4000))),
 }
-# Elements bound in molecules: their free neutral density is an unknown; all others are given by their own abundance.
+# Elements bound in molecules: their free neutral density is an unknown; all others follow from
+# their own abundance.
 MOLECULAR_ELEMENTS = tuple(sorted({z - 1 for molecule in MOLECULES.values() for z in molecule.atoms}))
 KT_CM = BOLTZMANN_EV * 8065.544  # cm^-1 per K
 
@@ -74,16 +85,18 @@ class AtomicData(eqx.Module):
         with resources.as_file(resources.files("jaxspec.physics.data") / "atoms.npz") as path:
             data = np.load(path)
             return AtomicData(
-                jnp.asarray(data["log_partition"]), jnp.asarray(np.nan_to_num(data["ionisation_energy"], nan=1e3))
+                jnp.asarray(data["log_partition"]),
+                jnp.asarray(np.nan_to_num(data["ionisation_energy"], nan=1e3)),
             )
 
     def ln_partition(self, temperature: Float[Array, ""]) -> Float[Array, "elements stages"]:
-        """ln U of every element and stage; above 10000 K, where the table ends, the fit's end slope goes on."""
+        """ln U of every element and stage; above 10000 K, where the table ends, the end slope goes on."""
         x = jnp.log(temperature / 5000.0)
         end = np.log(2.0)
         inside = jnp.minimum(x, end)
         powers = inside ** jnp.arange(self.log_partition.shape[-1])
-        slopes = np.arange(1, self.log_partition.shape[-1]) * end ** np.arange(self.log_partition.shape[-1] - 1)
+        orders = np.arange(1, self.log_partition.shape[-1])
+        slopes = orders * end ** (orders - 1)
         return self.log_partition @ powers + (self.log_partition[..., 1:] @ slopes) * (x - inside)
 
 
@@ -99,7 +112,9 @@ class ChemicalState(NamedTuple):
     density: Float[Array, "..."]  # g cm^-3
 
 
-def ln_molecular_constants(temperature: Float[Array, ""], ln_partition: Float[Array, "elements stages"]) -> Float[Array, " m"]:
+def ln_molecular_constants(
+    temperature: Float[Array, ""], ln_partition: Float[Array, "elements stages"]
+) -> Float[Array, " m"]:
     """ln of n_AB / (n_A n_B) of every molecule, in neutral atoms, cm^3 (rigid rotor, harmonic oscillator)."""
     constants = []
     kt = KT_CM * temperature
@@ -121,9 +136,14 @@ def ln_molecular_constants(temperature: Float[Array, ""], ln_partition: Float[Ar
 
 
 def abundances(
-    metallicity: Float[Array, ""], x_h: dict[int, Float[Array, ""]] | None = None, solar: np.ndarray = SOLAR_ABUNDANCES
+    metallicity: Float[Array, ""],
+    x_h: dict[int, Float[Array, ""]] | None = None,
+    solar: np.ndarray = SOLAR_ABUNDANCES,
 ) -> Float[Array, " elements"]:
-    """ln n_X / n_H of every element: solar + `metallicity` for the metals, solar + x_h[Z] where given; He is fixed."""
+    """ln n_X / n_H of every element.
+
+    Solar + `metallicity` for the metals, solar + `x_h[Z]` where given; helium is fixed.
+    """
     log_abundance = jnp.asarray(solar) - 12.0
     log_abundance = log_abundance.at[2:].add(metallicity)
     for z, value in (x_h or {}).items():
@@ -153,8 +173,11 @@ def _ln_stages(eq: _Equilibrium, ln_e: Float[Array, ""]) -> Float[Array, "elemen
     return jnp.stack([jnp.zeros_like(first), first, first + eq.saha[:, 1] - ln_e], axis=1)
 
 
-def _unpack(eq: _Equilibrium, u: Float[Array, " unknowns"]):
-    """Every ln number density that follows from the unknowns (electrons, hydrogen nuclei, free neutral atoms)."""
+def _unpack(eq: _Equilibrium, u: Float[Array, " unknowns"]) -> tuple[Array, Array, Array, Array, Array]:
+    """Every ln number density that follows from the unknowns.
+
+    These are ln of the electrons, the hydrogen nuclei and the free neutral atoms of the molecular elements.
+    """
     ln_e, ln_nuclei, ln_bound = u[0], u[1], u[2:]
     ratio = _ln_stages(eq, ln_e)
     ln_sum = logsumexp(ratio, axis=1)
@@ -164,7 +187,7 @@ def _unpack(eq: _Equilibrium, u: Float[Array, " unknowns"]):
 
 
 def _residual(eq: _Equilibrium, u: Float[Array, " unknowns"]) -> Float[Array, " unknowns"]:
-    """Logarithmic imbalance of charge, of particles (pressure), and of the nuclei of each element in molecules."""
+    """Logarithmic imbalance of charge, of particles (pressure), and of each molecular element's nuclei."""
     neutral, ratio, ln_sum, molecules, h_minus = _unpack(eq, u)
     positive = logsumexp(jnp.concatenate([neutral + ratio[:, 1], neutral + ratio[:, 2] + np.log(2.0)]))
     particles = logsumexp(jnp.concatenate([neutral + ln_sum, molecules, jnp.stack([u[0], h_minus])]))
@@ -181,7 +204,7 @@ def _residual(eq: _Equilibrium, u: Float[Array, " unknowns"]) -> Float[Array, " 
 
 def _newton_step(eq: _Equilibrium, u: Float[Array, " unknowns"], limit: float) -> Float[Array, " unknowns"]:
     jacobian = jax.lax.stop_gradient(jax.jacfwd(lambda v: _residual(eq, v))(u))
-    return u - jnp.clip(jnp.linalg.solve(jacobian, _residual(eq, u)), -limit, limit)
+    return u - jnp.clip(inverse(jacobian) @ _residual(eq, u), -limit, limit)
 
 
 def solve_chemistry(
@@ -199,9 +222,9 @@ def solve_chemistry(
         temperature: K.
         pressure: gas pressure, dyn cm^-2, electrons included.
         ln_abundance: ln n_X / n_H by nuclei (see `abundances`).
-        n_iterations: Newton steps, each limited to a factor e^3; 12 reach float32 accuracy over the label range.
+        n_iterations: Newton steps, each limited to a factor e^3; 12 reach float32 accuracy.
 
-    Sources: Saha's equation as in Mihalas (1978, Stellar Atmospheres, eq. 5-14); molecules as in Tatum (1966).
+    Sources: Saha's equation as in Mihalas (1978, Stellar Atmospheres, eq. 5-14); molecules: Tatum (1966).
     """
     ln_u = atoms.ln_partition(temperature)
     ln_t = jnp.log(temperature)

@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxspec.errors import InputError
+from jaxspec.linear import solve as solve_linear
 from jaxspec.physics import turbulence
 from jaxspec.physics.forward import Nuisances
 from jaxspec.posterior.nuisances import Calibration
@@ -198,7 +199,7 @@ def _fit_star(forward, labels, flux, ivar, config, vmic: Calibration = turbulenc
         _, weight, _ = robust(model, coefs)
         normal, right, scale = solve(model, weight, jnp.zeros((0, flux.size)), zeros, flux)
         # An arm without pixels has no continuum of its own: the prediction there is shown as it is.
-        return jnp.where(observed, jnp.linalg.solve(normal, right) / scale, flat)
+        return jnp.where(observed, solve_linear(normal, right) / scale, flat)
 
     def step(_, state):
         u, coefs = state
@@ -210,7 +211,7 @@ def _fit_star(forward, labels, flux, ivar, config, vmic: Calibration = turbulenc
         ridge = jnp.concatenate([jnp.ones(u.size), zeros])
         normal, right, scale = solve(model, weight, tangents * (coefs @ basis), ridge, r)
         right = right.at[: u.size].add(-u / scale[: u.size])
-        change = (jnp.linalg.solve(normal, right) / scale)[: u.size]
+        change = (solve_linear(normal, right) / scale)[: u.size]
         # At most one prior width per step: the profile's derivative in vsini says little about far away.
         return jnp.clip(
             u + jnp.clip(change, -1.0, 1.0), (low - centre) / width, (high - centre) / width

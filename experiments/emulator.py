@@ -1,0 +1,146 @@
+"""Train an emulator of the synthesis, for GIRAFFE or for any other windows.
+
+    python -m experiments.emulator [n_stars=6400] [processes=2] [output=DIR]
+
+Synthesises stars from the prior in chunks (about 0.4 s a star and core; a killed run goes on where it stopped when it
+is started again with the same output=DIR), fits a basis and a network, measures the error on stars that were never
+trained on, and writes `emulator.npz`, `metrics.json` and a plot of the error. To ship the weights, copy `emulator.npz` to
+`jaxspec/physics/data/`.
+"""
+
+import logging
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+from omegaconf import DictConfig
+from scipy.sparse import block_diag
+from tqdm import tqdm
+
+from experiments.common import begin, launch, named_key, versions, write_json
+from jaxspec.io import atomically
+from jaxspec.labels import NINE_LABELS
+from jaxspec.physics.broadening import VelocityGrid
+from jaxspec.physics.emulator_fit import emulator_errors, fit_emulator, gaussian_resampling, with_summary
+from jaxspec.physics.model import StellarModel
+from jaxspec.physics.synthesis import Window
+from jaxspec.physics.turbulence import vmic_calibration
+from jaxspec.posterior.prior import StellarPrior
+
+log = logging.getLogger(__name__)
+CHUNK = 32  # stars in one file
+
+
+def design(seed: int, chunk: int, vmic_spread: float) -> tuple[jax.Array, jax.Array]:
+    """Labels and vmic of one chunk: half from the prior itself, half spread evenly over its whole range."""
+    even, real, turbulence = jax.random.split(jax.random.fold_in(jax.random.key(seed), chunk), 3)
+    flat = StellarPrior(fe_h_uniform=1.0, x_fe_uniform=1.0)
+    labels = jnp.concatenate([flat.sample(even, CHUNK // 2), StellarPrior().sample(real, CHUNK // 2)])
+    labels = labels.astype(jnp.float32)
+    offset = jax.random.uniform(turbulence, (CHUNK,), minval=-vmic_spread, maxval=vmic_spread)
+    return labels, jnp.clip(vmic_calibration(labels[:, 0], labels[:, 1], labels[:, 2]) + offset, 0.3, 3.5)
+
+
+def chunk_file(folder: Path, chunk: int) -> Path:
+    return folder / f"chunk_{chunk:05d}.npz"
+
+
+def synthesise_chunks(windows: list[list[float]], chunks: list[int], folder: Path, seed: int, spread: float) -> None:
+    """Synthesise whole chunks into files that appear complete or not at all. One worker's share."""
+    model = StellarModel.create(tuple(Window(*window) for window in windows))
+    spectra = jax.jit(lambda labels, vmic: jax.lax.map(lambda star: model(*star), (labels, vmic)))
+    for chunk in chunks:
+        labels, vmic = design(seed, chunk, spread)
+        flux = np.asarray(spectra(labels, vmic))
+        if not np.isfinite(flux).all():
+            raise FloatingPointError(f"chunk {chunk}: flux of {np.asarray(labels)[~np.isfinite(flux).all(1)]}")
+        atomically(chunk_file(folder, chunk), lambda p: np.savez(p, labels=labels, vmic=vmic, flux=flux))  # noqa: B023
+
+
+def synthesise(cfg: DictConfig, windows: list[list[float]], folder: Path) -> list[Path]:
+    """The training set's files; those that are missing are made by `processes` workers."""
+    folder.mkdir(parents=True, exist_ok=True)
+    n_chunks = -(-cfg.n_stars // CHUNK)
+    missing = [chunk for chunk in range(n_chunks) if not chunk_file(folder, chunk).exists()]
+    with (
+        ProcessPoolExecutor(cfg.processes, mp_context=get_context("spawn")) as pool,
+        tqdm(total=n_chunks, initial=n_chunks - len(missing), desc="synthesis", unit="chunk") as bar,
+    ):
+        shares = [missing[k :: cfg.processes] for k in range(cfg.processes)]
+        jobs = [pool.submit(synthesise_chunks, windows, s, folder, cfg.seed, cfg.vmic_spread) for s in shares if s]
+        while not all(job.done() for job in jobs):
+            time.sleep(2)
+            bar.update(sum(chunk_file(folder, c).exists() for c in range(n_chunks)) - bar.n)
+        for job in jobs:
+            job.result()
+    return [chunk_file(folder, chunk) for chunk in range(n_chunks)]
+
+
+def on_grids(files: list[Path], windows: list[list[float]], grids: tuple[VelocityGrid, ...], sigma: float):
+    """Labels, vmic and flux of all files, the flux broadened by `sigma` km/s and sampled on the velocity grids."""
+    wavelengths = [Window(*window).wavelength for window in windows]
+    resample = block_diag(
+        [gaussian_resampling(w, g, sigma) for w, g in zip(wavelengths, grids, strict=True)], format="csr"
+    )
+    labels, vmic, flux = [], [], []
+    for file in tqdm(files, desc="resampling", unit="chunk"):
+        with np.load(file) as data:
+            labels.append(data["labels"])
+            vmic.append(data["vmic"])
+            flux.append((resample @ data["flux"].T).T.astype(np.float32))
+    return np.concatenate(labels), np.concatenate(vmic), np.concatenate(flux)
+
+
+def draw_errors(residual: np.ndarray, labels: np.ndarray, wavelength: np.ndarray, path: Path) -> None:
+    """Mean absolute error along the spectrum, and of each star against its temperature and metallicity."""
+    size = 100 * np.abs(residual)
+    figure, axes = plt.subplots(2, 2, figsize=(11, 6), layout="constrained")
+    for axis, low, high in ((axes[0, 0], 0, 7000), (axes[0, 1], 7000, 1e5)):
+        use = (wavelength > low) & (wavelength < high)
+        axis.plot(wavelength[use], size[:, use].mean(axis=0), lw=0.6)
+        axis.set(xlabel="wavelength (Å)", ylabel="mean absolute error (%)")
+    for axis, column, name in ((axes[1, 0], 0, "$T_{eff}$ (K)"), (axes[1, 1], 2, "[Fe/H] (dex)")):
+        axis.plot(labels[:, column], size.mean(axis=1), ".", ms=3)
+        axis.set(xlabel=name, ylabel="mean absolute error (%)", yscale="log")
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def run(cfg: DictConfig, folder: Path) -> None:
+    """Synthesise, fit, measure, write."""
+    begin(cfg, folder)
+    windows = [[w.low, w.high, w.step] for w in cfg.windows]
+    grids = tuple(VelocityGrid(w.grid_start, cfg.velocity_step, w.grid_points) for w in cfg.windows)
+    files = synthesise(cfg, windows, folder / "spectra")
+    labels, vmic, flux = on_grids(files, windows, grids, cfg.base_sigma)
+
+    n_test = max(CHUNK, int(cfg.test_fraction * len(flux)))
+    emulator = fit_emulator(
+        named_key(cfg.seed, "emulator"), labels[n_test:], vmic[n_test:], flux[n_test:], grids=grids,
+        base_sigma=cfg.base_sigma, label_set=NINE_LABELS, n_components=cfg.n_components, widths=tuple(cfg.widths),
+        n_steps=cfg.n_steps, batch_size=cfg.batch_size, learning_rate=cfg.learning_rate,
+    )  # fmt: skip
+    held_out = slice(0, n_test)
+    summary, residual = emulator_errors(emulator, labels[held_out], vmic[held_out], flux[held_out])
+    even = np.arange(n_test) % CHUNK < CHUNK // 2
+    size = np.abs(residual)
+    for part, rows in (("even", even), ("prior", ~even)):
+        summary[f"mean_absolute_error_{part}"] = float(size[rows].mean())
+        summary[f"percentile_99_{part}"] = float(np.percentile(size[rows], 99))
+    summary |= {"n_train": len(flux) - n_test, "seed": cfg.seed, "versions": versions()}
+    atomically(folder / "emulator.npz", with_summary(emulator, summary).save)
+    draw_errors(residual, labels[held_out], np.concatenate([g.wavelength for g in grids]), folder / "errors.png")
+    write_json(folder / "metrics.json", summary)
+    log.info(
+        "mean absolute error %.3f %% of the continuum, 99th percentile %.2f %%, on %d unseen stars",
+        100 * summary["mean_absolute_error"], 100 * summary["percentile_99"], n_test,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    launch(run, "emulator")
