@@ -5,6 +5,7 @@ the transforms is applied at once, and each is smooth in its parameter.
 """
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -84,17 +85,40 @@ def lsf_variance(resolving_power: Float[Array, "..."]) -> Float[Array, "..."]:
     return (SPEED_OF_LIGHT / (FWHM_PER_SIGMA * resolving_power)) ** 2
 
 
-def cubic_weights(position: Float[np.ndarray, " p"], n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices [4, p] and weights [4, p] of Lagrange's cubic interpolation at fractional `position` on `n` points."""
-    first = np.clip(np.floor(position).astype(np.int32) - 1, 0, n - 4)
-    t = position - first
-    index = first + np.arange(4)[:, None]
-    weights = np.stack(
-        [
-            -(t - 1) * (t - 2) * (t - 3) / 6,
-            t * (t - 2) * (t - 3) / 2,
-            -t * (t - 1) * (t - 3) / 2,
-            t * (t - 1) * (t - 2) / 6,
-        ]
-    )
-    return index.astype(np.int32), weights.astype(np.float32)
+class Resampler(eqx.Module):
+    """Cubic interpolation from a uniform grid to fixed positions, as one small matrix for each block of pixels.
+
+    Contiguous slices and matrix products run an order of magnitude faster than gathering four neighbours per pixel.
+    """
+
+    starts: np.ndarray  # first grid point of each block
+    matrices: Float[Array, "blocks width pixels"]
+    n_pixels: int = eqx.field(static=True)
+
+    @staticmethod
+    def create(position: Float[np.ndarray, " p"], n: int, block: int = 64) -> "Resampler":
+        """For fractional `position` (increasing) on a grid of `n` points: Lagrange's polynomial through four neighbours."""
+        first = np.clip(np.floor(position).astype(int) - 1, 0, n - 4)
+        t = position - first
+        weights = np.stack(
+            [
+                -(t - 1) * (t - 2) * (t - 3) / 6,
+                t * (t - 2) * (t - 3) / 2,
+                -t * (t - 1) * (t - 3) / 2,
+                t * (t - 1) * (t - 2) / 6,
+            ]
+        )
+        n_blocks = -(-len(position) // block)
+        pixel = np.arange(len(position))
+        starts = first[::block]
+        width = int(np.max(first - starts[pixel // block])) + 4
+        starts = np.minimum(starts, n - width)
+        matrices = np.zeros((n_blocks, width, block), np.float32)
+        for k in range(4):
+            matrices[pixel // block, first + k - starts[pixel // block], pixel % block] = weights[k]
+        return Resampler(starts.astype(np.int32), jnp.asarray(matrices), len(position))
+
+    def __call__(self, flux: Float[Array, " n"]) -> Float[Array, " p"]:
+        width = self.matrices.shape[1]
+        pieces = jax.vmap(lambda start: jax.lax.dynamic_slice_in_dim(flux, start, width))(jnp.asarray(self.starts))
+        return jnp.einsum("bw,bwp->bp", pieces, self.matrices).reshape(-1)[: self.n_pixels]

@@ -12,7 +12,7 @@ from jaxspec.errors import InputError
 from jaxspec.instruments import SPEED_OF_LIGHT, Instrument
 from jaxspec.labels import LabelSet
 from jaxspec.physics import broadening
-from jaxspec.physics.broadening import VelocityGrid
+from jaxspec.physics.broadening import Resampler, VelocityGrid
 from jaxspec.physics.emulator import Emulator
 from jaxspec.spectra import vacuum_to_air
 
@@ -34,8 +34,7 @@ class ArmResponse(eqx.Module):
     lsf_variance: float = eqx.field(static=True)  # (km/s)^2
     base_variance: float = eqx.field(static=True)  # already in the flux
     pixel: float = eqx.field(static=True)  # km/s
-    index: np.ndarray
-    weights: np.ndarray
+    resampler: Resampler
 
     def __call__(self, flux: Float[Array, " n"], nuisances: Nuisances) -> Float[Array, " p"]:
         """Flux on the arm's pixels from continuum-normalised flux on the grid."""
@@ -49,7 +48,7 @@ class ArmResponse(eqx.Module):
             * broadening.pixel_transform(k, self.pixel)
         )
         seen = broadening.convolve(flux, transform, nuisances.velocity, self.grid)
-        return jnp.sum(seen[self.index] * self.weights, axis=0)
+        return self.resampler(seen)
 
 
 class ForwardModel(eqx.Module):
@@ -89,9 +88,9 @@ class ForwardModel(eqx.Module):
                     f"at most {broadening.SPEED_OF_LIGHT / (broadening.FWHM_PER_SIGMA * emulator.base_sigma):.0f}",
                     "train a sharper emulator",
                 )
-            index, weights = broadening.cubic_weights(inside[0].position(wavelength), inside[0].n)
+            resampler = Resampler.create(inside[0].position(wavelength), inside[0].n)
             pixel = arm.step / centre * SPEED_OF_LIGHT
-            responses.append(ArmResponse(inside[0], variance, emulator.base_sigma**2, pixel, index, weights))
+            responses.append(ArmResponse(inside[0], variance, emulator.base_sigma**2, pixel, resampler))
         return ForwardModel(emulator, tuple(responses), instrument)
 
     def __call__(self, labels: Float[Array, " l"], nuisances: Nuisances) -> Float[Array, " p"]:
