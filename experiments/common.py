@@ -1,0 +1,202 @@
+"""What every experiment shares: the launch, the run folder with its provenance, configuration into dataclasses, keys."""
+
+import dataclasses
+import hashlib
+import json
+import logging
+import math
+import os
+import platform
+import sys
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from importlib import metadata, resources
+from pathlib import Path
+from typing import Any
+
+import hydra
+import jax
+import numpy as np
+from hydra.core.hydra_config import HydraConfig
+from jaxtyping import PRNGKeyArray
+from omegaconf import DictConfig, OmegaConf
+
+import jaxspec
+from jaxspec.errors import InputError
+from jaxspec.instruments import Instrument, get_instrument
+from jaxspec.io import atomically
+from jaxspec.posterior.amortised import AmortisedPosterior
+from jaxspec.posterior.simulator import SpectrumModel
+from jaxspec.posterior.storage import load_posterior
+
+log = logging.getLogger(__name__)
+
+ROOT = Path(__file__).resolve().parents[1]
+CONF = ROOT / "conf"
+PATHS = ("spectra", "labels", "output", "checkpoint", "literature", "data.spectra", "data.catalogue")
+PACKAGES = (
+    *("jax", "jaxlib", "flax", "optax", "distrax", "tfp-nightly", "equinox", "orbax-checkpoint", "numpy", "scipy"),
+    *("astropy", "h5py", "xarray", "hydra-core", "omegaconf"),
+)
+
+
+# --- launch
+
+
+def launch(run: Callable[[DictConfig, Path], Any], config_name: str) -> None:
+    """Compose the configuration from the command line and call `run(cfg, folder)`; an `InputError` ends the process
+    with its message and exit status 1."""
+    sys.argv[1:] = quote_paths(sys.argv[1:])
+
+    def main(cfg: DictConfig) -> None:
+        try:
+            run(cfg, Path(HydraConfig.get().runtime.output_dir))
+        except InputError as error:
+            raise SystemExit(f"error: {error}") from None
+
+    hydra.main(config_path=str(CONF), config_name=config_name, version_base="1.3")(main)()
+
+
+def quote_paths(arguments: Iterable[str]) -> list[str]:
+    """Put paths into quotes, which Hydra's grammar asks for around `[`, `=`, blanks and other characters of globs.
+
+    Lists, quoted values and, in a sweep, values with commas are left as they are.
+    """
+    arguments = list(arguments)
+    sweep = any(a in ("-m", "--multirun") for a in arguments)
+    out = []
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        plain = (
+            not equals
+            or key.lstrip("+") not in PATHS
+            or value in ("", "null")
+            or value[0] in "'\""
+            or (value[0] == "[" and value[-1] == "]")
+            or "${" in value
+            or (sweep and "," in value)
+        )
+        if not plain:
+            escaped = value.replace("'", "\\'")
+            argument = f"{key}='{escaped}'"
+        out.append(argument)
+    return out
+
+
+# --- configuration
+
+
+def build(cls: type, node: Any, presets: Mapping[str, Any] | None = None) -> Any:
+    """A frozen dataclass of the library from a piece of configuration; `base: NAME` starts from a preset.
+
+    Raises `InputError` naming an entry that the dataclass does not have.
+    """
+    values = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else dict(node or {})
+    base = values.pop("base", None) if presets is not None else None
+    if base is not None and base not in presets:
+        raise InputError(f"{cls.__name__}.base", repr(base), f"one of {sorted(presets)}", "correct it in conf/")
+    known = [field.name for field in dataclasses.fields(cls)]
+    for name in values:
+        if name not in known:
+            raise InputError(f"{cls.__name__}.{name}", "no such entry", f"one of {', '.join(known)}", "correct conf/")
+    values = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+    return cls(**values) if base is None else dataclasses.replace(presets[base], **values)
+
+
+def named_key(seed: int, name: str) -> PRNGKeyArray:
+    """The random key of one purpose ("training", "test", ...): streams of different names never overlap."""
+    return jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
+
+
+def forward_model(forward: str, instrument: str | Instrument) -> SpectrumModel:
+    """The forward model that the function `forward` (a dotted name) makes for an instrument."""
+    make = hydra.utils.get_method(forward)  # first: the module may register the instrument
+    return make(get_instrument(instrument) if isinstance(instrument, str) else instrument)
+
+
+def load_checkpoint(path: str | None) -> tuple[AmortisedPosterior, Path]:
+    """A trained posterior from its folder, from the folder of a training run, or (None) from the package."""
+    if path is not None:
+        folder = Path(path).expanduser()
+        folder = folder / "posterior" if (folder / "posterior").is_dir() else folder
+        return load_posterior(folder), folder
+    folder = Path(str(resources.files("jaxspec.posterior") / "weights" / "giraffe"))
+    if not folder.is_dir():
+        raise InputError(
+            "checkpoint", "no weights in this copy of the package", str(folder), "give checkpoint=FOLDER of a training run"
+        )
+    return load_posterior(folder), folder
+
+
+# --- run folder
+
+
+def begin(cfg: DictConfig, folder: Path, inputs: Iterable[str | Path] = ()) -> None:
+    """Make the run folder with `config.yaml` (resolved) and `provenance.json` (versions, seed, device, command,
+    checksums of the input files)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    atomically(folder / "config.yaml", lambda p: p.write_text(OmegaConf.to_yaml(cfg, resolve=True)))
+    write_json(folder / "provenance.json", provenance(cfg, inputs))
+    log.info("writing to %s", folder)
+
+
+def provenance(cfg: DictConfig, inputs: Iterable[str | Path] = ()) -> dict[str, Any]:
+    """What the numbers of a run depend on, beside its configuration."""
+    return {
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "seed": cfg.get("seed"),
+        "versions": versions(),
+        "device": describe_device(),
+        "checksums": {str(path): checksum(path) for path in inputs},
+        "package_data": {path.name: checksum(path) for path in sorted((ROOT / "jaxspec/physics/data").glob("*.npz"))},
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of jaxspec, Python and the packages that numbers depend on."""
+    found = {"jaxspec": jaxspec.__version__, "python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def describe_device() -> str:
+    """What JAX computes on, in words."""
+    devices = jax.devices()
+    return f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform}), {os.cpu_count()} CPU cores"
+
+
+def checksum(path: str | Path) -> str:
+    """SHA-256 of a file, or of the names and contents of a folder's files; "missing" where there is none."""
+    path, digest = Path(path), hashlib.sha256()
+    if not path.exists():
+        return "missing"
+    for file in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
+        digest.update(str(file.relative_to(path)).encode() if path.is_dir() else b"")
+        with file.open("rb") as opened:
+            while block := opened.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically; numbers that are not finite become null, arrays lists."""
+    text = json.dumps(_plain(value), indent=2) + "\n"
+    atomically(path, lambda partial: partial.write_text(text))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, (float, np.floating)):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, np.integer):
+        return int(value)
+    return value if isinstance(value, (bool, int, type(None))) else str(value)

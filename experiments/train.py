@@ -1,0 +1,140 @@
+"""Train and evaluate a conditional flow.
+
+    python -m experiments.train experiment=giraffe_demo            4 minutes on two cores
+    python -m experiments.train experiment=giraffe_robust          hours on two cores, minutes on an accelerator
+    python -m experiments.train experiment=giraffe_survey data.spectra=FOLDER data.catalogue=TABLE
+    python -m experiments.train --multirun model=small,base seed=1,2
+
+The output folder gets `posterior/` (what `experiments.infer checkpoint=` takes), `metrics.json`, `metrics.jsonl` (the
+training log), `checkpoints/`, `config.yaml`, `provenance.json` and the plots. A run that was killed goes on from its
+last checkpoint, to the same numbers, when it is started again with the same output=FOLDER.
+"""
+
+import logging
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from omegaconf import DictConfig, OmegaConf
+
+from experiments.common import begin, build, launch, named_key, versions, write_json
+from experiments.data import STORES, Task, load_task
+from experiments.evaluation import draw_loss, evaluate, negative_log_likelihood
+from jaxspec.errors import InputError
+from jaxspec.flows import FLOW_PRESETS, FlowConfig
+from jaxspec.networks import ENCODER_PRESETS, EncoderConfig
+from jaxspec.posterior.amortised import AmortisedPosterior
+from jaxspec.posterior.network import NetworkConfig, PosteriorNetwork
+from jaxspec.posterior.storage import save_posterior
+from jaxspec.training import OptimiserConfig, TrainConfig, fit
+
+log = logging.getLogger(__name__)
+
+
+class Trained(NamedTuple):
+    posterior: AmortisedPosterior
+    task: Task
+    metrics: dict[str, Any]
+
+
+def run(cfg: DictConfig, folder: Path) -> Trained:
+    """Train as configured, evaluate, write everything into `folder`."""
+    refuse_other_run(cfg, folder)
+    begin(cfg, folder, survey_inputs(cfg))
+    task = load_task(cfg)
+
+    network = make_network(cfg, task)
+    config = train_config(cfg)
+    log.info("%.2f million weights, %d pixels", count_weights(network) / 1e6, task.instrument.n_pixels)
+    begun = time.perf_counter()
+    result = fit(
+        network,
+        task.loss,
+        config,
+        key=named_key(cfg.seed, "training"),
+        directory=folder,
+        evaluate=lambda model: {
+            "validation": negative_log_likelihood(AmortisedPosterior(model, task.instrument), task.validation)
+        },
+        **task.batches,
+    )
+    draw_loss(result.history, folder / "loss.png")
+
+    facts = {
+        "name": cfg.name,
+        "config": OmegaConf.to_container(cfg, resolve=True),
+        "steps": int(result.state.step),
+        "versions": versions(),
+        "survey": task.facts,
+    }
+    posterior = AmortisedPosterior(result.model, task.instrument, task.prior, provenance=facts)
+    if len(task.examples.flux) >= 2 * network.config.encoder.n_context:
+        posterior = posterior.with_reference(task.examples.flux, task.examples.ivar)
+    save_posterior(posterior, folder / "posterior")
+
+    metrics = {
+        "name": cfg.name,
+        "steps": int(result.state.step),
+        "finished": result.finished,
+        "weights": count_weights(network),
+        "seconds": time.perf_counter() - begun,
+        "validation": [row["validation"] for row in result.history if "validation" in row][-1],
+        "history": result.history,
+        "survey": task.facts,
+        **evaluate(posterior, task, cfg, folder),
+    }
+    write_json(folder / "metrics.json", metrics)
+    log.info("done: %s", folder)
+    return Trained(posterior, task, metrics)
+
+
+def make_network(cfg: DictConfig, task: Task) -> PosteriorNetwork:
+    """The untrained network, with the standardisation of the examples."""
+    config = NetworkConfig(
+        build(EncoderConfig, cfg.model.encoder, ENCODER_PRESETS),
+        build(FlowConfig, cfg.model.flow, FLOW_PRESETS),
+        cfg.model.error_floor,
+    )
+    network = PosteriorNetwork(config, task.label_set, task.instrument.n_pixels, rngs=nnx.Rngs(cfg.seed))
+    network.set_statistics(*(jnp.asarray(x) for x in (task.examples.labels, task.examples.flux, task.examples.ivar)))
+    return network
+
+
+def train_config(cfg: DictConfig) -> TrainConfig:
+    """How long to train and with what."""
+    values = OmegaConf.to_container(cfg.trainer, resolve=True)
+    values.pop("batch")
+    optimiser = build(OptimiserConfig, values.pop("optimiser"))
+    return build(TrainConfig, {**values, "optimiser": optimiser})
+
+
+def refuse_other_run(cfg: DictConfig, folder: Path) -> None:
+    """A folder in which another configuration was trained is not gone on with: its data would be another's."""
+    path = folder / "config.yaml"
+    if not path.exists() or not (folder / "checkpoints").exists():
+        return
+    old = OmegaConf.load(path)
+    for part in ("data", "model", "instrument", "forward", "seed", "trainer.batch", "trainer.n_steps", "trainer.optimiser"):
+        was, now = (OmegaConf.select(c, part) for c in (old, cfg))
+        was, now = (OmegaConf.to_container(x, resolve=True) if OmegaConf.is_config(x) else x for x in (was, now))
+        if was != now:
+            raise InputError(f"{folder}, {part}", f"{was} of an earlier run", f"{now}", "choose another output= folder")
+
+
+def survey_inputs(cfg: DictConfig) -> list[str]:
+    """Files whose checksums go into the provenance."""
+    if cfg.data.kind != "survey":
+        return []
+    return [cfg.data.catalogue, *([cfg.data.spectra] if Path(cfg.data.spectra).suffix in STORES else [])]
+
+
+def count_weights(network: nnx.Module) -> int:
+    """Number of trained weights."""
+    return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(network, nnx.Param)))
+
+
+if __name__ == "__main__":
+    launch(run, "train")
