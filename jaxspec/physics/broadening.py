@@ -1,14 +1,14 @@
 """Rotation, macroturbulence, line-spread function, pixel and Doppler shift, in one Fourier transform.
 
-On a grid uniform in ln(wavelength) each of them is a convolution in velocity with a known transform, so the product of
-the transforms is applied at once, and each is smooth in its parameter.
+On a grid uniform in ln(wavelength) each of them is a convolution in velocity with a known transform, so the
+product of the transforms is applied at once, and each is smooth in its parameter.
 """
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
 from jaxspec.instruments import FWHM_PER_SIGMA, SPEED_OF_LIGHT
 
@@ -47,8 +47,13 @@ def bessel_j1(x: Float[Array, "..."]) -> Float[Array, "..."]:
     return jnp.where(x < 3.0, near, outer / jnp.sqrt(far))
 
 
-def rotation_transform(frequency: Float[Array, " f"], vsini: Float[Array, ""], limb_darkening: float = 0.6):
-    """Transform of the rotation profile with linear limb darkening (Gray 2005, eq. 18.14; Carroll 1933); `vsini` in km/s."""
+def rotation_transform(
+    frequency: Float[ArrayLike, " f"], vsini: Float[Array, ""], limb_darkening: float = 0.6
+) -> Float[Array, " f"]:
+    """Transform of the rotation profile with linear limb darkening; `vsini` in km/s.
+
+    Gray (2005), eq. 18.14; Carroll (1933).
+    """
     x = frequency * vsini
     small = x < 0.1
     safe = jnp.where(small, 1.0, x)
@@ -57,38 +62,42 @@ def rotation_transform(frequency: Float[Array, " f"], vsini: Float[Array, ""], l
     return ((1 - limb_darkening) * disk + limb_darkening * darkened) / (1 - limb_darkening / 3)
 
 
-def macroturbulence_transform(frequency: Float[Array, " f"], vmac: Float[Array, ""]):
+def macroturbulence_transform(
+    frequency: Float[ArrayLike, " f"], vmac: Float[Array, ""]
+) -> Float[Array, " f"]:
     """Transform of the radial-tangential profile with equal halves (Gray 2005, eq. 17.6), `vmac` in km/s."""
     x = jnp.square(0.5 * frequency * vmac)
     small = x < 1e-3
     return jnp.where(small, 1 - 0.5 * x, -jnp.expm1(-x) / jnp.where(small, 1.0, x))
 
 
-def gaussian_transform(frequency: Float[Array, " f"], variance: Float[Array, ""]):
+def gaussian_transform(frequency: Float[ArrayLike, " f"], variance: Float[Array, ""]) -> Float[Array, " f"]:
     """Transform of a Gaussian of `variance` (km/s)^2."""
     return jnp.exp(-0.5 * frequency**2 * variance)
 
 
-def pixel_transform(frequency: Float[Array, " f"], width: float):
+def pixel_transform(frequency: Float[ArrayLike, " f"], width: float) -> Float[Array, " f"]:
     """Transform of the mean over a pixel of `width` km/s."""
     return jnp.sinc(frequency * width / (2 * np.pi))
 
 
-def convolve(flux: Float[Array, "... n"], transform: Float[Array, "... f"], shift: Float[Array, "..."], grid: VelocityGrid):
+def convolve(
+    flux: Float[Array, " n"], transform: Float[Array, " f"], shift: Float[Array, ""], grid: VelocityGrid
+) -> Float[Array, " n"]:
     """Convolve continuum-normalised `flux` and move it by `shift` km/s (positive to the red)."""
     phase = jnp.exp(-1j * (grid.frequency * shift))
     return 1.0 + jnp.fft.irfft(jnp.fft.rfft(flux - 1.0) * transform * phase, n=grid.n)
 
 
-def lsf_variance(resolving_power: Float[Array, "..."]) -> Float[Array, "..."]:
+def lsf_variance(resolving_power: Float[ArrayLike, "..."]) -> Float[ArrayLike, "..."]:
     """Variance (km/s)^2 of a Gaussian line-spread function of R = lambda / FWHM."""
     return (SPEED_OF_LIGHT / (FWHM_PER_SIGMA * resolving_power)) ** 2
 
 
 class Resampler(eqx.Module):
-    """Cubic interpolation from a uniform grid to fixed positions, as one small matrix for each block of pixels.
+    """Cubic interpolation from a uniform grid to fixed positions, as one small matrix a block of pixels.
 
-    Contiguous slices and matrix products run an order of magnitude faster than gathering four neighbours per pixel.
+    Contiguous slices and matrix products run ten times faster than gathering four neighbours per pixel.
     """
 
     starts: np.ndarray  # first grid point of each block
@@ -97,7 +106,10 @@ class Resampler(eqx.Module):
 
     @staticmethod
     def create(position: Float[np.ndarray, " p"], n: int, block: int = 64) -> "Resampler":
-        """For fractional `position` (increasing) on a grid of `n` points: Lagrange's polynomial through four neighbours."""
+        """For fractional `position` (increasing) on a grid of `n` points.
+
+        Weights are those of Lagrange's polynomial through four neighbours.
+        """
         first = np.clip(np.floor(position).astype(int) - 1, 0, n - 4)
         t = position - first
         weights = np.stack(
@@ -120,5 +132,7 @@ class Resampler(eqx.Module):
 
     def __call__(self, flux: Float[Array, " n"]) -> Float[Array, " p"]:
         width = self.matrices.shape[1]
-        pieces = jax.vmap(lambda start: jax.lax.dynamic_slice_in_dim(flux, start, width))(jnp.asarray(self.starts))
+        pieces = jax.vmap(lambda start: jax.lax.dynamic_slice_in_dim(flux, start, width))(
+            jnp.asarray(self.starts)
+        )
         return jnp.einsum("bw,bwp->bp", pieces, self.matrices).reshape(-1)[: self.n_pixels]

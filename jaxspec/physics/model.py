@@ -1,4 +1,4 @@
-"""From stellar labels to the exact synthetic spectrum: atmosphere, chemistry, lines and transfer in one module."""
+"""From stellar labels to the synthetic spectrum: atmosphere, chemistry, lines and transfer in one module."""
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -19,8 +19,9 @@ LINE_MARGIN = 3.0
 class StellarModel(eqx.Module):
     """Synthetic spectra of stars given by labels, unbroadened, in one or more windows.
 
-    `fe_h` sets iron, every metal that is not itself a label, and the atmosphere's metallicity; each other label sets its
-    element; helium is solar. Call it with one star's labels (the nine, in order) and vmic; batch with `jax.vmap`.
+    `fe_h` sets iron, every metal that is not itself a label, and the atmosphere's metallicity; each other
+    label sets its element; helium is solar. Call it with one star's labels (the nine, in order) and vmic;
+    batch with `jax.vmap`.
     """
 
     atoms: AtomicData
