@@ -7,10 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float
 
-from jaxspec.flows.linear import MatrixBijector
+from jaxspec.flows.linear import MatrixBijector, unit_lower_inverse
 
 
 def soft_clamp(x: Float[Array, "*n"], limit: float) -> Float[Array, "*n"]:
@@ -46,8 +45,7 @@ class ConditionalAffine(nnx.Module):
         unit = unit + jnp.eye(n, dtype=below.dtype)
         # Row scaling of a unit-triangular matrix: correlations keep their meaning as the widths change with
         # S/N.
-        identity = jnp.broadcast_to(jnp.eye(n, dtype=below.dtype), unit.shape)
-        inverse_unit = solve_triangular(unit, identity, lower=True, unit_diagonal=True)
+        inverse_unit = unit_lower_inverse(unit)
         return MatrixBijector(
             diagonal[..., :, None] * unit, inverse_unit / diagonal[..., None, :], log_diagonal.sum(-1), shift
         )

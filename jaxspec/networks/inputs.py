@@ -77,9 +77,9 @@ def segment_means(values: Float[Array, "b m"], n_segments: int) -> Float[Array, 
 
 
 def input_statistics(
-    flux: Float[Array, "n p"], ivar: Float[Array, "n p"], *, floor: float = 0.01
+    flux: Float[Array, "..."], ivar: Float[Array, "..."], *, floor: float = 0.01
 ) -> tuple[Float[Array, " p"], Float[Array, " p"]]:
-    """Mean and scale of every pixel over a training set, for `SpectrumEncoder.set_input_statistics`.
+    """Mean and scale of every pixel over a training set [n, p], for `SpectrumEncoder.set_input_statistics`.
 
     Masked pixels do not enter; fluxes are clipped to [-0.5, 2] first so that cosmics and negative noise
     spikes do not carry the result. A pixel nobody observed gets mean 1. `floor` keeps the scale away from 0

@@ -1,0 +1,103 @@
+"""The loop: it learns, it measures, it stops when it must, and it says why."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxspec.errors import InputError
+from jaxspec.training import NonFiniteLossError, OptimiserConfig, TrainConfig, fit
+from jaxspec.training.metrics import MetricsLog, read_metrics
+from tests.training.problem import CONFIG, batch_fn, evaluate, host_source, loss_fn, make_net
+
+SHORT = dataclasses.replace(CONFIG, n_steps=12, evaluate_every=0)
+
+
+def test_learns_and_reports(tmp_path):
+    optimiser = OptimiserConfig(learning_rate=2e-2, warmup_steps=20, ema_decay=0.98)
+    config = TrainConfig(n_steps=600, optimiser=optimiser, log_every=100, evaluate_every=300, progress=False)
+    net = make_net()
+    before = np.asarray(net.hidden.kernel[...]).copy()
+    result = fit(
+        net, loss_fn, config, key=jax.random.key(0), batch_fn=batch_fn, directory=tmp_path, evaluate=evaluate
+    )
+    assert result.finished and int(result.state.step) == 600
+    rows = read_metrics(tmp_path / "metrics.jsonl")
+    assert rows == result.history
+    assert rows[0]["compile_seconds"] > 0
+    losses = {row["step"]: row["loss"] for row in rows if "loss" in row}
+    assert sorted(losses) == [100, 200, 300, 400, 500, 600]
+    assert losses[600] < 0.1 * losses[100]
+    held_out = {row["step"]: row["held_out"] for row in rows if "held_out" in row}
+    assert sorted(held_out) == [300, 600] and held_out[600] == pytest.approx(
+        evaluate(result.model)["held_out"]
+    )
+    assert all(row["examples_per_second"] > 0 for row in rows if row.get("step", 0) > 100 and "loss" in row)
+    assert rows[-2]["learning_rate"] == pytest.approx(0.01 * 2e-2, rel=0.02)
+    # What was given stays as it was; what is not a parameter is not trained.
+    np.testing.assert_array_equal(net.hidden.kernel[...], before)
+    np.testing.assert_array_equal(result.model.scale[...], net.scale[...])
+
+
+def test_non_finite_loss_stops_and_saves_the_batch(tmp_path):
+    def source(step):
+        batch = host_source(step)
+        if step == 7:
+            batch["x"][3, 1] = np.nan
+        return batch
+
+    with pytest.raises(NonFiniteLossError, match=r"step 7.*x \(rows 3") as error:
+        fit(make_net(), loss_fn, SHORT, key=jax.random.key(0), source=source, directory=tmp_path)
+    assert error.value.step == 7 and error.value.path.parent == tmp_path
+    saved = np.load(error.value.path)
+    np.testing.assert_array_equal(saved["batch.x"], source(7)["x"])
+    assert saved["step"] == 7 and not np.isfinite(saved["loss"])
+
+
+def test_non_finite_loss_of_a_simulated_batch(tmp_path):
+    """The batch was made inside the compiled step; it is made again, bit for bit, from the key and the step.
+    """
+
+    def bad(key, step):
+        batch = batch_fn(key, step)
+        return {**batch, "y": jnp.where(step == 5, jnp.inf, batch["y"])}
+
+    config = dataclasses.replace(SHORT, checkpoint_every=4)
+    with pytest.raises(NonFiniteLossError, match="step 5") as error:
+        fit(make_net(), loss_fn, config, key=jax.random.key(0), batch_fn=bad, directory=tmp_path)
+    assert np.isinf(np.load(error.value.path)["batch.y"]).all()
+    # The checkpoint before it is good, so the run can be looked at and gone on with.
+    result = fit(make_net(), loss_fn, config, key=jax.random.key(0), batch_fn=batch_fn, directory=tmp_path)
+    assert int(result.state.step) == 12 and np.isfinite(result.history[-1]["loss"])
+
+
+def test_time_budget_anneals_and_stops():
+    config = dataclasses.replace(SHORT, n_steps=10**6, max_seconds=1.0, log_every=20, checkpoint_every=10**6)
+    result = fit(make_net(), loss_fn, config, key=jax.random.key(0), batch_fn=batch_fn)
+    assert not result.finished and 1.0 <= result.state.step < 10**6
+    rates = [row["learning_rate"] for row in result.history if "loss" in row]
+    assert rates[-1] < 0.2 * max(rates)
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path):
+    fit(make_net(), loss_fn, SHORT, key=jax.random.key(0), batch_fn=batch_fn, directory=tmp_path)
+    longer = dataclasses.replace(SHORT, n_steps=20)
+    with pytest.raises(InputError, match="another configuration"):
+        fit(make_net(), loss_fn, longer, key=jax.random.key(0), batch_fn=batch_fn, directory=tmp_path)
+    with pytest.raises(InputError, match="exactly one"):
+        fit(make_net(), loss_fn, SHORT, key=jax.random.key(0))
+    with pytest.raises(InputError, match="deadlock"):
+        TrainConfig(n_steps=1, sync_every=17)
+
+
+def test_log_survives_a_torn_line(tmp_path):
+    log = MetricsLog(tmp_path / "metrics.jsonl")
+    for step in (1, 2, 3):
+        log.write({"step": step, "loss": 1 / step})
+    with log.path.open("a") as file:
+        file.write('{"step": 4, "lo')
+    assert [row["step"] for row in read_metrics(log.path)] == [1, 2, 3]
+    assert [row["step"] for row in MetricsLog(log.path, step=2).rows] == [1, 2]
+    assert MetricsLog(log.path, step=0).rows == []
