@@ -1,4 +1,5 @@
-"""What every experiment shares: the launch, the run folder with its provenance, configuration into dataclasses, keys."""
+"""What every experiment shares: the launch, the run folder with its provenance, configuration into
+dataclasses, keys."""
 
 import dataclasses
 import hashlib
@@ -35,7 +36,18 @@ ROOT = Path(__file__).resolve().parents[1]
 CONF = ROOT / "conf"
 PATHS = ("spectra", "labels", "output", "checkpoint", "literature", "data.spectra", "data.catalogue")
 PACKAGES = (
-    *("jax", "jaxlib", "flax", "optax", "distrax", "tfp-nightly", "equinox", "orbax-checkpoint", "numpy", "scipy"),
+    *(
+        "jax",
+        "jaxlib",
+        "flax",
+        "optax",
+        "distrax",
+        "tfp-nightly",
+        "equinox",
+        "orbax-checkpoint",
+        "numpy",
+        "scipy",
+    ),
     *("astropy", "h5py", "xarray", "hydra-core", "omegaconf"),
 )
 
@@ -44,11 +56,12 @@ PACKAGES = (
 
 
 def launch(run: Callable[[DictConfig, Path], Any], config_name: str) -> None:
-    """Compose the configuration from the command line and call `run(cfg, folder)`; an `InputError` ends the process
-    with its message and exit status 1."""
+    """Compose the configuration from the command line and call `run(cfg, folder)`; an `InputError` ends the
+    process with its message and exit status 1."""
     sys.argv[1:] = quote_paths(sys.argv[1:])
 
     def main(cfg: DictConfig) -> None:
+        logging.getLogger("jax").setLevel(logging.WARNING)  # it narrates its search for a TPU
         try:
             run(cfg, Path(HydraConfig.get().runtime.output_dir))
         except InputError as error:
@@ -58,7 +71,8 @@ def launch(run: Callable[[DictConfig, Path], Any], config_name: str) -> None:
 
 
 def quote_paths(arguments: Iterable[str]) -> list[str]:
-    """Put paths into quotes, which Hydra's grammar asks for around `[`, `=`, blanks and other characters of globs.
+    """Put paths into quotes, which Hydra's grammar asks for around `[`, `=`, blanks and other characters of
+    globs.
 
     Lists, quoted values and, in a sweep, values with commas are left as they are.
     """
@@ -94,11 +108,15 @@ def build(cls: type, node: Any, presets: Mapping[str, Any] | None = None) -> Any
     values = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else dict(node or {})
     base = values.pop("base", None) if presets is not None else None
     if base is not None and base not in presets:
-        raise InputError(f"{cls.__name__}.base", repr(base), f"one of {sorted(presets)}", "correct it in conf/")
+        raise InputError(
+            f"{cls.__name__}.base", repr(base), f"one of {sorted(presets)}", "correct it in conf/"
+        )
     known = [field.name for field in dataclasses.fields(cls)]
     for name in values:
         if name not in known:
-            raise InputError(f"{cls.__name__}.{name}", "no such entry", f"one of {', '.join(known)}", "correct conf/")
+            raise InputError(
+                f"{cls.__name__}.{name}", "no such entry", f"one of {', '.join(known)}", "correct conf/"
+            )
     values = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
     return cls(**values) if base is None else dataclasses.replace(presets[base], **values)
 
@@ -123,7 +141,10 @@ def load_checkpoint(path: str | None) -> tuple[AmortisedPosterior, Path]:
     folder = Path(str(resources.files("jaxspec.posterior") / "weights" / "giraffe"))
     if not folder.is_dir():
         raise InputError(
-            "checkpoint", "no weights in this copy of the package", str(folder), "give checkpoint=FOLDER of a training run"
+            "checkpoint",
+            "no weights in this copy of the package",
+            str(folder),
+            "give checkpoint=FOLDER of a training run",
         )
     return load_posterior(folder), folder
 
@@ -132,8 +153,8 @@ def load_checkpoint(path: str | None) -> tuple[AmortisedPosterior, Path]:
 
 
 def begin(cfg: DictConfig, folder: Path, inputs: Iterable[str | Path] = ()) -> None:
-    """Make the run folder with `config.yaml` (resolved) and `provenance.json` (versions, seed, device, command,
-    checksums of the input files)."""
+    """Make the run folder with `config.yaml` (resolved) and `provenance.json` (versions, seed, device,
+    command, checksums of the input files)."""
     folder.mkdir(parents=True, exist_ok=True)
     atomically(folder / "config.yaml", lambda p: p.write_text(OmegaConf.to_yaml(cfg, resolve=True)))
     write_json(folder / "provenance.json", provenance(cfg, inputs))
@@ -148,7 +169,9 @@ def provenance(cfg: DictConfig, inputs: Iterable[str | Path] = ()) -> dict[str, 
         "versions": versions(),
         "device": describe_device(),
         "checksums": {str(path): checksum(path) for path in inputs},
-        "package_data": {path.name: checksum(path) for path in sorted((ROOT / "jaxspec/physics/data").glob("*.npz"))},
+        "package_data": {
+            path.name: checksum(path) for path in sorted((ROOT / "jaxspec/physics/data").glob("*.npz"))
+        },
     }
 
 

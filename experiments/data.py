@@ -1,4 +1,5 @@
-"""Training data: simulated on the fly (`data=simulated`) or an observed survey (`data=survey`), as one `Task`."""
+"""Training data: simulated on the fly (`data=simulated`) or an observed survey (`data=survey`), as one
+`Task`."""
 
 import logging
 import zlib
@@ -16,7 +17,15 @@ from experiments.common import build, forward_model, named_key
 from jaxspec.continuum import normalise
 from jaxspec.errors import InputError
 from jaxspec.instruments import Instrument, get_instrument
-from jaxspec.io import Assume, Catalogue, SpectraStore, join, read_ges_catalogue, read_label_table, read_spectra
+from jaxspec.io import (
+    Assume,
+    Catalogue,
+    SpectraStore,
+    join,
+    read_ges_catalogue,
+    read_label_table,
+    read_spectra,
+)
 from jaxspec.labels import NINE_LABELS, LabelSet
 from jaxspec.posterior.amortised import median_snr
 from jaxspec.posterior.network import negative_log_likelihood, noisy_label_loss
@@ -45,7 +54,8 @@ class Examples(NamedTuple):
 
 @dataclass(frozen=True)
 class Task:
-    """What `experiments.train` needs to know: the loss, the batches, and stars to standardise and to test with."""
+    """What `experiments.train` needs to know: the loss, the batches, and stars to standardise and to test
+    with."""
 
     instrument: Instrument
     label_set: LabelSet
@@ -63,7 +73,9 @@ def load_task(cfg: DictConfig) -> Task:
     """The data of a configuration."""
     kinds = {"simulated": simulated, "survey": survey}
     if cfg.data.kind not in kinds:
-        raise InputError("data.kind", repr(cfg.data.kind), f"one of {sorted(kinds)}", "use data=simulated or data=survey")
+        raise InputError(
+            "data.kind", repr(cfg.data.kind), f"one of {sorted(kinds)}", "use data=simulated or data=survey"
+        )
     return kinds[cfg.data.kind](cfg)
 
 
@@ -117,8 +129,9 @@ def simulate_fully(simulator: Simulator, key, n: int, snr: float | None = None, 
 def survey(cfg: DictConfig) -> Task:
     """Observed spectra and catalogue labels with errors, joined by name.
 
-    Stars brighter than `snr_min` with all labels are split into training and test by a hash of their names, so that
-    the split survives new stars; fainter ones are the test "noisy". Nothing is dropped without being counted.
+    Stars brighter than `snr_min` with all labels are split into training and test by a hash of their names,
+    so that the split survives new stars; fainter ones are the test "noisy". Nothing is dropped without being
+    counted.
     """
     data, instrument, label_set = cfg.data, get_instrument(cfg.instrument), NINE_LABELS
     catalogue = _catalogue(data, label_set)
@@ -154,7 +167,9 @@ def survey(cfg: DictConfig) -> Task:
 
     def examples(part: np.ndarray, limit: int | None = None) -> Examples:
         chosen = np.flatnonzero(part)[:limit]
-        return Examples(labels[chosen].astype(np.float32), errors[chosen].astype(np.float32), *rows(spectrum[chosen]))
+        return Examples(
+            labels[chosen].astype(np.float32), errors[chosen].astype(np.float32), *rows(spectrum[chosen])
+        )
 
     train = np.flatnonzero(parts["train"])
     source = ArraySource({"i": train}, cfg.trainer.batch, seed=cfg.seed)
@@ -189,15 +204,19 @@ def _catalogue(data: DictConfig, label_set: LabelSet) -> Catalogue:
 
 
 def _spectra(path: str, instrument: Instrument, catalogue: Catalogue):
-    """Names of the spectra, a function of row numbers that returns their normalised flux and ivar, and what was
-    refused. A folder is held in memory; a store is read row by row."""
+    """Names of the spectra, a function of row numbers that returns their normalised flux and ivar, and what
+    was refused. A folder is held in memory; a store is read row by row."""
     if Path(path).suffix in STORES:
         store = open_store(path, instrument)
         return store.names, lambda i: _normalised(*store.read(i), instrument), []
     known = np.isfinite(catalogue.velocity)
     velocity = {name: v for name, v, k in zip(catalogue.names, catalogue.velocity, known, strict=True) if k}
     spectra, refused = read_spectra(
-        path, instrument, velocity=velocity or None, combine=True, assume=Assume(medium="air", origin="data=survey")
+        path,
+        instrument,
+        velocity=velocity or None,
+        combine=True,
+        assume=Assume(medium="air", origin="data=survey"),
     )
     flux, ivar = _normalised(spectra.flux, spectra.ivar, instrument)
     return list(spectra.names), lambda i: (flux[i], ivar[i]), refused
@@ -207,7 +226,9 @@ def open_store(path: str | Path, instrument: Instrument) -> SpectraStore:
     """A store whose spectra are on the instrument's pixels."""
     store = SpectraStore.open(path)
     grid = store.wavelength
-    if grid.shape != instrument.wavelength.shape or not np.allclose(grid, instrument.wavelength, rtol=0, atol=1e-3):
+    if grid.shape != instrument.wavelength.shape or not np.allclose(
+        grid, instrument.wavelength, rtol=0, atol=1e-3
+    ):
         raise InputError(
             str(path),
             f"{grid.size} pixels from {grid[0]:.2f} A",

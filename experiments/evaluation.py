@@ -25,11 +25,15 @@ def evaluate(posterior: AmortisedPosterior, task: Task, cfg: DictConfig, folder:
     for name, options in cfg.evaluation.sets.items() if task.simulator is not None else ():
         log.info("evaluating %s: %d simulated stars", name, options.n)
         simulator = make_simulator(cfg, options.get("nuisances"))
-        stars, nuisances = simulate_fully(simulator, named_key(cfg.seed, f"test {name}"), options.n, options.get("snr"))
+        stars, nuisances = simulate_fully(
+            simulator, named_key(cfg.seed, f"test {name}"), options.n, options.get("snr")
+        )
         values, draws = measure(posterior, stars, cfg, name)
         n = min(cfg.evaluation.n_bound, options.n)
         if n >= 10:
-            values["over_bound"] = over_bound(simulator, stars, nuisances, draws, n, named_key(cfg.seed, "bound"))
+            values["over_bound"] = over_bound(
+                simulator, stars, nuisances, draws, n, named_key(cfg.seed, "bound")
+            )
         metrics[name] = values
         draw(stars, draws, posterior, folder, name)
         report(name, values, posterior)
@@ -40,7 +44,9 @@ def evaluate(posterior: AmortisedPosterior, task: Task, cfg: DictConfig, folder:
     return metrics
 
 
-def measure(posterior: AmortisedPosterior, stars: Examples, cfg: DictConfig, name: str) -> tuple[dict, np.ndarray]:
+def measure(
+    posterior: AmortisedPosterior, stars: Examples, cfg: DictConfig, name: str
+) -> tuple[dict, np.ndarray]:
     """`jaxspec.diagnostics.calibration.summarise` of one set, its negative log-likelihood, and the draws.
 
     A catalogue's label is the true one plus an error: it is compared with draws that carry that error too.
@@ -71,8 +77,8 @@ def negative_log_likelihood(posterior: AmortisedPosterior, stars: Examples, batc
 def over_bound(simulator, stars: Examples, nuisances, draws: np.ndarray, n: int, key) -> dict[str, Any]:
     """Robust scatter of (median - truth) in units of the Cramer-Rao bound of each of the first `n` stars.
 
-    `cramer_rao` is the bound from the spectrum alone, over stars for which it is finite; `with_prior` adds what the
-    prior knows (the error of the best Gaussian posterior) and is finite always.
+    `cramer_rao` is the bound from the spectrum alone, over stars for which it is finite; `with_prior` adds
+    what the prior knows (the error of the best Gaussian posterior) and is finite always.
     """
     names = simulator.forward.label_set.names
     first = jax.tree.map(lambda x: x[:n], nuisances)
@@ -80,9 +86,14 @@ def over_bound(simulator, stars: Examples, nuisances, draws: np.ndarray, n: int,
     precision = cramer_rao.prior_precision(np.asarray(simulator.prior.sample(key, 20_000)))
     offset = np.median(draws[:, :n], axis=0) - stars.labels[:n]
     out = {}
-    for label, sigma in (("cramer_rao", bound.sigma), ("with_prior", _with_prior(bound.covariance, precision))):
+    for label, sigma in (
+        ("cramer_rao", bound.sigma),
+        ("with_prior", _with_prior(bound.covariance, precision)),
+    ):
         ratio = np.where(np.isfinite(sigma), offset / sigma, np.nan)
-        scatter = [calibration.robust_scatter(r[np.isfinite(r)]) if np.isfinite(r).any() else np.nan for r in ratio.T]
+        scatter = [
+            calibration.robust_scatter(r[np.isfinite(r)]) if np.isfinite(r).any() else np.nan for r in ratio.T
+        ]
         out[label] = dict(zip(names, map(float, scatter), strict=True))
         out[f"median_sigma_{label}"] = dict(zip(names, map(float, np.median(sigma, axis=0)), strict=True))
     return {"n": n, **out}
@@ -124,12 +135,26 @@ def draw_loss(history: list[dict[str, Any]], path: Path) -> None:
     """Training and validation loss against the step."""
     with plots.style():
         figure, ax = plt.subplots(figsize=(5.0, 3.2), layout="constrained")
-        for key, colour, name in (("loss", plots.GREY, "training"), ("validation", plots.RED, "validation, averaged weights")):
+        for key, colour, name in (
+            ("loss", plots.GREY, "training"),
+            ("validation", plots.RED, "validation, averaged weights"),
+        ):
             rows = [(row["step"], row[key]) for row in history if key in row]
             if rows:
-                ax.plot(*np.array(rows).T, color=colour, label=name, marker="o" if len(rows) < 20 else None, ms=2.5, lw=1.1)
+                ax.plot(
+                    *np.array(rows).T,
+                    color=colour,
+                    label=name,
+                    marker="o" if len(rows) < 20 else None,
+                    ms=2.5,
+                    lw=1.1,
+                )
         values = [row[key] for row in history for key in ("loss", "validation") if key in row]
         low, high = np.quantile(values, [0.0, 0.9])
-        ax.set(xlabel="step", ylabel=r"$-\ln q(\mathrm{labels}\,|\,\mathrm{spectrum})$", ylim=(low - 0.1 * (high - low) - 0.1, high + 0.4 * (high - low) + 0.1))
+        ax.set(
+            xlabel="step",
+            ylabel=r"$-\ln q(\mathrm{labels}\,|\,\mathrm{spectrum})$",
+            ylim=(low - 0.1 * (high - low) - 0.1, high + 0.4 * (high - low) + 0.1),
+        )
         ax.legend()
     plots.save(figure, path)

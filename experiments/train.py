@@ -1,13 +1,14 @@
 """Train and evaluate a conditional flow.
 
-    python -m experiments.train experiment=giraffe_demo            4 minutes on two cores
-    python -m experiments.train experiment=giraffe_robust          hours on two cores, minutes on an accelerator
-    python -m experiments.train experiment=giraffe_survey data.spectra=FOLDER data.catalogue=TABLE
-    python -m experiments.train --multirun model=small,base seed=1,2
+    python -m experiments.train experiment=giraffe_demo            4 minutes on two cores python -m
+    experiments.train experiment=giraffe_robust          hours on two cores, minutes on an accelerator python
+    -m experiments.train experiment=giraffe_survey data.spectra=FOLDER data.catalogue=TABLE python -m
+    experiments.train --multirun model=small,base seed=1,2
 
-The output folder gets `posterior/` (what `experiments.infer checkpoint=` takes), `metrics.json`, `metrics.jsonl` (the
-training log), `checkpoints/`, `config.yaml`, `provenance.json` and the plots. A run that was killed goes on from its
-last checkpoint, to the same numbers, when it is started again with the same output=FOLDER.
+The output folder gets `posterior/` (what `experiments.infer checkpoint=` takes), `metrics.json`,
+`metrics.jsonl` (the training log), `checkpoints/`, `config.yaml`, `provenance.json` and the plots. A run that
+was killed goes on from its last checkpoint, to the same numbers, when it is started again with the same
+output=FOLDER.
 """
 
 import logging
@@ -99,7 +100,9 @@ def make_network(cfg: DictConfig, task: Task) -> PosteriorNetwork:
         cfg.model.error_floor,
     )
     network = PosteriorNetwork(config, task.label_set, task.instrument.n_pixels, rngs=nnx.Rngs(cfg.seed))
-    network.set_statistics(*(jnp.asarray(x) for x in (task.examples.labels, task.examples.flux, task.examples.ivar)))
+    network.set_statistics(
+        *(jnp.asarray(x) for x in (task.examples.labels, task.examples.flux, task.examples.ivar))
+    )
     return network
 
 
@@ -112,16 +115,30 @@ def train_config(cfg: DictConfig) -> TrainConfig:
 
 
 def refuse_other_run(cfg: DictConfig, folder: Path) -> None:
-    """A folder in which another configuration was trained is not gone on with: its data would be another's."""
+    """A folder in which another configuration was trained is not gone on with: its data would be
+    another's."""
     path = folder / "config.yaml"
     if not path.exists() or not (folder / "checkpoints").exists():
         return
     old = OmegaConf.load(path)
-    for part in ("data", "model", "instrument", "forward", "seed", "trainer.batch", "trainer.n_steps", "trainer.optimiser"):
+    for part in (
+        "data",
+        "model",
+        "instrument",
+        "forward",
+        "seed",
+        "trainer.batch",
+        "trainer.n_steps",
+        "trainer.optimiser",
+    ):
         was, now = (OmegaConf.select(c, part) for c in (old, cfg))
-        was, now = (OmegaConf.to_container(x, resolve=True) if OmegaConf.is_config(x) else x for x in (was, now))
+        was, now = (
+            OmegaConf.to_container(x, resolve=True) if OmegaConf.is_config(x) else x for x in (was, now)
+        )
         if was != now:
-            raise InputError(f"{folder}, {part}", f"{was} of an earlier run", f"{now}", "choose another output= folder")
+            raise InputError(
+                f"{folder}, {part}", f"{was} of an earlier run", f"{now}", "choose another output= folder"
+            )
 
 
 def survey_inputs(cfg: DictConfig) -> list[str]:
