@@ -4,7 +4,7 @@ a spectrum, and its objectives."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -88,6 +88,7 @@ def floored_ivar(ivar: Float[Array, "*n p"], floor: float) -> Float[Array, "*n p
     return ivar / (1.0 + ivar * floor**2)
 
 
+@runtime_checkable
 class LabelledSpectra(Protocol):
     """What an objective reads of a batch: `Simulation` has it, and so has a batch of a survey."""
 

@@ -16,6 +16,7 @@ Three factors, each deliberately broader than real stars, so that the data and n
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax
@@ -27,6 +28,8 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from jaxspec.errors import InputError
 
 LABELS = ("teff", "logg", "fe_h", "al_h", "mg_h", "ca_h", "ni_h", "ti_h", "si_h")
+Corners = Sequence[Sequence[float]] | np.ndarray
+
 ELEMENTS = tuple(name[:-2] for name in LABELS[3:])
 
 # (teff [K], logg [dex]), counter-clockwise in (teff, logg). Concave: the notch at 4000-4600 K, log g 2.6-4.1
@@ -223,13 +226,13 @@ def inside_polygon(
     return jnp.sum(straddles & (x < crossing), axis=-1) % 2 == 1
 
 
-def polygon_area(polygon: tuple[tuple[float, float], ...]) -> float:
+def polygon_area(polygon: Corners) -> float:
     """Area of a simple polygon (shoelace formula)."""
     x, y = np.asarray(polygon).T
     return float(abs(np.sum(x * np.roll(y, -1) - np.roll(x, -1) * y)) / 2.0)
 
 
-def triangulate(polygon: tuple[tuple[float, float], ...]) -> np.ndarray:
+def triangulate(polygon: Corners) -> np.ndarray:
     """Cut a simple polygon into triangles `[n - 2, 3, 2]` by clipping ears, so that it can be sampled without
     rejection."""
     points = [np.asarray(p, float) for p in polygon]
@@ -262,13 +265,18 @@ def triangulate(polygon: tuple[tuple[float, float], ...]) -> np.ndarray:
     return np.asarray(triangles)
 
 
+def tupled(value):
+    """`value` with every list in it made a tuple: JSON knows no tuples, and frozen dataclasses need them."""
+    return tuple(tupled(v) for v in value) if isinstance(value, (list, tuple)) else value
+
+
 def prior_from_dict(values: dict) -> StellarPrior:
     """Rebuild a prior from `dataclasses.asdict` after a trip through JSON."""
     known = {field.name for field in dataclasses.fields(StellarPrior)}
     unknown = sorted(set(values) - known)
     if unknown:
         raise InputError("prior", f"unknown entries {unknown}", f"only {sorted(known)}", "remove them")
-    return StellarPrior(**values)
+    return StellarPrior(**{name: tupled(value) for name, value in values.items()})
 
 
 def _sample_polygon(key, polygon, n):

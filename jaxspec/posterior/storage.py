@@ -14,7 +14,6 @@ import io
 import json
 import os
 import platform
-import tempfile
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -27,11 +26,12 @@ import jaxspec
 from jaxspec.errors import InputError
 from jaxspec.flows import FlowConfig
 from jaxspec.instruments import Arm, Instrument
+from jaxspec.io.results import atomically
 from jaxspec.labels import Label, LabelSet
 from jaxspec.networks import EncoderConfig
 from jaxspec.posterior.amortised import AmortisedPosterior, Reference
 from jaxspec.posterior.network import NetworkConfig, PosteriorNetwork
-from jaxspec.posterior.prior import prior_from_dict
+from jaxspec.posterior.prior import prior_from_dict, tupled
 
 CONFIG, WEIGHTS = "config.json", "weights.npz"
 FORMAT, FORMAT_VERSION = "jaxspec amortised posterior", 1
@@ -80,8 +80,8 @@ def save_posterior(posterior: AmortisedPosterior, folder: str | os.PathLike, dty
         },
         "provenance": dict(posterior.provenance),
     }
-    _write(folder / WEIGHTS, weights)
-    _write(folder / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+    atomically(folder / WEIGHTS, lambda partial: partial.write_bytes(weights))
+    atomically(folder / CONFIG, lambda partial: partial.write_text(json.dumps(config, indent=2) + "\n"))
     return folder
 
 
@@ -112,7 +112,7 @@ def load_posterior(folder: str | os.PathLike) -> AmortisedPosterior:
         )
     label_set = LabelSet(tuple(Label(**label) for label in config["label_set"]))
     arms = tuple(
-        Arm(**{**arm, "resolving_power": _tupled(arm["resolving_power"])})
+        Arm(**{**arm, "resolving_power": tupled(arm["resolving_power"])})
         for arm in config["instrument"]["arms"]
     )
     instrument = Instrument(config["instrument"]["name"], arms)
@@ -177,12 +177,8 @@ def _read_config(path):
 
 
 def _network_config(values):
-    encoder = {name: tuple(v) if isinstance(v, list) else v for name, v in values["encoder"].items()}
+    encoder = {name: tupled(v) for name, v in values["encoder"].items()}
     return NetworkConfig(EncoderConfig(**encoder), FlowConfig(**values["flow"]), values["error_floor"])
-
-
-def _tupled(value):
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _network_arrays(network):
@@ -222,12 +218,3 @@ def _narrow(array, dtype):
         # float16 ends at 65,504; a weight beyond it is kept exact.
         return array
     return narrow
-
-
-def _write(path, data):
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, path)

@@ -1,0 +1,88 @@
+"""Measures of calibration on posteriors whose quality is known by construction."""
+
+import numpy as np
+import pytest
+
+from jaxspec.diagnostics.calibration import (
+    LEVELS,
+    calibration_error,
+    coverage,
+    format_summary,
+    joint_coverage,
+    ranks,
+    robust_scatter,
+    summarise,
+    uniformity,
+)
+from jaxspec.errors import InputError
+
+
+def gaussian(rng, n=2000, n_draws=200, stretch=1.0, shift=0.0, n_label=2):
+    """Truth and draws of a conjugate Gaussian problem; `stretch` and `shift` spoil the draws by known
+    amounts."""
+    estimate = rng.normal(size=(n, n_label))
+    truth = estimate + rng.normal(size=(n, n_label))
+    return truth, estimate + shift + stretch * rng.normal(size=(n_draws, n, n_label))
+
+
+def test_exact_posteriors_are_calibrated(rng):
+    truth, draws = gaussian(rng)
+    assert calibration_error(truth, draws).max() < 0.02
+    assert uniformity(ranks(truth, draws), 200).min() > 1e-4
+    # Each level within four binomial sigma.
+    assert (np.abs(coverage(truth, draws) - LEVELS[:, None]) < 4 * np.sqrt(0.25 / 2000)).all()
+
+
+@pytest.mark.parametrize("stretch", [0.6, 1.6])
+def test_wrong_widths_show(rng, stretch):
+    from scipy.stats import norm
+
+    truth, draws = gaussian(rng, stretch=stretch)
+    expected = 2 * norm.cdf(stretch * norm.ppf(0.5 + LEVELS / 2)) - 1
+    np.testing.assert_allclose(coverage(truth, draws), np.repeat(expected[:, None], 2, 1), atol=0.05)
+    assert uniformity(ranks(truth, draws), 200).max() < 1e-6
+
+
+def test_bias_shows_in_the_ranks(rng):
+    truth, draws = gaussian(rng, shift=0.3)
+    assert ranks(truth, draws).mean() < 90
+    assert uniformity(ranks(truth, draws), 200).max() < 1e-6
+
+
+def test_uniformity_has_its_stated_rate(rng):
+    places = rng.integers(0, 101, (500, 400))
+    p = uniformity(places, 100)
+    assert 0.02 < np.mean(p < 0.05) < 0.09
+    with pytest.raises(InputError, match="draws"):
+        ranks(np.zeros((3, 2)), np.zeros((10, 4, 2)))
+
+
+def test_joint_coverage(rng):
+    truth, draws = gaussian(rng, n=3000, n_label=3)
+    # In the posterior's own frame: density falls with distance from the estimate.
+    estimate = draws.mean(0)
+    log_truth, log_draws = -((truth - estimate) ** 2).sum(-1), -((draws - estimate) ** 2).sum(-1)
+    np.testing.assert_allclose(joint_coverage(log_truth, log_draws), LEVELS, atol=0.045)
+
+
+def test_robust_scatter(rng):
+    x = rng.normal(3.0, 2.0, (20_000, 2))
+    x[:1000] = 1e6
+    np.testing.assert_allclose(robust_scatter(x), 2.0, rtol=0.1)
+
+
+def test_summary_by_snr(rng):
+    truth, draws = gaussian(rng, n=1200, shift=0.1)
+    snr = np.geomspace(5, 300, 1200)
+    summary = summarise(truth, draws, snr, ("a", "b"), bound=np.full((1200, 2), 0.5), bins=(5, 40, 301, 1000))
+    assert [row["snr"] for row in summary["by_snr"]] == [[5.0, 40.0], [40.0, 301.0]]
+    assert summary["all"]["n"] == 1200 == sum(row["n"] for row in summary["by_snr"])
+    a = summary["all"]["labels"]["a"]
+    assert abs(a["bias"] - 0.1) < 0.15 and abs(a["scatter"] - 1.0) < 0.1 and abs(a["error"] - 1.0) < 0.05
+    assert (
+        abs(a["over_bound"] - 2.0) < 0.2
+        and abs(a["pull"] - 1.0) < 0.1
+        and abs(a["coverage_68"] - 0.68) < 0.06
+    )
+    text = format_summary(summary, ("K", "dex"))
+    assert "a [K]" in text and len(text.splitlines()) == 3

@@ -1,0 +1,180 @@
+"""From spectra to a posterior and back from disk: learning on the toy, flags, saving and loading."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from jaxspec.errors import InputError
+from jaxspec.flows import FlowConfig
+from jaxspec.networks import EncoderConfig
+from jaxspec.posterior.amortised import AmortisedPosterior, median_snr
+from jaxspec.posterior.flags import Flag
+from jaxspec.posterior.network import NetworkConfig, PosteriorNetwork, negative_log_likelihood
+from jaxspec.posterior.storage import load_posterior, save_posterior
+from jaxspec.spectra import Spectra
+from tests.toy import TOY_INSTRUMENT
+
+CONFIG = NetworkConfig(
+    EncoderConfig(
+        n_context=24,
+        bin_pixels=1,
+        projection_width=64,
+        stem_channels=0,
+        n_segments=8,
+        head_width=64,
+        head_blocks=1,
+    ),
+    FlowConfig(n_layers=2, width=32, n_bins=4),
+)
+
+
+@pytest.fixture(scope="module")
+def trained(simulator, survey):
+    """A few hundred steps on one batch of simulations: enough to know more than the prior."""
+    network = PosteriorNetwork(CONFIG, simulator.forward.label_set, TOY_INSTRUMENT.n_pixels, rngs=nnx.Rngs(0))
+    network.set_statistics(simulator.prior.sample(jax.random.key(2), 4000), survey.flux, survey.ivar)
+    graph, params, rest = nnx.split(network, nnx.Param, ...)
+    optimiser = optax.adam(2e-3)
+
+    @jax.jit
+    def train(params, state, key):
+        def step(carry, key):
+            params, state = carry
+            rows = jax.random.choice(key, survey.flux.shape[0], (128,), replace=False)
+            batch = jax.tree.map(lambda x: x[rows], survey)
+            loss, gradient = jax.value_and_grad(
+                lambda p: negative_log_likelihood(nnx.merge(graph, p, rest), batch)
+            )(params)
+            updates, state = optimiser.update(gradient, state)
+            return (optax.apply_updates(params, updates), state), loss
+
+        return jax.lax.scan(step, (params, state), jax.random.split(key, 250))
+
+    (params, _), losses = train(params, optimiser.init(params), jax.random.key(3))
+    posterior = AmortisedPosterior(nnx.merge(graph, params, rest), TOY_INSTRUMENT, simulator.prior)
+    return posterior, np.asarray(losses)
+
+
+@pytest.fixture(scope="module")
+def posterior(trained, survey):
+    return trained[0].with_reference(survey.flux, survey.ivar)
+
+
+def test_learns_more_than_the_prior(trained, simulator):
+    posterior, losses = trained
+    fresh = simulator.simulate(jax.random.key(9), 128)
+    entropy = -float(jnp.mean(simulator.prior.log_prob(fresh.labels)))
+    held_out = -float(jnp.mean(posterior.log_prob(fresh.labels, fresh.flux, fresh.ivar)))
+    assert losses[-20:].mean() < losses[:20].mean() - 1.0
+    # Nats gained on stars that were never seen.
+    assert held_out < entropy - 1.0
+    out = posterior.sample_normalised(jax.random.key(0), fresh.flux, fresh.ivar, 200)
+    correlation = np.corrcoef(out.median[:, 2], fresh.labels[:, 2])[0, 1]
+    assert correlation > 0.8
+
+
+def test_draws_stay_in_the_prior_and_keep_their_density(posterior, survey):
+    out = posterior.sample_normalised(jax.random.key(0), survey.flux[:40], survey.ivar[:40], 150, batch=32)
+    assert out.draws.shape == (150, 40, 9) and out.names == tuple(str(i) for i in range(40))
+    inside = np.asarray(posterior.prior.supports(jnp.asarray(out.draws)))
+    kept = out.stats["outside_prior"] < 1 / 3
+    assert kept.sum() > 30 and inside[:, kept].all()
+    # Truncation renormalises: the flow's density over the share of draws that was inside.
+    raw = np.asarray(posterior.log_prob(jnp.asarray(out.draws), survey.flux[:40], survey.ivar[:40]))
+    shift = out.log_prob - raw
+    np.testing.assert_allclose(shift[0][kept], -np.log1p(-out.stats["outside_prior"][kept]), atol=5e-3)
+
+
+def test_same_key_same_draws(posterior, survey):
+    draw = [
+        posterior.sample_normalised(jax.random.key(k), survey.flux[:3], survey.ivar[:3], 20).draws
+        for k in (0, 0, 1)
+    ]
+    assert np.array_equal(draw[0], draw[1]) and not np.array_equal(draw[0], draw[2])
+
+
+def test_observed_spectra_on_any_scale(posterior, survey):
+    raw = np.asarray(survey.flux[:4]) * 730.0
+    spectra = Spectra.create(
+        raw, np.asarray(survey.ivar[:4]) / 730.0**2, TOY_INSTRUMENT.wavelength, names=list("abcd")
+    )
+    # Once normalised spectra change little when normalised again, so the posteriors are nearly those of the
+    # originals.
+    out = posterior.sample(jax.random.key(0), spectra, 300)
+    direct = posterior.sample_normalised(jax.random.key(0), survey.flux[:4], survey.ivar[:4], 300)
+    assert out.names == ("a", "b", "c", "d")
+    assert (np.abs(out.median - direct.median) < 1.0 * direct.error).all()
+    shifted = Spectra.create(raw, np.asarray(survey.ivar[:4]), TOY_INSTRUMENT.wavelength + 0.2)
+    with pytest.raises(InputError, match="rebin"):
+        posterior.sample(jax.random.key(0), shifted, 10)
+
+
+def test_flags(posterior, survey):
+    flux, ivar = np.asarray(survey.flux[:64]), np.array(survey.ivar[:64])
+    ivar[0] = 0.0
+    out = posterior.sample_normalised(jax.random.key(0), flux, ivar, 100)
+    assert out.flags[0] & Flag.NO_DATA and out.flags[0] & Flag.ARM_MISSING and out.flags[0] & Flag.LOW_SNR
+    assert (out.flags & Flag.NOT_CHECKED > 0).all() and np.isnan(out.chi2).all()
+    seen = np.stack([(ivar[:, s] > 0).mean(1) for s in TOY_INSTRUMENT.slices.values()], 1)
+    np.testing.assert_array_equal(out.flags & Flag.ARM_MISSING > 0, (seen < 0.2).any(1))
+    np.testing.assert_array_equal(out.flags & Flag.LOW_SNR > 0, out.snr < 10)
+    np.testing.assert_allclose(out.snr[1:], median_snr(flux, ivar)[1:])
+
+
+def test_noise_instead_of_a_star_is_out_of_range(posterior, survey):
+    rng = np.random.default_rng(0)
+    ivar = np.full((16, TOY_INSTRUMENT.n_pixels), 1e4, np.float32)
+    nonsense = rng.uniform(0.0, 1.5, ivar.shape).astype(np.float32)
+    flagged = posterior.sample_normalised(jax.random.key(0), nonsense, ivar, 50).flags & Flag.OUT_OF_RANGE > 0
+    usual = posterior.sample_normalised(jax.random.key(0), survey.flux[:128], survey.ivar[:128], 50)
+    novel = usual.stats["novelty"] > 1.2
+    assert flagged.mean() > 0.9 and novel.mean() < 0.02
+
+
+@pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-5), ("float16", 0.15)])
+def test_save_and_load(posterior, survey, tmp_path, dtype, tolerance):
+    posterior = dataclasses.replace(posterior, provenance={"steps": 250})
+    folder = save_posterior(posterior, tmp_path / "model", dtype)
+    again = load_posterior(folder)
+    assert again.instrument == posterior.instrument and again.prior == posterior.prior
+    assert again.label_set == posterior.label_set and again.provenance == {"steps": 250}
+    a, b = (p.log_prob(survey.labels[:64], survey.flux[:64], survey.ivar[:64]) for p in (posterior, again))
+    assert np.abs(np.asarray(a) - np.asarray(b)).mean() < tolerance
+    np.testing.assert_allclose(
+        again.reference.inverse_root, posterior.reference.inverse_root, rtol=1e-4, atol=1e-6
+    )
+    assert sorted(p.name for p in folder.iterdir()) == ["config.json", "weights.npz"]
+    config = json.loads((folder / "config.json").read_text())
+    assert config["instrument"]["name"] == "toy" and "jax" in config["versions"]
+
+
+def test_damage_is_refused(posterior, tmp_path):
+    folder = save_posterior(posterior, tmp_path / "model")
+    with pytest.raises(InputError, match=r"config\.json"):
+        load_posterior(tmp_path / "nowhere")
+    weights = folder / "weights.npz"
+    good = weights.read_bytes()
+    weights.write_bytes(good[:-10])
+    with pytest.raises(InputError, match="sha256"):
+        load_posterior(folder)
+    weights.unlink()
+    with pytest.raises(InputError, match="weights"):
+        load_posterior(folder)
+    weights.write_bytes(good)
+    config = folder / "config.json"
+    text = config.read_text()
+    config.write_text(text.replace('"format_version": 1', '"format_version": 99'))
+    with pytest.raises(InputError, match="newer"):
+        load_posterior(folder)
+    config.write_text("{")
+    with pytest.raises(InputError, match="no JSON"):
+        load_posterior(folder)
+    config.write_text("[1]")
+    with pytest.raises(InputError, match="another kind"):
+        load_posterior(folder)

@@ -1,0 +1,114 @@
+"""Objectives have their minimum where they should, and densities are per unit of the labels."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from jaxspec.errors import InputError
+from jaxspec.flows import FlowConfig
+from jaxspec.labels import Label, LabelSet
+from jaxspec.networks import EncoderConfig
+from jaxspec.posterior.network import (
+    NetworkConfig,
+    PosteriorNetwork,
+    floored_ivar,
+    negative_log_likelihood,
+    noisy_label_loss,
+)
+
+ONE_LABEL = LabelSet((Label("x", "", -50.0, 50.0, "$x$", "", "a number"),))
+SMALL = NetworkConfig(
+    EncoderConfig(
+        n_context=8,
+        bin_pixels=1,
+        projection_width=16,
+        stem_channels=0,
+        n_segments=2,
+        head_width=16,
+        head_blocks=1,
+    ),
+    FlowConfig(n_layers=2, width=16, n_bins=4),
+)
+
+
+class GaussianNetwork(PosteriorNetwork):
+    """q(x | spectrum) = Normal(flux[0], sigma): the only free number is its width."""
+
+    def __init__(self, sigma):
+        self.label_set, self.sigma = ONE_LABEL, sigma
+
+    def log_prob(self, labels, flux, ivar):
+        z = (labels[..., 0] - flux[:, 0]) / self.sigma
+        return -0.5 * z**2 - jnp.log(self.sigma * np.sqrt(2 * np.pi))
+
+
+@pytest.mark.parametrize("method, expected", [("deconvolve", 1.0), ("convolve", np.sqrt(1.0 + 2 * 0.8**2))])
+def test_label_errors_are_deconvolved(method, expected):
+    """Truth scatters by 1 about the estimate, catalogue labels by 0.8 about the truth: the best width is 1,
+    not 1.28 or 1.51."""
+    keys = jax.random.split(jax.random.key(0), 4)
+    n = 4000
+    flux = jax.random.normal(keys[0], (n, 1)) * 3.0
+    truth = flux + jax.random.normal(keys[1], (n, 1))
+    errors = jnp.full((n, 1), 0.8)
+    labels = truth + errors * jax.random.normal(keys[2], (n, 1))
+    sigmas = np.linspace(0.6, 2.0, 29)
+    loss = [
+        float(
+            noisy_label_loss(
+                GaussianNetwork(s), labels, errors, flux, flux, keys[3], n_draws=64, method=method
+            )
+        )
+        for s in sigmas
+    ]
+    # The minimum of a parabola through the lowest three points; its error is about 1 / sqrt(2 n) of the
+    # width.
+    i = int(np.clip(np.argmin(loss), 1, len(loss) - 2))
+    a, b, _ = np.polyfit(sigmas[i - 1 : i + 2], loss[i - 1 : i + 2], 2)
+    assert abs(-b / (2 * a) - expected) < 0.06
+
+
+def test_exact_labels_need_no_draws():
+    network = GaussianNetwork(1.3)
+    labels, flux = jnp.asarray([[0.3], [2.0]]), jnp.asarray([[0.0], [1.0]])
+
+    class Batch(NamedTuple):
+        labels: jax.Array
+        flux: jax.Array
+        ivar: jax.Array
+
+    exact = negative_log_likelihood(network, Batch(labels, flux, flux))
+    noisy = noisy_label_loss(network, labels, jnp.zeros((2, 1)), flux, flux, jax.random.key(0), n_draws=3)
+    np.testing.assert_allclose(exact, noisy, rtol=1e-5)
+    with pytest.raises(InputError, match="method"):
+        noisy_label_loss(network, labels, labels, flux, flux, jax.random.key(0), method="ignore")
+
+
+def test_density_is_per_unit_of_the_labels():
+    """A density integrates to one over the label itself, whatever the bijection to unconstrained space."""
+    label_set = LabelSet(
+        (Label("x", "K", 10.0, 30.0, "$x$", "", "a number"), Label("y", "", 0.0, 2.0, "$y$", "", "another"))
+    )
+    network = PosteriorNetwork(SMALL, label_set, 12, rngs=nnx.Rngs(0))
+    rng = np.random.default_rng(0)
+    labels = jnp.asarray(np.stack([rng.normal(20, 3, 200), rng.normal(1, 0.2, 200)], -1), jnp.float32)
+    flux, ivar = jnp.ones((200, 12)), jnp.ones((200, 12))
+    network.set_statistics(labels, flux + 0.1 * jax.random.normal(jax.random.key(0), flux.shape), ivar)
+    x, y = np.meshgrid(np.linspace(10, 30, 201)[1:-1], np.linspace(0, 2, 201)[1:-1], indexing="ij")
+    grid = jnp.asarray(np.stack([x, y], -1).reshape(-1, 1, 2), jnp.float32)
+    density = np.exp(np.asarray(network.log_prob(grid, flux[:1], ivar[:1])))
+    assert abs(density.sum() * 0.1 * 0.01 - 1.0) < 5e-3
+    # Its draws follow it.
+    draws, log_prob = network.sample(jax.random.key(1), flux[:1], ivar[:1], 500)
+    np.testing.assert_allclose(log_prob, network.log_prob(draws, flux[:1], ivar[:1]), atol=2e-3)
+    assert (draws > jnp.asarray([10.0, 0.0])).all() and (draws < jnp.asarray([30.0, 2.0])).all()
+    assert abs(float(draws[..., 0].mean()) - 20.0) < 1.0
+
+
+def test_error_floor():
+    ivar = jnp.asarray([0.0, 1.0, 1e12])
+    np.testing.assert_allclose(floored_ivar(ivar, 0.0025), [0.0, 1.0, 1.6e5], rtol=1e-4)
