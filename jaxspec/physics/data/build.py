@@ -219,7 +219,7 @@ def _strength_and_reach(lines) -> tuple[np.ndarray, np.ndarray]:
         state = chemistry_of(
             atoms, atmosphere, abundances(fe_h, {z: fe_h + 0.8 for z in (12, 13, 14, 20, 22, 28)})
         )
-        strengths = line_strengths(lines, atoms, atmosphere.temperature, state, 1.5)
+        strengths = line_strengths(lines, atoms, atmosphere.temperature, state, jnp.float32(1.5))
 
         def continuum(wavelength):
             def layer(t, s):
@@ -229,7 +229,7 @@ def _strength_and_reach(lines) -> tuple[np.ndarray, np.ndarray]:
             total = jax.vmap(layer)(atmosphere.temperature, state)
             return total, jnp.cumsum(transfer.optical_depth(total / state.density, atmosphere.column_mass))
 
-        (opacity1, depth1), (opacity2, depth2) = continuum(5470.0), continuum(8730.0)
+        (opacity1, depth1), (opacity2, depth2) = (continuum(jnp.float32(w)) for w in (5470.0, 8730.0))
         ratio = strengths.opacity / jnp.where(blue, opacity1, opacity2)
         depth = jnp.where(blue, depth1, depth2)
         central = ratio * voigt(strengths.damping, jnp.zeros_like(strengths.damping))
