@@ -7,6 +7,7 @@ built inside the jitted function that uses them and never returned from it.
 """
 
 import distrax
+import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -43,8 +44,9 @@ class AffineCoupling(nnx.Module):
 class SplineCoupling(nnx.Module):
     """Monotone rational-quadratic spline of the second half on [-bound, bound], the identity outside.
 
-    (Durkan et al. 2019, arXiv:1906.04032.) The smallest bin and slope, 1e-3, bound how sharp a density can
-    get and keep float32 inverses accurate.
+    (Durkan et al. 2019, arXiv:1906.04032.) Bins are at least a fifth of an even share and slopes at the knots
+    within about [0.1, 3]. Without such limits a spline can be so flat somewhere (a derivative of 1e-10 has
+    been seen) that it cannot be inverted, even in double precision.
     """
 
     def __init__(
@@ -67,12 +69,14 @@ class SplineCoupling(nnx.Module):
         shape = (self.n_dim - self.split, 3 * self.n_bins + 1)
 
         def inner(parameters: Float[Array, "*n k"]) -> distrax.Bijector:
+            parameters = parameters.reshape(*parameters.shape[:-1], *shape)
+            sizes, slopes = parameters[..., : 2 * self.n_bins], parameters[..., 2 * self.n_bins :]
             return distrax.RationalQuadraticSpline(
-                parameters.reshape(*parameters.shape[:-1], *shape),
+                jnp.concatenate([sizes, soft_clamp(slopes, 2.5)], -1),
                 -self.bound,
                 self.bound,
                 boundary_slopes="identity",
-                min_bin_size=1e-3,
+                min_bin_size=0.2 * 2.0 * self.bound / self.n_bins,
                 min_knot_slope=1e-3,
             )
 

@@ -5,7 +5,7 @@ the two is at work.
 """
 
 from collections.abc import Callable
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,7 @@ AXIS = "data"
 BatchFn = Callable[..., PyTree]  # (key, step) -> batch, traceable
 
 
+@runtime_checkable
 class Runner(Protocol):
     """Where and how a step runs. `place` and `fetch` move a state to the devices and back."""
 

@@ -109,7 +109,7 @@ def make_step(
         if axis_name is not None:
             loss, gradient = jax.lax.pmean((loss, gradient), axis_name)
         rate = learning_rate(config, state.step, progress)
-        metrics = StepMetrics(loss, optax.global_norm(gradient), rate)
+        metrics = StepMetrics(loss, optax.tree.norm(gradient), rate)
         updates, moments = optimiser.update(gradient, state.optimiser, state.params)
         params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
         average = ema_update(state.average, params, config.ema_decay)

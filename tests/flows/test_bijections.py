@@ -38,7 +38,7 @@ BIJECTIONS = {
 }
 
 
-def randomised(model, scale=0.4):
+def randomised(model, scale=0.25):
     """The module with noise on all weights: at the start every layer is (nearly) the identity."""
     graph, params, rest = nnx.split(model, nnx.Param, ...)
     leaves, structure = jax.tree.flatten(params)

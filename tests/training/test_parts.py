@@ -41,7 +41,7 @@ def test_optimiser_is_adamw_after_clipping():
         make_optimiser(config),
         optax.adamw(1.0, b1=config.b1, b2=config.b2, weight_decay=0.1, mask={"kernel": True, "bias": False}),
     )
-    clipped = jax.tree.map(lambda g: g / optax.global_norm(gradient), gradient)
+    clipped = jax.tree.map(lambda g: g / optax.tree.norm(gradient), gradient)
     found = ours.update(gradient, ours.init(params), params)[0]
     expected = reference.update(clipped, reference.init(params), params)[0]
     np.testing.assert_allclose(ravel_pytree(found)[0], -ravel_pytree(expected)[0], rtol=1e-5)
