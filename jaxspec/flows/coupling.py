@@ -44,9 +44,10 @@ class AffineCoupling(nnx.Module):
 class SplineCoupling(nnx.Module):
     """Monotone rational-quadratic spline of the second half on [-bound, bound], the identity outside.
 
-    (Durkan et al. 2019, arXiv:1906.04032.) Bins are at least a fifth of an even share and slopes at the knots
-    within about [0.1, 3]. Without such limits a spline can be so flat somewhere (a derivative of 1e-10 has
-    been seen) that it cannot be inverted, even in double precision.
+    (Durkan et al. 2019, arXiv:1906.04032.) A spline can be so flat somewhere (a derivative of 1e-10 has been
+    seen with random weights) that it cannot be inverted, even in double precision. Two limits prevent that:
+    `min_bin` is the least width and height of a bin, and the raw slopes at the knots stay within
+    +-`slope_clamp` (0: no limit). With a fifth of an even share and 2.5, float32 inverts everything.
     """
 
     def __init__(
@@ -58,9 +59,12 @@ class SplineCoupling(nnx.Module):
         depth: int = 2,
         n_bins: int = 8,
         bound: float = 5.0,
+        min_bin: float = 1e-3,
+        slope_clamp: float = 0.0,
         rngs: nnx.Rngs,
     ):
         self.n_dim, self.split, self.n_bins, self.bound = n_dim, n_dim // 2, n_bins, bound
+        self.min_bin, self.slope_clamp = min_bin, slope_clamp
         n_out = (n_dim - self.split) * (3 * n_bins + 1)
         self.conditioner = Conditioner(self.split, n_context, n_out, width=width, depth=depth, rngs=rngs)
 
@@ -71,12 +75,14 @@ class SplineCoupling(nnx.Module):
         def inner(parameters: Float[Array, "*n k"]) -> distrax.Bijector:
             parameters = parameters.reshape(*parameters.shape[:-1], *shape)
             sizes, slopes = parameters[..., : 2 * self.n_bins], parameters[..., 2 * self.n_bins :]
+            if self.slope_clamp > 0:
+                slopes = soft_clamp(slopes, self.slope_clamp)
             return distrax.RationalQuadraticSpline(
-                jnp.concatenate([sizes, soft_clamp(slopes, 2.5)], -1),
+                jnp.concatenate([sizes, slopes], -1),
                 -self.bound,
                 self.bound,
                 boundary_slopes="identity",
-                min_bin_size=0.2 * 2.0 * self.bound / self.n_bins,
+                min_bin_size=self.min_bin,
                 min_knot_slope=1e-3,
             )
 

@@ -31,6 +31,8 @@ class FlowConfig:
     depth: int = 2  # hidden layers of the conditioners
     n_bins: int = 8  # of the splines
     bound: float = 5.0  # the splines act within +-bound standard deviations
+    min_bin: float = 1e-3  # least width and height of a bin, in standard deviations
+    slope_clamp: float = 0.0  # limit on the raw slopes at the knots; 0: none (see `SplineCoupling`)
     clamp: float = 1.9  # of the affine couplings' log-scales
     conditional_affine: bool = True  # first whiten with a mean and a covariance given by the context
     seed: int = 0  # of the fixed permutations; part of the architecture, not of the weights
@@ -98,7 +100,15 @@ class ConditionalFlow(nnx.Module):
             common = dict(width=config.width, depth=config.depth, rngs=rngs)
             if config.coupling == "spline":
                 layers.append(
-                    SplineCoupling(n_dim, n_context, n_bins=config.n_bins, bound=config.bound, **common)
+                    SplineCoupling(
+                        n_dim,
+                        n_context,
+                        n_bins=config.n_bins,
+                        bound=config.bound,
+                        min_bin=config.min_bin,
+                        slope_clamp=config.slope_clamp,
+                        **common,
+                    )
                 )
             else:
                 layers.append(AffineCoupling(n_dim, n_context, clamp=config.clamp, **common))

@@ -13,10 +13,10 @@ from scipy import stats
 from jaxspec.errors import InputError
 from jaxspec.flows import ConditionalFlow, FlowConfig
 from jaxspec.flows.flow import layer_orders
-from tests.flows.test_bijections import randomised
+from tests.flows.test_bijections import TAME, randomised
 
 CONFIGS = {
-    "spline": FlowConfig(n_layers=2, width=8, n_bins=5),
+    "spline": FlowConfig(n_layers=2, width=8, n_bins=5, **TAME),
     "affine": FlowConfig(coupling="affine", mixing="permutation", n_layers=2, width=8),
 }
 
