@@ -25,7 +25,7 @@ class VelocityGrid(eqx.Module):
         return self.start * np.exp(self.step / SPEED_OF_LIGHT * np.arange(self.n))
 
     @property
-    def frequency(self) -> Float[np.ndarray, " n//2+1"]:
+    def frequency(self) -> Float[np.ndarray, " frequencies"]:
         """Angular frequencies (rad per km/s) of the real Fourier transform on this grid."""
         return (2 * np.pi * np.fft.rfftfreq(self.n, self.step)).astype(np.float32)
 
