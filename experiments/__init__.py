@@ -1,1 +1,1 @@
-"""Runnable experiments: each composes its configuration from `conf/`, calls the library and writes a run folder."""
+"""Runnable experiments: each composes its configuration from `conf/` and writes a run folder."""

@@ -1,0 +1,1 @@
+"""What is fast, against whom, measured side by side in one run."""

@@ -1,0 +1,86 @@
+"""Every configuration composes, and means something to the library."""
+
+import pytest
+
+from experiments.common import CONF, build, quote_paths
+from experiments.train import train_config
+from jaxspec.errors import InputError
+from jaxspec.flows import FLOW_PRESETS, FlowConfig
+from jaxspec.networks import ENCODER_PRESETS, EncoderConfig
+from jaxspec.posterior.nuisances import CONFIGS, NuisanceConfig
+from tests.experiments.conftest import configured
+
+EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+SURVEY = ["data.spectra=folder", "data.catalogue=table.fits"]
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_experiments_compose_into_valid_settings(experiment):
+    cfg = configured("train", f"experiment={experiment}")
+    assert cfg.name == experiment
+    assert train_config(cfg).n_steps == cfg.trainer.n_steps
+    assert build(EncoderConfig, cfg.model.encoder, ENCODER_PRESETS).n_context > 0
+    assert build(FlowConfig, cfg.model.flow, FLOW_PRESETS).n_layers > 0
+    if cfg.data.kind == "simulated":
+        nuisances = build(NuisanceConfig, cfg.data.nuisances, CONFIGS)
+        assert (nuisances.line_error > 0) == (cfg.data.nuisances.base == "robust")
+    for options in cfg.evaluation.sets.values():
+        assert build(NuisanceConfig, options.get("nuisances"), CONFIGS).snr_range[0] > 0
+
+
+@pytest.mark.parametrize("group", ["data", "model", "trainer", "evaluation"])
+def test_every_member_of_a_group_can_be_chosen(group):
+    for path in (CONF / group).glob("*.yaml"):
+        assert configured("train", f"{group}={path.stem}")[group] is not None
+
+
+@pytest.mark.parametrize("name", ["infer", "synthesize", "demo", "emulator"])
+def test_other_scripts_compose(name):
+    required = {"infer": ["spectra=x"], "synthesize": ["labels=x", "output=y"]}.get(name, [])
+    assert configured(name, *required).name == name
+
+
+def test_demo_is_the_small_quick_training_with_a_reader():
+    cfg = configured("demo")
+    assert cfg.trainer.max_seconds < 300 and cfg.model.encoder.base == "small" and cfg.reader.medium == "air"
+
+
+def test_override_reaches_the_library():
+    cfg = configured("train", "+data.nuisances.line_error=0.2", "+model.flow.n_layers=3")
+    assert build(NuisanceConfig, cfg.data.nuisances, CONFIGS).line_error == 0.2
+    assert build(FlowConfig, cfg.model.flow, FLOW_PRESETS).n_layers == 3
+
+
+@pytest.mark.parametrize(
+    ("node", "named"),
+    [({"base": "default", "n_layer": 3}, "n_layer"), ({"base": "defualt"}, "defualt")],
+)
+def test_misspelt_settings_are_named(node, named):
+    with pytest.raises(InputError, match=named):
+        build(FlowConfig, node, FLOW_PRESETS)
+
+
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
+        ("spectra=data/*.fits", "spectra='data/*.fits'"),
+        ("spectra=a[0-9] b=c.txt", "spectra='a[0-9] b=c.txt'"),
+        ("spectra=it's.fits", "spectra='it\\'s.fits'"),
+        ("spectra=[a.fits,b.fits]", "spectra=[a.fits,b.fits]"),
+        ("spectra='a.fits'", "spectra='a.fits'"),
+        ("checkpoint=null", "checkpoint=null"),
+        ("seed=3", "seed=3"),
+        ("--multirun", "--multirun"),
+    ],
+)
+def test_paths_survive_the_command_line(argument, expected):
+    assert quote_paths([argument]) == [expected]
+
+
+@pytest.mark.parametrize("path", ["data/*.fits", "a[0-9] b=c, d.txt", "it's (1).fits", "snow%20$x.fits"])
+def test_quoted_paths_arrive_unchanged(path):
+    assert configured("infer", *quote_paths([f"spectra={path}"])).spectra == path
+
+
+def test_sweeps_over_paths_are_left_alone():
+    assert quote_paths(["-m", "data.spectra=a,b"]) == ["-m", "data.spectra=a,b"]

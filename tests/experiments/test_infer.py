@@ -1,0 +1,167 @@
+"""The contract of inference on files: what comes out, what is refused, and that nothing is guessed in
+silence."""
+
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+import xarray as xr
+from astropy.io import fits
+from astropy.table import QTable
+
+from experiments import infer
+from experiments.common import ROOT, load_checkpoint
+from jaxspec.errors import InputError
+from jaxspec.labels import NINE_LABELS
+from jaxspec.posterior.flags import Flag
+from tests.experiments.conftest import configured
+from tests.survey import write_gaia_eso
+from tests.toy import TOY_INSTRUMENT
+
+BLUE = TOY_INSTRUMENT.arms[0]
+
+
+@pytest.fixture(scope="module")
+def night(trained, tmp_path_factory):
+    """Three stars as files: a Gaia-ESO FITS moving at 40 km/s, a header-less text file, and a truncated
+    FITS."""
+    result, _ = trained
+    folder = tmp_path_factory.mktemp("night [1]")  # a name that Hydra's grammar would stumble over
+    simulator = result.task.simulator
+    labels = simulator.prior.sample(jax.random.key(3), 2)
+    stars = simulator.observe(jax.random.key(4), labels, np.full(2, 150.0, np.float32))
+    blue = TOY_INSTRUMENT.slices["blue"]
+    flux, ivar = np.asarray(stars.flux)[:, blue], np.maximum(np.asarray(stars.ivar)[:, blue], 1.0)
+    write_gaia_eso(
+        folder / "a_star.fits", BLUE.wavelength, flux[0] * 300, ivar[0] / 300**2, "a", velocity=40.0
+    )
+    # Shifted by 25 km/s: nothing in the file says so.
+    shifted = BLUE.wavelength * (1 + 25.0 / 299792.458)
+    np.savetxt(folder / "b_star.txt", np.column_stack([shifted, flux[1], ivar[1] ** -0.5]))
+    (folder / "c_broken.fits").write_bytes((folder / "a_star.fits").read_bytes()[:5000])
+    return folder
+
+
+def settings(checkpoint, folder, *more):
+    return configured(
+        "infer",
+        f"spectra='{folder}/*_*.*'",
+        f"checkpoint='{checkpoint}'",
+        "forward=tests.experiments.toys.forward",
+        "n_draws=300",
+        "plots.corners=1",
+        *more,
+    )
+
+
+@pytest.fixture(scope="module")
+def results(trained, night, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("results")
+    (night.parent / "x").mkdir(exist_ok=True)
+    cfg = settings(trained[1], str(night).replace("[", "[[]"))
+    posterior, metrics = infer.run(cfg, folder)
+    return folder, posterior, metrics
+
+
+def test_label_table_has_the_promised_columns(results):
+    folder, posterior, _ = results
+    table = QTable.read(folder / "labels.fits")
+    expected = ["source"]
+    for name in NINE_LABELS.names:
+        expected += [name, f"e_{name}", f"{name}_p16", f"{name}_p84"]
+    assert table.colnames == [*expected, "snr", "chi2", "flags"]
+    assert list(table["source"]) == ["a_star.fits", "b_star.txt"]
+    assert table["teff"].unit == "K"
+    np.testing.assert_allclose(table["teff"].value, posterior.median[:, 0], rtol=1e-6)
+    assert np.all(table["flags"] & Flag.ARM_MISSING)
+    header = fits.getheader(folder / "labels.fits", 1)
+    assert header["REFUSED"] == 1 and header["TUCD2"].startswith("phys.temperature")
+
+
+def test_draws_are_arviz_groups(results):
+    folder, posterior, _ = results
+    tree = xr.open_datatree(folder / "posterior.nc", engine="h5netcdf")
+    assert tree["posterior"]["fe_h"].dims == ("sample", "star")
+    np.testing.assert_array_equal(tree["posterior"]["teff"], posterior.draws[:, :, 0])
+    assert {"flux", "ivar", "model"} <= set(tree["observed_data"].data_vars)
+    tree.close()
+
+
+def test_refused_and_assumed_are_said(results):
+    folder, _, _ = results
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["n_spectra"] == 2
+    assert [error["where"].endswith("c_broken.fits") for error in metrics["refused"]] == [True]
+    by_name = {row["source"]: row for row in metrics["spectra"]}
+    assert by_name["b_star.txt"]["assumed"]["medium"] == "air from conf/reader.yaml"
+    checksums = json.loads((folder / "provenance.json").read_text())["checksums"]
+    assert any(name.endswith("c_broken.fits") for name in checksums)
+
+
+def test_velocities_come_from_the_file_or_are_measured(results):
+    _, posterior, metrics = results
+    rows = {row["source"]: row for row in metrics["spectra"]}
+    assert rows["a_star.fits"]["velocity"] == pytest.approx(40.0, abs=0.01)
+    assert rows["b_star.txt"]["velocity_origin"] == "measured"
+    assert rows["b_star.txt"]["velocity"] == pytest.approx(25.0, abs=3.0)
+    np.testing.assert_allclose(posterior.stats["velocity"], [rows[n]["velocity"] for n in posterior.names])
+
+
+def test_plots_are_drawn(results):
+    folder, _, _ = results
+    for name in ("spectrum_a_star.fits.png", "spectrum_b_star.txt.png", "corner_a_star.fits.png"):
+        assert (folder / name).stat().st_size > 20_000
+
+
+def test_same_command_same_numbers(trained, night, results, tmp_path):
+    again, _ = infer.run(
+        settings(trained[1], str(night).replace("[", "[[]"), "plots.spectra=0", "plots.corners=0"), tmp_path
+    )
+    np.testing.assert_array_equal(again.draws, results[1].draws)
+
+
+def test_only_bad_files_end_with_an_error(trained, night, tmp_path):
+    cfg = settings(trained[1], night)
+    cfg.spectra = str(night / "c_broken.fits")
+    with pytest.raises(InputError, match=r"c_broken\.fits"):
+        infer.run(cfg, tmp_path)
+
+
+def test_command_line_says_what_is_wrong_and_fails(tmp_path):
+    arguments = [
+        f"spectra={tmp_path}/nothing [x]*.fits",
+        f"checkpoint={tmp_path}/none",
+        f"output={tmp_path}/out",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.infer", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].startswith("error: ") and "none" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_checkpoint_is_a_run_or_its_posterior(trained):
+    _, folder = trained
+    for path in (folder, folder / "posterior"):
+        assert load_checkpoint(str(path))[0].instrument == TOY_INSTRUMENT
+    with pytest.raises(InputError, match="elsewhere"):
+        load_checkpoint(str(folder / "elsewhere"))
+
+
+def test_known_stars_are_recognised_by_name():
+    from jaxspec.spectra import Spectra
+
+    names = ("procyon_uves_1.txt", "HD 122563.fits", "unknown.fits")
+    spectra = Spectra.create(np.ones((3, 4)), np.ones((3, 4)), np.arange(4) + 5000.0, names=names)
+    known = infer.literature("experiments/benchmark_stars.csv", spectra, NINE_LABELS)
+    np.testing.assert_allclose(known[:2, 0], [6582, 4642])
+    assert np.isnan(known[2]).all() and np.isnan(known[0, NINE_LABELS.index("al_h")])

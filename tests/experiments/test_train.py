@@ -1,0 +1,85 @@
+"""Training from the command line: what it writes, that it learns, and that a kill changes nothing."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import train
+from experiments.common import ROOT
+from jaxspec.errors import InputError
+from jaxspec.posterior.storage import load_posterior
+from jaxspec.training.metrics import read_metrics
+from tests.experiments.conftest import configured
+from tests.experiments.toys import TINY
+
+
+def test_run_folder_holds_what_others_rely_on(trained):
+    result, folder = trained
+    for name in ("config.yaml", "provenance.json", "metrics.json", "metrics.jsonl", "loss.png"):
+        assert (folder / name).stat().st_size > 0
+    for plot in ("recovery", "coverage", "sbc"):
+        assert (folder / f"{plot}_as_trained.png").stat().st_size > 10_000
+    provenance = json.loads((folder / "provenance.json").read_text())
+    assert provenance["seed"] == 1 and provenance["versions"]["jax"] != "not installed"
+    metrics = json.loads((folder / "metrics.json").read_text())
+    teff = metrics["as_trained"]["all"]["labels"]["teff"]
+    assert {"bias", "scatter", "coverage_68", "calibration_error", "sbc_p"} <= set(teff)
+    assert metrics["as_trained"]["over_bound"]["with_prior"]["teff"] > 0.5
+    assert load_posterior(folder / "posterior").provenance["name"] == result.metrics["name"]
+
+
+def test_training_beats_the_prior(trained):
+    result, _ = trained
+    losses = [row["validation"] for row in result.metrics["history"] if "validation" in row]
+    # Before training the flow is a normal of the prior's moments; a hundred steps tell more than that.
+    assert losses[-1] < losses[0]
+    prior = np.asarray(result.posterior.prior.sample(jax.random.key(0), 4000))
+    iron = result.metrics["as_trained"]["all"]["labels"]["fe_h"]["scatter"]
+    assert iron < 0.8 * 1.4826 * np.median(np.abs(prior[:, 2] - np.median(prior[:, 2])))
+
+
+def losses(folder: Path) -> list[tuple]:
+    keys = ("loss", "grad_norm", "learning_rate", "validation")
+    return [
+        (row["step"], key, row[key])
+        for row in read_metrics(folder / "metrics.jsonl")
+        for key in keys
+        if key in row
+    ]
+
+
+def test_killed_run_resumes_to_the_same_numbers(trained, tmp_path):
+    _, unbroken = trained
+    command = [sys.executable, "-m", "experiments.train", *TINY, f"output={tmp_path / 'killed'}"]
+    folder, log = tmp_path / "killed", tmp_path / "log.txt"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with log.open("w") as file:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file, env=environment)
+        deadline = time.monotonic() + 240
+        while time.monotonic() < deadline and process.poll() is None:
+            if any(path.name.isdigit() for path in (folder / "checkpoints").glob("*")):
+                break
+            time.sleep(0.02)
+        killed_while_running = process.poll() is None
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert killed_while_running, log.read_text()
+    assert not (folder / "metrics.json").exists()
+    train.run(configured("train", *TINY, f"output={folder}"), folder)
+    assert losses(folder) == losses(unbroken)
+    a, b = (np.load(f / "posterior" / "weights.npz") for f in (folder, unbroken))
+    assert all(np.array_equal(a[name], b[name]) for name in b.files)
+
+
+def test_folder_of_another_run_is_refused(trained):
+    _, folder = trained
+    with pytest.raises(InputError, match=r"trainer.batch"):
+        train.run(configured("train", *TINY, "trainer.batch=64"), folder)
