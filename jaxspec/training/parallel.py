@@ -103,7 +103,8 @@ class JitRunner:
         return jax.device_put(state, self._replicated)
 
     def fetch(self, state: TrainState) -> TrainState:
-        return state
+        # On one device, so that a user's arrays, which live on the first, can meet it.
+        return jax.tree.map(lambda x: x.addressable_data(0), state)
 
     def step(
         self, state: TrainState, batch: PyTree | None, progress: float

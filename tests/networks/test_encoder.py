@@ -169,7 +169,7 @@ def test_learns_the_optimal_estimator_of_a_faint_line(rng):
     def simulate(key, n):
         k = jax.random.split(key, 4)
         z = jax.random.normal(k[0], (n, 1))
-        ivar = jnp.exp(jax.random.uniform(k[1], (n, 1), minval=3.0, maxval=8.0)) * jnp.ones((n, N_PIXELS))
+        ivar = jnp.exp(jax.random.uniform(k[1], (n, 1), minval=3.0, maxval=6.5)) * jnp.ones((n, N_PIXELS))
         start = jax.random.randint(k[2], (n, 1), 60, 90)
         pixels = jnp.arange(N_PIXELS)
         ivar = jnp.where((pixels >= start) & (pixels < start + 10), 0.0, ivar)
