@@ -27,7 +27,7 @@ class Emulator(eqx.Module):
     (-1, 1). `summary` keeps how it was trained and its measured error against the synthesis.
     """
 
-    layers: list[tuple[Float[Array, "i o"], Float[Array, " o"]]]
+    layers: list[tuple[Float[Array, "_ _"], Float[Array, " _"]]]
     basis: Float[Array, "k n"]
     mean: Float[Array, " n"]
     centre: Float[Array, " i"]

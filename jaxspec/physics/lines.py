@@ -38,7 +38,7 @@ class LineList(eqx.Module):
     element: np.ndarray  # Z - 1
     stage: np.ndarray  # 0 neutral, 1 once ionised
     energy: np.ndarray  # lower level, eV
-    log_gf: Float[Array, " lines"]
+    log_gf: Float[Array | np.ndarray, " lines"]  # the one leaf to differentiate by
     damping: np.ndarray
     gamma_rad: np.ndarray  # s^-1
     reach: np.ndarray  # A
