@@ -337,7 +337,8 @@ def to_grid(
         if near.sum() < 2 or not (file.ivar[near] > 0).any():
             continue
         part = wavelength[near], file.flux[near], file.ivar[near]
-        part, resolution[arm.name] = _to_resolution(part, file, arm, notes)
+        native = file.native is not None and instrument.name.startswith(file.native)
+        part, resolution[arm.name] = _to_resolution(part, file, arm, native, notes)
         arm_flux, arm_ivar = rebin(*part, arm.edges)
         good = arm_ivar > 0
         if not good.any():
@@ -387,19 +388,19 @@ def to_grid(
     return GridSpectrum(file.name, file.star, flux, ivar, quality, meta)
 
 
-def _to_resolution(part, file: SpectrumFile, arm: Arm, notes: list[str]):
+def _to_resolution(part, file: SpectrumFile, arm: Arm, native: bool, notes: list[str]):
     """Convolve down to the arm's resolution where the source's is known and higher; says what was done."""
     source, target = file.resolving_power, arm.resolution(part[0])
     nominal = float(np.median(target))
     if source is None:
-        if file.native is None:
+        if not native:
             log.warning(
                 "%s: resolving power not stated; taken as arm %s's own %.0f (else give resolving_power=)",
                 file.path,
                 arm.name,
                 nominal,
             )
-        return part, f"unknown, taken as {nominal:.0f}" if file.native is None else f"native {nominal:.0f}"
+        return part, f"native {nominal:.0f}" if native else f"unknown, taken as {nominal:.0f}"
     if source < 0.95 * nominal:
         log.warning(
             "%s: resolving power %.0f is below arm %s's %.0f and cannot be raised",
