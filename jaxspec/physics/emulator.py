@@ -1,7 +1,8 @@
 """A fast emulator of the synthesis: labels to spectrum through a small network in a compressed basis.
 
-A perceptron maps the labels to the coefficients of a principal-component basis of spectra on velocity grids, broadened by a
-Gaussian of `base_sigma` km/s, finer than any instrument it is used for. One matrix product makes the spectrum.
+A perceptron maps the labels to the coefficients of a principal-component basis of spectra on velocity grids,
+broadened by a Gaussian of `base_sigma` km/s, finer than any instrument it is used for. One matrix product
+makes the spectrum.
 """
 
 import io
@@ -21,10 +22,11 @@ from jaxspec.physics.broadening import VelocityGrid
 
 
 class Emulator(eqx.Module):
-    """Continuum-normalised flux of one star on `grids`, at rest, broadened by a Gaussian of `base_sigma` km/s.
+    """Continuum-normalised flux of one star on `grids`, at rest.
 
-    Inputs are the label set's labels and vmic; inside, abundances are taken relative to iron and everything is scaled to about
-    (-1, 1). `summary` keeps how it was trained and its measured error against the synthesis.
+    It is broadened by a Gaussian of `base_sigma` km/s. Inputs are the label set's labels and vmic; inside,
+    abundances are taken relative to iron and everything is scaled to about (-1, 1). `summary` keeps how it
+    was trained and its measured error against the synthesis.
     """
 
     layers: list[tuple[Float[Array, "_ _"], Float[Array, " _"]]]
@@ -50,7 +52,10 @@ class Emulator(eqx.Module):
         return self.mean + self.coefficients(labels, vmic) @ self.basis
 
     def save(self, path: Path) -> None:
-        """Write the weights in half precision (the basis in units of each component's largest value) to an `.npz` file."""
+        """Write the weights to an `.npz` file, the basis in half precision.
+
+        Each component is kept in units of its own largest value.
+        """
         peak = np.abs(np.asarray(self.basis)).max(axis=1, keepdims=True)
         arrays = {
             "basis": (np.asarray(self.basis) / peak).astype(np.float16),
@@ -74,20 +79,30 @@ class Emulator(eqx.Module):
 
     @staticmethod
     def load(path: Path | None = None) -> "Emulator":
-        """Read weights written by `save`; without a path, the ones shipped with the package (GIRAFFE HR10 and HR21)."""
+        """Read weights written by `save`; without a path, the shipped ones (GIRAFFE HR10 and HR21).
+
+        Raises InputError when the file is missing or was made for other labels.
+        """
         if path is None:
             with resources.as_file(resources.files("jaxspec.physics.data") / "emulator.npz") as shipped:
                 return Emulator.load(shipped)
         path = Path(path)
         if not path.is_file():
-            raise InputError(str(path), "no such file", "emulator weights (.npz)", "train one with experiments.emulator")
+            raise InputError(
+                str(path), "no such file", "emulator weights (.npz)", "train one with experiments.emulator"
+            )
         with np.load(path) as data:
             header = json.loads(str(data["header"]))
             if list(NINE_LABELS.names) != list(header["labels"]):
-                raise InputError(str(path), f"labels {header['labels']}", f"{NINE_LABELS.names}", "retrain the emulator")
+                raise InputError(
+                    str(path), f"labels {header['labels']}", f"{NINE_LABELS.names}", "retrain the emulator"
+                )
             n_layers = sum(name.startswith("weight_") for name in data)
             return Emulator(
-                layers=[(jnp.asarray(data[f"weight_{i}"]), jnp.asarray(data[f"bias_{i}"])) for i in range(n_layers)],
+                layers=[
+                    (jnp.asarray(data[f"weight_{i}"]), jnp.asarray(data[f"bias_{i}"]))
+                    for i in range(n_layers)
+                ],
                 basis=jnp.asarray(data["basis"].astype(np.float32) * data["basis_peak"]),
                 mean=jnp.asarray(data["mean"]),
                 centre=jnp.asarray(data["centre"]),
@@ -99,7 +114,9 @@ class Emulator(eqx.Module):
             )
 
 
-def relative_inputs(labels: Float[Array, " l"], vmic: Float[Array, ""], label_set: LabelSet) -> Float[Array, " i"]:
+def relative_inputs(
+    labels: Float[Array, " l"], vmic: Float[Array, ""], label_set: LabelSet
+) -> Float[Array, " i"]:
     """Teff, log g, [Fe/H], the other abundances relative to iron, and vmic."""
     iron = label_set.index("fe_h")
     others = np.array([name.endswith("_h") and name != "fe_h" for name in label_set.names])

@@ -20,12 +20,11 @@ from jaxspec.physics.emulator import Emulator, relative_inputs
 BLOCK_STEPS = 500
 
 
-def gaussian_resampling(
-    wavelength: Float[np.ndarray, " p"], grid: VelocityGrid, sigma: float
-) -> csr_array:
-    """Sparse matrix [grid.n, p] that broadens flux at `wavelength` (A) by `sigma` km/s and samples it on `grid`.
+def gaussian_resampling(wavelength: Float[np.ndarray, " p"], grid: VelocityGrid, sigma: float) -> csr_array:
+    """Sparse matrix [grid.n, p] that broadens flux by `sigma` km/s and samples it on `grid`.
 
-    Raises InputError when the grid reaches beyond the wavelengths (four sigma are needed beyond its ends).
+    `wavelength` (A) is where the flux is given. Raises InputError when the grid reaches beyond the
+    wavelengths (four sigma are needed beyond its ends).
     """
     centres = grid.wavelength
     reach = 4.5 * sigma / SPEED_OF_LIGHT
@@ -49,7 +48,10 @@ def gaussian_resampling(
 def principal_components(
     flux: Float[np.ndarray, "n p"], k: int, seed: int = 0
 ) -> tuple[Float[np.ndarray, " p"], Float[np.ndarray, "k p"]]:
-    """Mean and first `k` orthonormal components of spectra (randomised SVD, Halko, Martinsson & Tropp 2011, two power steps)."""
+    """Mean and first `k` orthonormal components of spectra.
+
+    Randomised SVD with two power steps (Halko, Martinsson & Tropp 2011, SIAM Review 53, 217).
+    """
     mean = flux.mean(axis=0)
     centred = flux - mean
     sample = centred @ np.random.default_rng(seed).standard_normal((flux.shape[1], k + 20)).astype(np.float32)
@@ -87,12 +89,14 @@ def fit_emulator(
     mean, basis = principal_components(flux, n_components)
     target = (flux - mean) @ basis.T
     size = target.std(axis=0)
-    inputs = np.asarray(jax.vmap(lambda x, v: relative_inputs(x, v, label_set))(jnp.asarray(labels), jnp.asarray(vmic)))
+    inputs = np.asarray(
+        jax.vmap(lambda x, v: relative_inputs(x, v, label_set))(jnp.asarray(labels), jnp.asarray(vmic))
+    )
     centre = 0.5 * (inputs.max(axis=0) + inputs.min(axis=0))
     scale = 0.5 * (inputs.max(axis=0) - inputs.min(axis=0))
     inputs = jnp.asarray((inputs - centre) / scale, jnp.float32)
     scaled = jnp.asarray(target / size, jnp.float32)
-    # Flux error is the plain sum over components; the square root keeps the small ones from being learnt last.
+    # Flux error is the plain sum over components; this weight keeps the small ones from being learnt last.
     importance = jnp.asarray(size / size.sum(), jnp.float32)
 
     sizes = (inputs.shape[1], *widths, n_components)
@@ -121,7 +125,9 @@ def fit_emulator(
     blocks = -(-n_steps // BLOCK_STEPS)
     bar = tqdm(range(blocks), desc="emulator", disable=not progress)
     for block in bar:
-        keys = jax.random.split(jax.random.fold_in(run_key, block), min(BLOCK_STEPS, n_steps - block * BLOCK_STEPS))
+        keys = jax.random.split(
+            jax.random.fold_in(run_key, block), min(BLOCK_STEPS, n_steps - block * BLOCK_STEPS)
+        )
         carry, values = run(carry, keys)
         bar.set_postfix(loss=f"{float(values.mean()):.2e}")
     layers = carry[0]
@@ -140,9 +146,15 @@ def fit_emulator(
 
 
 def emulator_errors(
-    emulator: Emulator, labels: Float[np.ndarray, "n l"], vmic: Float[np.ndarray, " n"], flux: Float[np.ndarray, "n p"]
+    emulator: Emulator,
+    labels: Float[np.ndarray, "n l"],
+    vmic: Float[np.ndarray, " n"],
+    flux: Float[np.ndarray, "n p"],
 ) -> tuple[dict, Float[Array, "n p"]]:
-    """Absolute flux errors on spectra: a summary (fractions of the continuum) and the residuals, emulator minus truth."""
+    """Absolute flux errors on spectra.
+
+    Returns a summary (fractions of the continuum) and the residuals, emulator minus truth.
+    """
     predicted = jax.jit(jax.vmap(emulator))(jnp.asarray(labels, jnp.float32), jnp.asarray(vmic, jnp.float32))
     residual = np.asarray(predicted) - flux
     size = np.abs(residual)

@@ -18,7 +18,7 @@ from jaxspec.spectra import vacuum_to_air
 
 
 class Nuisances(NamedTuple):
-    """What shapes a spectrum beside the labels. Velocities in km/s; `resolution` multiplies R, 1 is nominal."""
+    """What shapes a spectrum beside the labels: speeds in km/s; `resolution` multiplies R, 1 is nominal."""
 
     vmic: Float[Array, "..."]
     vmac: Float[Array, "..."]
@@ -54,8 +54,8 @@ class ArmResponse(eqx.Module):
 class ForwardModel(eqx.Module):
     """Noiseless, continuum-normalised flux of one star on an instrument's pixels; batch with `jax.vmap`.
 
-    The line-spread function of an arm is Gaussian with the resolving power at the arm's centre; it includes the pixel only in so far as
-    the quoted R does not.
+    The line-spread function of an arm is Gaussian with the resolving power at the arm's centre; it includes
+    the pixel only in so far as the quoted R does not.
     """
 
     emulator: Emulator
@@ -68,24 +68,32 @@ class ForwardModel(eqx.Module):
 
     @staticmethod
     def create(emulator: Emulator, instrument: Instrument) -> "ForwardModel":
-        """Raises InputError when an arm lies outside the emulator's wavelengths or is sharper than its spectra."""
+        """Raises InputError when an arm lies outside the emulator's wavelengths or is sharper than it."""
         responses = []
         for arm in instrument.arms:
             wavelength = arm.wavelength if arm.medium == "air" else vacuum_to_air(arm.wavelength)
-            inside = [g for g in emulator.grids if g.wavelength[2] <= wavelength[0] and wavelength[-1] <= g.wavelength[-3]]
+            inside = [
+                g
+                for g in emulator.grids
+                if g.wavelength[2] <= wavelength[0] and wavelength[-1] <= g.wavelength[-3]
+            ]
             covered = ", ".join(f"{g.wavelength[0]:.1f}-{g.wavelength[-1]:.1f}" for g in emulator.grids)
             where = f"arm {arm.name} of {instrument.name}"
             if not inside:
                 raise InputError(
-                    where, f"{wavelength[0]:.1f}-{wavelength[-1]:.1f} A", f"within {covered} A", "train an emulator for it"
+                    where,
+                    f"{wavelength[0]:.1f}-{wavelength[-1]:.1f} A",
+                    f"within {covered} A",
+                    "train an emulator for it",
                 )
             centre = 0.5 * (arm.low + arm.high)
             variance = float(broadening.lsf_variance(arm.resolution(centre)))
             if variance < emulator.base_sigma**2:
+                sharpest = SPEED_OF_LIGHT / (broadening.FWHM_PER_SIGMA * emulator.base_sigma)
                 raise InputError(
                     where,
                     f"resolving power {float(arm.resolution(centre)):.0f}",
-                    f"at most {broadening.SPEED_OF_LIGHT / (broadening.FWHM_PER_SIGMA * emulator.base_sigma):.0f}",
+                    f"at most {sharpest:.0f}",
                     "train a sharper emulator",
                 )
             resampler = Resampler.create(inside[0].position(wavelength), inside[0].n)
@@ -102,5 +110,8 @@ class ForwardModel(eqx.Module):
 
 @lru_cache(maxsize=8)
 def load_forward_model(instrument: Instrument) -> ForwardModel:
-    """The forward model of an instrument with the shipped emulator; raises InputError where it does not reach."""
+    """The forward model of an instrument with the shipped emulator.
+
+    Raises InputError where the emulator does not reach.
+    """
     return ForwardModel.create(Emulator.load(), instrument)
