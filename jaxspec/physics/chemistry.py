@@ -161,9 +161,11 @@ class _Equilibrium(NamedTuple):
     abundance: Float[Array, " elements"]
 
 
-_BOUND = np.array(MOLECULAR_ELEMENTS)
-_FREE = np.setdiff1d(np.arange(N_ELEMENTS), _BOUND)
-_PAIRS = np.array([[int(np.searchsorted(_BOUND, z - 1)) for z in m.atoms] for m in MOLECULES.values()])
+# 32 bits: JAX 0.10 mixes integer types when 64-bit indices meet a switch of precision.
+_BOUND = np.array(MOLECULAR_ELEMENTS, np.int32)
+_PAIRS = np.array(
+    [[int(np.searchsorted(_BOUND, z - 1)) for z in m.atoms] for m in MOLECULES.values()], np.int32
+)
 _ATOMS_PER_MOLECULE = np.array([[np.sum(pair == i) for pair in _PAIRS] for i in range(len(_BOUND))], float)
 
 
