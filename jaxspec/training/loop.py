@@ -73,11 +73,39 @@ class FitResult(NamedTuple):
 
 @dataclass
 class _Progress:
-    """Host-side bookkeeping that a resumed run needs."""
+    """What was measured since the last row of the log, and the time spent; most of it survives a resume."""
 
     seconds: float = 0.0  # spent training, earlier runs included
-    losses: list[float] = field(default_factory=list)  # since the last log row
+    losses: list[float] = field(default_factory=list)
     grad_norms: list[float] = field(default_factory=list)
+    clock: float = 0.0  # seconds in which `examples` were seen
+    examples: int = 0
+
+    def add(self, losses: np.ndarray, grad_norms: np.ndarray, seconds: float, examples: int) -> None:
+        self.losses += losses.tolist()
+        self.grad_norms += grad_norms.tolist()
+        self.seconds, self.clock, self.examples = (
+            self.seconds + seconds,
+            self.clock + seconds,
+            self.examples + examples,
+        )
+
+    def row(self, step: int, rate: float) -> dict[str, Any]:
+        """A row of the log; what it sums up starts anew."""
+        row = {
+            "step": step,
+            "loss": float(np.mean(self.losses)),
+            "grad_norm": float(np.mean(self.grad_norms)),
+            "learning_rate": rate,
+            "examples_per_second": self.examples / self.clock if self.clock > 0 else None,
+            "seconds": self.seconds,
+        }
+        self.losses, self.grad_norms, self.clock, self.examples = [], [], 0.0, 0
+        return row
+
+    def saved(self) -> dict[str, Any]:
+        """What a resumed run needs to write the rows that an unbroken one would."""
+        return {"seconds": self.seconds, "losses": self.losses, "grad_norms": self.grad_norms}
 
 
 def fit(
@@ -132,31 +160,23 @@ def fit(
     def batch_of(step: int) -> PyTree:
         return source(step) if source is not None else jax.jit(batch_fn)(step_keys(key, step)[0], step)
 
-    def snapshot(state: TrainState) -> None:
-        if checkpointer is not None:
-            checkpointer.save(
-                step, runner.fetch(state), {"identity": identity, **dataclasses.asdict(progress)}
-            )
+    def report(rate: float) -> None:
+        row = progress.row(step, rate)
+        log.write(row)
+        bar.set_postfix(loss=f"{row['loss']:.4f}", refresh=False)
 
-    def assess(state: TrainState) -> None:
-        if evaluate is not None:
-            values = evaluate(averaged_model(graphdef, runner.fetch(state), config.optimiser))
-            log.write({"step": step, **{name: float(value) for name, value in values.items()}})
+    def out_of_time() -> bool:
+        return config.max_seconds is not None and progress.seconds >= config.max_seconds
 
-    state, step, saved, finished = runner.place(state), start, start, True
+    state, step, rate, size = runner.place(state), start, 0.0, 0
     bar = tqdm(
         total=config.n_steps, initial=start, disable=not config.progress, unit="step", dynamic_ncols=True
     )
     try:
-        size, examples = None, 0
-        while step < config.n_steps:
-            if config.max_seconds is not None and progress.seconds >= config.max_seconds:
-                finished = False
-                break
+        while step < config.n_steps and not out_of_time():
             # One stretch of steps without waiting, ending where something is due.
-            n = _steps_until_due(step, config, evaluate is not None)
             first, pending, begun = step == start, [], time.perf_counter()
-            for _ in range(1 if first else n):
+            for _ in range(1 if first else _steps_until_due(step, config, evaluate is not None)):
                 batch = source(step) if source is not None else None
                 done = step / config.n_steps
                 if config.max_seconds is not None:
@@ -164,50 +184,40 @@ def fit(
                 state, metrics = runner.step(state, batch, done)
                 pending.append(metrics)
                 step += 1
-            values = np.asarray(jax.device_get(pending), np.float64)  # waits; [steps, metrics]
-            seconds = time.perf_counter() - begun
-            for k, loss in enumerate(values[:, 0]):
+            losses, norms, rates = np.asarray(jax.device_get(pending), np.float64).T  # waits
+            seconds, rate = time.perf_counter() - begun, float(rates[-1])
+            for bad, loss in enumerate(losses, start=step - len(losses)):
                 if not math.isfinite(loss):
-                    bad = step - len(pending) + k
                     raise_non_finite(float(loss), bad, batch_of(bad), directory)
-            progress.losses += values[:, 0].tolist()
-            progress.grad_norms += values[:, 1].tolist()
-            bar.update(len(pending))
             if first:
                 # Compilation is no part of the speed, nor of the time budget.
                 size = batch_size(batch if source is not None else jax.eval_shape(batch_fn, key, 0))
                 log.write({"step": step, "compile_seconds": seconds})
-                clock = 0.0
-            else:
-                progress.seconds += seconds
-                clock, examples = clock + seconds, examples + size * len(pending)
-            if step % config.log_every == 0 or step == config.n_steps:
-                row = {
-                    "step": step,
-                    "loss": float(np.mean(progress.losses)),
-                    "grad_norm": float(np.mean(progress.grad_norms)),
-                    "learning_rate": float(values[-1, 2]),
-                    "examples_per_second": examples / clock if clock > 0 else None,
-                    "seconds": progress.seconds,
-                }
-                log.write(row)
-                bar.set_postfix(loss=f"{row['loss']:.4f}", refresh=False)
-                progress.losses, progress.grad_norms, clock, examples = [], [], 0.0, 0
-            if config.evaluate_every and step % config.evaluate_every == 0 and step < config.n_steps:
-                assess(state)
-            if step % config.checkpoint_every == 0:
-                snapshot(state)
-                saved = step
-        if step > start:
-            assess(state)
-        if saved < step:
-            snapshot(state)
+                seconds = 0.0
+            progress.add(losses, norms, seconds, 0 if first else size * len(losses))
+            bar.update(len(losses))
+            # What is due, the checkpoint last: rows of its own step or before are then never written twice.
+            last = step == config.n_steps or out_of_time()
+            if last or step % config.log_every == 0:
+                report(rate)
+            if evaluate is not None and (last or _divides(config.evaluate_every, step)):
+                values = evaluate(averaged_model(graphdef, runner.fetch(state), config.optimiser))
+                log.write({"step": step, **{name: float(value) for name, value in values.items()}})
+            if checkpointer is not None and (last or step % config.checkpoint_every == 0):
+                checkpointer.save(
+                    step, runner.fetch(state), {"identity": identity, "progress": progress.saved()}
+                )
     finally:
         bar.close()
         if checkpointer is not None:
             checkpointer.close()
     final = runner.fetch(state)
-    return FitResult(averaged_model(graphdef, final, config.optimiser), final, log.rows, finished)
+    model = averaged_model(graphdef, final, config.optimiser)
+    return FitResult(model, final, log.rows, finished=step >= config.n_steps)
+
+
+def _divides(interval: int, step: int) -> bool:
+    return interval > 0 and step % interval == 0
 
 
 def _steps_until_due(step: int, config: TrainConfig, evaluating: bool) -> int:
@@ -231,14 +241,14 @@ def _resume(
             "choose another folder or remove the old run",
         )
     metadata = checkpointer.metadata()
-    if metadata.pop("identity") != identity:
+    if metadata["identity"] != identity:
         raise InputError(
             str(checkpointer.directory),
             "a checkpoint of another configuration, model or key",
             "one of this run",
             "choose another folder or go back to the old configuration",
         )
-    return checkpointer.restore(state), _Progress(**metadata)
+    return checkpointer.restore(state), _Progress(**metadata["progress"])
 
 
 def run_identity(config: TrainConfig, state: TrainState) -> str:

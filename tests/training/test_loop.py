@@ -74,11 +74,12 @@ def test_non_finite_loss_of_a_simulated_batch(tmp_path):
 
 
 def test_time_budget_anneals_and_stops():
-    config = dataclasses.replace(SHORT, n_steps=10**6, max_seconds=1.0, log_every=20, checkpoint_every=10**6)
+    """However slow the machine, the last steps are small ones, and the run says that it was cut short."""
+    config = dataclasses.replace(SHORT, n_steps=10**6, max_seconds=2.0, sync_every=1, checkpoint_every=10**6)
     result = fit(make_net(), loss_fn, config, key=jax.random.key(0), batch_fn=batch_fn)
-    assert not result.finished and 1.0 <= result.state.step < 10**6
-    rates = [row["learning_rate"] for row in result.history if "loss" in row]
-    assert rates[-1] < 0.2 * max(rates)
+    assert not result.finished and 1 <= result.state.step < 10**6
+    assert result.history[-1]["step"] == int(result.state.step) and result.history[-1]["seconds"] >= 2.0
+    assert result.history[-1]["learning_rate"] < 0.3 * config.optimiser.learning_rate
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path):
