@@ -1,6 +1,7 @@
 """The network inside a coupling layer, split into what depends on the star and what depends on the draw."""
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -28,4 +29,5 @@ class Conditioner(nnx.Module):
         y = jax.nn.gelu(y)
         for layer in self.hidden:
             y = y + jax.nn.gelu(layer(y))
-        return self.last(y)
+        y = self.last(y)
+        return jnp.broadcast_to(y, (*x.shape[:-1], y.shape[-1]))

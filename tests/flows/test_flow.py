@@ -21,7 +21,7 @@ CONFIGS = {
 }
 
 
-def make_flow(config, n_dim, n_context=2, scale=0.3):
+def make_flow(config, n_dim, n_context=2, scale=0.15):
     flow = randomised(ConditionalFlow(config, n_dim=n_dim, n_context=n_context, rngs=nnx.Rngs(0)), scale)
     flow.set_standardisation(0.5 * np.arange(n_dim), 1.0 + 0.5 * np.arange(n_dim))
     return flow
@@ -41,7 +41,7 @@ def compiled(flow, method):
 def test_density_integrates_to_one(name, n_dim):
     flow = make_flow(CONFIGS[name], n_dim)
     context = jnp.array([[0.3, -1.0]])
-    axis = np.linspace(-15, 15, 3001 if n_dim == 1 else 401)
+    axis = np.linspace(-15, 15, 3001 if n_dim == 1 else 601)
     grid = np.stack(np.meshgrid(*[axis] * n_dim, indexing="ij"), -1).reshape(-1, 1, n_dim)
     grid = 0.5 * np.arange(n_dim) + grid
     density = np.exp(compiled(flow, "log_prob")(jnp.array(grid, jnp.float32), context))
@@ -54,7 +54,7 @@ def test_draws_carry_their_log_prob(name):
     context = jax.random.normal(jax.random.key(0), (3, 2))
     draws, log_prob = compiled(flow, "sample")(jax.random.key(1), context, 200)
     assert draws.shape == (200, 3, 5) and log_prob.shape == (200, 3)
-    np.testing.assert_allclose(compiled(flow, "log_prob")(draws, context), log_prob, atol=2e-3)
+    np.testing.assert_allclose(compiled(flow, "log_prob")(draws, context), log_prob, atol=5e-3)
     only_draws = flow.sample(jax.random.key(1), context, 200)
     np.testing.assert_allclose(only_draws, draws, rtol=1e-4, atol=1e-4)
 
