@@ -43,7 +43,7 @@ SIZES = {"small": ("small", "small"), "base": ("default", "default")}
 
 
 def measure(call: Callable[[], Any], repeats: int) -> tuple[float, float]:
-    """Seconds of the first call (compilation included) and the median of the later ones."""
+    """Seconds of the first call and the median of the later ones."""
     times = []
     for _ in range(repeats + 1):
         begun = time.perf_counter()
@@ -59,23 +59,29 @@ def matmul_rate(n: int = 2048) -> float:
     return 2 * n**3 / measure(lambda: product(a), 5)[1]
 
 
-def flops(function: Callable, *arguments: Any) -> float:
-    """Operations of a jitted function, as XLA counts them."""
-    analysis = function.lower(*arguments).compile().cost_analysis()
-    analysis = analysis[0] if isinstance(analysis, list) else analysis
-    return float((analysis or {}).get("flops", np.nan))
+def compiled_row(
+    name: str, unit: str, n: int, function: Callable, arguments: tuple, args: argparse.Namespace, rate: float
+) -> dict[str, Any]:
+    """Compile a function by itself, then time it; operations as XLA counts them."""
+    begun = time.perf_counter()
+    compiled = jax.jit(function).lower(*arguments).compile()
+    compile_seconds = time.perf_counter() - begun
+    analysis = compiled.cost_analysis()
+    analysis = analysis[0] if isinstance(analysis, list) else analysis or {}
+    _, steady = measure(lambda: compiled(*arguments), args.repeats)
+    return row(name, unit, n, steady, compile_seconds, float(analysis.get("flops", 0.0)), rate)
 
 
 def row(
-    name: str, unit: str, n: int, timing: tuple[float, float], operations: float, rate: float
+    name: str, unit: str, n: int, steady: float, compile_seconds: float, operations: float, rate: float
 ) -> dict[str, Any]:
-    first, steady = timing
+    """One line of the table; `over_floor` is the time over that of the operations at the rate `rate`."""
     return {
         "operation": name,
         "unit": unit,
         "per_second": n / steady,
         "milliseconds": 1e3 * steady,
-        "compile_seconds": first - steady,
+        "compile_seconds": compile_seconds,
         "gflop": operations / 1e9,
         "over_floor": steady / (operations / rate) if operations > 0 else None,
     }
@@ -107,30 +113,30 @@ def training_step(network: PosteriorNetwork):
 
 
 def bench_jaxspec(simulator: Simulator, args: argparse.Namespace, rate: float) -> list[dict[str, Any]]:
-    """Simulation, and both sizes of network."""
+    """Simulation, and each size of network."""
     key, n = jax.random.key(0), args.batch
-    simulate = jax.jit(lambda key: simulator.simulate(key, n))
-    timing = measure(lambda: simulate(key), args.repeats)
-    rows = [row("simulate", "spectra", n, timing, flops(simulate, key), rate)]
+
+    def simulate(key):
+        return simulator.simulate(key, n)
+
+    rows = [compiled_row("simulate", "spectra", n, simulate, (key,), args, rate)]
     batch = simulate(key)
     for size in args.sizes:
         network = make_network(size, simulator, batch)
         step, params, moments, _ = training_step(network)
-        timing = measure(lambda: step(params, moments, batch), args.repeats)  # noqa: B023
-        rows.append(
-            row(f"train step, {size}", "spectra", n, timing, flops(step, params, moments, batch), rate)
-        )
-
         graph, state = nnx.split(network)
-        density = jax.jit(lambda s, b: nnx.merge(graph, s).log_prob(b.labels, b.flux, b.ivar))  # noqa: B023
-        timing = measure(lambda: density(state, batch), args.repeats)  # noqa: B023
-        rows.append(row(f"log_prob, {size}", "spectra", n, timing, flops(density, state, batch), rate))
 
-        draw = jax.jit(lambda s, k, b: nnx.merge(graph, s).sample(k, b.flux, b.ivar, args.draws)[0])  # noqa: B023
-        timing = measure(lambda: draw(state, key, batch), args.repeats)  # noqa: B023
-        rows.append(
-            row(f"sample, {size}", "draws", n * args.draws, timing, flops(draw, state, key, batch), rate)
-        )
+        def density(state, batch, graph=graph):
+            return nnx.merge(graph, state).log_prob(batch.labels, batch.flux, batch.ivar)
+
+        def draw(state, key, batch, graph=graph):
+            return nnx.merge(graph, state).sample(key, batch.flux, batch.ivar, args.draws)[0]
+
+        rows += [
+            compiled_row(f"train step, {size}", "spectra", n, step, (params, moments, batch), args, rate),
+            compiled_row(f"log_prob, {size}", "spectra", n, density, (state, batch), args, rate),
+            compiled_row(f"sample, {size}", "draws", n * args.draws, draw, (state, key, batch), args, rate),
+        ]
     return rows
 
 
@@ -169,8 +175,9 @@ def bench_peer(batch: Simulation, args: argparse.Namespace, rate: float) -> list
         ):
             with FlopCounterMode(display=False) as counter:
                 call()
-            timing = measure(call, args.repeats if strides[1] > 1 else 2)
-            rows.append(row(f"{label}, FrEIA {name}", unit, n, timing, counter.get_total_flops(), rate))
+            first, steady = measure(call, args.repeats if strides[1] > 1 else 2)
+            operations = counter.get_total_flops()
+            rows.append(row(f"{label}, FrEIA {name}", unit, n, steady, first - steady, operations, rate))
             rows[-1]["batch"] = few
     return rows
 

@@ -91,10 +91,8 @@ def over_bound(simulator, stars: Examples, nuisances, draws: np.ndarray, n: int,
         ("with_prior", _with_prior(bound.covariance, precision)),
     ):
         ratio = np.where(np.isfinite(sigma), offset / sigma, np.nan)
-        scatter = [
-            calibration.robust_scatter(r[np.isfinite(r)]) if np.isfinite(r).any() else np.nan for r in ratio.T
-        ]
-        out[label] = dict(zip(names, map(float, scatter), strict=True))
+        scatter = [calibration.robust_scatter(r[np.isfinite(r)][:, None]).item() for r in ratio.T]
+        out[label] = dict(zip(names, scatter, strict=True))
         out[f"median_sigma_{label}"] = dict(zip(names, map(float, np.median(sigma, axis=0)), strict=True))
     return {"n": n, **out}
 

@@ -130,7 +130,8 @@ def native(cfg: DictConfig) -> tuple[np.ndarray, Synthesis]:
     if not 0.002 <= cfg.step <= 0.1:
         raise InputError("step", f"{cfg.step} A", "0.002 to 0.1 A, to resolve the lines", "correct it")
     model = StellarModel.create(tuple(Window(low, high, cfg.step) for low, high in cfg.windows))
-    compiled = eqx.filter_jit(model)
+    # A closure: the model's tables are constants, as the shapes of what it computes follow from them.
+    compiled = jax.jit(lambda labels, vmic: model(labels, vmic))
     return model.wavelength, lambda labels, nuisances: np.asarray(compiled(*_star(labels, nuisances.vmic)))
 
 
@@ -152,7 +153,7 @@ def through_instrument(cfg: DictConfig) -> tuple[np.ndarray, Synthesis]:
         for w, g in zip(windows, grids, strict=True)
     ]
     ends = np.cumsum([len(w.wavelength) for w in windows])[:-1]
-    compiled = eqx.filter_jit(model)
+    compiled = jax.jit(lambda labels, vmic: model(labels, vmic))
     respond = eqx.filter_jit(
         lambda parts, nuisances: jnp.concatenate(
             [r(parts[grids.index(r.grid)], nuisances) for r in forward.responses]
