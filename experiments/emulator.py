@@ -50,7 +50,9 @@ def chunk_file(folder: Path, chunk: int) -> Path:
     return folder / f"chunk_{chunk:05d}.npz"
 
 
-def synthesise_chunks(windows: list[list[float]], chunks: list[int], folder: Path, seed: int, spread: float) -> None:
+def synthesise_chunks(
+    windows: list[list[float]], chunks: list[int], folder: Path, seed: int, spread: float
+) -> None:
     """Synthesise whole chunks into files that appear complete or not at all. One worker's share."""
     model = StellarModel.create(tuple(Window(*window) for window in windows))
     spectra = jax.jit(lambda labels, vmic: jax.lax.map(lambda star: model(*star), (labels, vmic)))
@@ -58,7 +60,9 @@ def synthesise_chunks(windows: list[list[float]], chunks: list[int], folder: Pat
         labels, vmic = design(seed, chunk, spread)
         flux = np.asarray(spectra(labels, vmic))
         if not np.isfinite(flux).all():
-            raise FloatingPointError(f"chunk {chunk}: flux of {np.asarray(labels)[~np.isfinite(flux).all(1)]}")
+            raise FloatingPointError(
+                f"chunk {chunk}: flux of {np.asarray(labels)[~np.isfinite(flux).all(1)]}"
+            )
         atomically(chunk_file(folder, chunk), lambda p: np.savez(p, labels=labels, vmic=vmic, flux=flux))  # noqa: B023
 
 
@@ -72,7 +76,9 @@ def synthesise(cfg: DictConfig, windows: list[list[float]], folder: Path) -> lis
         tqdm(total=n_chunks, initial=n_chunks - len(missing), desc="synthesis", unit="chunk") as bar,
     ):
         shares = [missing[k :: cfg.processes] for k in range(cfg.processes)]
-        jobs = [pool.submit(synthesise_chunks, windows, s, folder, cfg.seed, cfg.vmic_spread) for s in shares if s]
+        jobs = [
+            pool.submit(synthesise_chunks, windows, s, folder, cfg.seed, cfg.vmic_spread) for s in shares if s
+        ]
         while not all(job.done() for job in jobs):
             time.sleep(2)
             bar.update(sum(chunk_file(folder, c).exists() for c in range(n_chunks)) - bar.n)
@@ -134,7 +140,9 @@ def run(cfg: DictConfig, folder: Path) -> None:
         summary[f"percentile_99_{part}"] = float(np.percentile(size[rows], 99))
     summary |= {"n_train": len(flux) - n_test, "seed": cfg.seed, "versions": versions()}
     atomically(folder / "emulator.npz", with_summary(emulator, summary).save)
-    draw_errors(residual, labels[held_out], np.concatenate([g.wavelength for g in grids]), folder / "errors.png")
+    draw_errors(
+        residual, labels[held_out], np.concatenate([g.wavelength for g in grids]), folder / "errors.png"
+    )
     write_json(folder / "metrics.json", summary)
     log.info(
         "mean absolute error %.3f %% of the continuum, 99th percentile %.2f %%, on %d unseen stars",
