@@ -8,7 +8,7 @@ import pytest
 
 from experiments import data, train
 from jaxspec.errors import InputError
-from jaxspec.io import SpectraStore
+from jaxspec.io import SpectraStore, read_ges_catalogue, read_spectra
 from jaxspec.labels import NINE_LABELS
 from tests.experiments.conftest import configured
 from tests.experiments.toys import TINY
@@ -89,16 +89,16 @@ def test_training_on_a_survey_ends_in_metrics_of_both_tests(survey, tmp_path):
 
 
 def test_a_store_gives_the_same_task_as_the_files(survey, tmp_path):
-    from jaxspec.io import read_spectra
-
     written, _, _, _ = survey
-    spectra, _ = read_spectra(written.folder / "spectra", TOY_INSTRUMENT, combine=True, medium="air")
+    catalogue = read_ges_catalogue(written.catalogue)
+    velocity = dict(zip(catalogue.names, catalogue.velocity, strict=True))
+    spectra, _ = read_spectra(written.folder / "spectra", TOY_INSTRUMENT, velocity=velocity, combine=True)
     path = tmp_path / "spectra.h5"
     with SpectraStore.create(path, TOY_INSTRUMENT.wavelength, capacity=N, labels={}) as store:
         store.append(spectra.flux, spectra.ivar, np.zeros((N, 0)), names=list(spectra.names))
     a = data.load_task(configured("train", *overrides(written)))
     b = data.load_task(configured("train", *overrides(written, f"data.spectra='{path}'")))
-    assert {k: v for k, v in a.facts.items()} == b.facts
+    assert a.facts == b.facts
     for x, y in zip(a.batches["source"](3), b.batches["source"](3), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5)
 
