@@ -27,6 +27,7 @@ from jaxspec.errors import InputError
 from jaxspec.io import Catalogue, SpectraStore, read_label_table
 from jaxspec.labels import NINE_LABELS
 from jaxspec.physics import turbulence
+from jaxspec.physics.atmosphere import AtmosphereGrid
 from jaxspec.physics.emulator_fit import gaussian_resampling
 from jaxspec.physics.forward import Nuisances
 from jaxspec.physics.model import StellarModel
@@ -109,6 +110,18 @@ def read_stars(path: str) -> Catalogue:
                     f"{label.name} - fe_h between {X_FE[0]:g} and {X_FE[1]:g} dex",
                     "remove the row; columns are [X/H], not [X/Fe]",
                 )
+    atmospheres = AtmosphereGrid.load()
+    for name, nodes in (("teff", atmospheres.teff), ("logg", atmospheres.logg), ("fe_h", atmospheres.m_h)):
+        values = stars.labels[:, NINE_LABELS.index(name)]
+        bad = (values < nodes[0]) | (values > nodes[-1])
+        if bad.any():
+            row = int(np.flatnonzero(bad)[0])
+            raise InputError(
+                f"{path} column {name} row {row}",
+                f"{values[row]:g} ({int(bad.sum())} such rows)",
+                f"{nodes[0]:g} to {nodes[-1]:g}, where there are model atmospheres",
+                "remove the row",
+            )
     for name, values, high in (("vmic", stars.vmic, 5.0), ("vsini", stars.vsini, 200.0)):
         if (values > high).any():
             row = int(np.flatnonzero(values > high)[0])

@@ -61,6 +61,7 @@ def test_noise_is_as_asked_for_and_belongs_to_the_row(tmp_path):
     [
         ({"teff": 9000.0}, "column teff row 1"),
         ({"logg": -1.0}, "column logg row 1"),
+        ({"logg": 5.1}, "column logg row 1.*model atmospheres"),
         ({"fe_h": -1.5}, r"column al_h row 1.*\[X/H\], not \[X/Fe\]"),
         ({"vmic": -2.0}, "column vmic row 1"),
         ({"vsini": 900.0}, "column vsini row 1"),
