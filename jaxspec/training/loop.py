@@ -248,7 +248,7 @@ def _resume(
             "one of this run",
             "choose another folder or go back to the old configuration",
         )
-    return checkpointer.restore(state), _Progress(**metadata["progress"])
+    return checkpointer.restore(state), _Progress(**metadata.get("progress", {}))
 
 
 def run_identity(config: TrainConfig, state: TrainState) -> str:
