@@ -1,4 +1,4 @@
-"""A toy of the forward model with its exact interface: 120 Gaussian lines on two short arms, smooth in all
+"""A toy of the forward model with its exact interface: 60 Gaussian lines on two short arms, smooth in all
 labels, compiled in a second."""
 
 import equinox as eqx
@@ -27,7 +27,7 @@ class ToyForwardModel(eqx.Module):
     strength: np.ndarray
     slopes: np.ndarray
 
-    def __init__(self, instrument: Instrument = TOY_INSTRUMENT, n_lines: int = 120, seed: int = 1):
+    def __init__(self, instrument: Instrument = TOY_INSTRUMENT, n_lines: int = 60, seed: int = 1):
         rng = np.random.default_rng(seed)
         self.label_set, self.instrument = NINE_LABELS, instrument
         arms = np.arange(n_lines) % len(instrument.arms)

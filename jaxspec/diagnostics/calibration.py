@@ -23,7 +23,7 @@ SNR_BINS = (5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0)
 def robust_scatter(x: Float[np.ndarray, n * l]) -> Float[np.ndarray, "*l"]:
     """1.4826 times the median absolute deviation from the median along the first axis: the standard deviation
     of a Gaussian."""
-    return 1.4826 * np.median(np.abs(x - np.median(x, axis=0)), axis=0)
+    return np.asarray(1.4826 * np.median(np.abs(x - np.median(x, axis=0)), axis=0))
 
 
 def ranks(truth: Float[np.ndarray, "n l"], draws: Float[np.ndarray, "s n l"]) -> Int[np.ndarray, "n l"]:
@@ -42,8 +42,9 @@ def ranks(truth: Float[np.ndarray, "n l"], draws: Float[np.ndarray, "s n l"]) ->
 
 def uniformity(rank: Int[np.ndarray, "n l"], n_draws: int, n_bins: int = 20) -> Float[np.ndarray, " l"]:
     """p-value of a chi-square test that the ranks of each label are uniform on 0 ... `n_draws`."""
-    edges = np.linspace(-0.5, n_draws + 0.5, min(n_bins, n_draws + 1) + 1)
-    expected = np.diff(np.floor(edges)) / (n_draws + 1) * rank.shape[0]
+    # Edges between whole ranks, or a rank on an edge would be counted in one bin and expected in another.
+    first = np.linspace(0, n_draws + 1, min(n_bins, n_draws + 1) + 1).round()
+    edges, expected = first - 0.5, np.diff(first) / (n_draws + 1) * rank.shape[0]
     counts = np.stack([np.histogram(column, edges)[0] for column in rank.T])
     return stats.chi2.sf(np.sum((counts - expected) ** 2 / expected, axis=1), len(expected) - 1)
 

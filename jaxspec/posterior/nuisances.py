@@ -60,6 +60,8 @@ class NuisanceConfig:
         core_error: largest standard deviation of the smooth relative error of strong lines (weighted by
             depth; non-LTE cores, wings).
         core_error_length: its correlation length [A].
+        exact_model: fraction of stars without any of these errors; with a quarter of such stars a network learns
+            to use a model as far as the spectrum shows it to be right.
         missing_lines: largest mean depth of lines that the list lacks, which fall on 3 % of the resolution
             elements.
     """
@@ -96,6 +98,7 @@ class NuisanceConfig:
     core_error: float = 0.0
     core_error_length: float = 5.0
     missing_lines: float = 0.0
+    exact_model: float = 0.0
 
     def __post_init__(self):
         for name in ("vmic_range", "vmac_range", "snr_range", "only_arm"):

@@ -125,6 +125,8 @@ def perturb_lines(
         return flux
     n = flux.shape[0]
     amplitude = jax.random.uniform(key, (3, n, 1))
+    exact = jax.random.uniform(jax.random.fold_in(key, len(instrument.arms)), (n, 1)) < config.exact_model
+    amplitude = jnp.where(exact, 0.0, amplitude)
     pieces = []
     for i, (arm, where) in enumerate(zip(instrument.arms, instrument.slices.values(), strict=True)):
         keys = jax.random.split(jax.random.fold_in(key, i), 5)

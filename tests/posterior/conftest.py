@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 from jaxspec.posterior.nuisances import PURE
@@ -22,8 +23,9 @@ def simulator(toy):
 
 @pytest.fixture(scope="session")
 def survey(simulator):
-    """512 stars as the default configuration draws them."""
-    return simulator.simulate(jax.random.key(7), 512)
+    """4,096 stars as the default configuration draws them."""
+    batches = [simulator.simulate(jax.random.fold_in(jax.random.key(7), i), 512) for i in range(8)]
+    return jax.tree.map(lambda *x: jnp.concatenate(x), *batches)
 
 
 @pytest.fixture(scope="session")

@@ -30,17 +30,22 @@ CONFIG = NetworkConfig(
         head_width=64,
         head_blocks=1,
     ),
-    FlowConfig(n_layers=2, width=32, n_bins=4),
+    FlowConfig(n_layers=1, width=32, n_bins=4, mixing="permutation"),
 )
+
+
+N_STEPS = 200
 
 
 @pytest.fixture(scope="module")
 def trained(simulator, survey):
-    """A few hundred steps on one batch of simulations: enough to know more than the prior."""
+    """A few passes over some thousand simulations: enough to know more than the prior."""
     network = PosteriorNetwork(CONFIG, simulator.forward.label_set, TOY_INSTRUMENT.n_pixels, rngs=nnx.Rngs(0))
     network.set_statistics(simulator.prior.sample(jax.random.key(2), 4000), survey.flux, survey.ivar)
     graph, params, rest = nnx.split(network, nnx.Param, ...)
-    optimiser = optax.adam(2e-3)
+    optimiser = optax.chain(
+        optax.clip_by_global_norm(5.0), optax.adam(optax.cosine_decay_schedule(2e-3, N_STEPS))
+    )
 
     @jax.jit
     def train(params, state, key):
@@ -54,7 +59,7 @@ def trained(simulator, survey):
             updates, state = optimiser.update(gradient, state)
             return (optax.apply_updates(params, updates), state), loss
 
-        return jax.lax.scan(step, (params, state), jax.random.split(key, 250))
+        return jax.lax.scan(step, (params, state), jax.random.split(key, N_STEPS))
 
     (params, _), losses = train(params, optimiser.init(params), jax.random.key(3))
     posterior = AmortisedPosterior(nnx.merge(graph, params, rest), TOY_INSTRUMENT, simulator.prior)
@@ -63,78 +68,93 @@ def trained(simulator, survey):
 
 @pytest.fixture(scope="module")
 def posterior(trained, survey):
-    return trained[0].with_reference(survey.flux, survey.ivar)
+    return trained[0].with_reference(survey.flux[:1024], survey.ivar[:1024])
 
 
-def test_learns_more_than_the_prior(trained, simulator):
+N_STARS, N_DRAWS = 64, 100
+
+
+def draw(posterior, flux, ivar, key=0):
+    """Always the same shape, so that sampling is compiled once."""
+    return posterior.sample_normalised(jax.random.key(key), flux[:N_STARS], ivar[:N_STARS], N_DRAWS)
+
+
+def test_learns_more_than_the_prior(trained, simulator, survey):
     posterior, losses = trained
-    fresh = simulator.simulate(jax.random.key(9), 128)
+    fresh = jax.tree.map(lambda x: x[:N_STARS], simulator.simulate(jax.random.key(9), 512))
     entropy = -float(jnp.mean(simulator.prior.log_prob(fresh.labels)))
     held_out = -float(jnp.mean(posterior.log_prob(fresh.labels, fresh.flux, fresh.ivar)))
     assert losses[-20:].mean() < losses[:20].mean() - 1.0
     # Nats gained on stars that were never seen.
     assert held_out < entropy - 1.0
-    out = posterior.sample_normalised(jax.random.key(0), fresh.flux, fresh.ivar, 200)
-    correlation = np.corrcoef(out.median[:, 2], fresh.labels[:, 2])[0, 1]
-    assert correlation > 0.8
+    out = draw(posterior, fresh.flux, fresh.ivar)
+    assert np.corrcoef(out.median[:, 2], fresh.labels[:, 2])[0, 1] > 0.8
 
 
 def test_draws_stay_in_the_prior_and_keep_their_density(posterior, survey):
-    out = posterior.sample_normalised(jax.random.key(0), survey.flux[:40], survey.ivar[:40], 150, batch=32)
-    assert out.draws.shape == (150, 40, 9) and out.names == tuple(str(i) for i in range(40))
+    flux, ivar = survey.flux[:N_STARS], survey.ivar[:N_STARS]
+    out = draw(posterior, flux, ivar)
+    assert out.draws.shape == (N_DRAWS, N_STARS, 9) and out.names == tuple(str(i) for i in range(N_STARS))
     inside = np.asarray(posterior.prior.supports(jnp.asarray(out.draws)))
     kept = out.stats["outside_prior"] < 1 / 3
-    assert kept.sum() > 30 and inside[:, kept].all()
+    assert kept.sum() > N_STARS // 2 and inside[:, kept].all()
     # Truncation renormalises: the flow's density over the share of draws that was inside.
-    raw = np.asarray(posterior.log_prob(jnp.asarray(out.draws), survey.flux[:40], survey.ivar[:40]))
-    shift = out.log_prob - raw
-    np.testing.assert_allclose(shift[0][kept], -np.log1p(-out.stats["outside_prior"][kept]), atol=5e-3)
+    shift = out.log_prob[0] - np.asarray(posterior.log_prob(jnp.asarray(out.draws[0]), flux, ivar))
+    np.testing.assert_allclose(shift[kept], -np.log1p(-out.stats["outside_prior"][kept]), atol=2e-2)
 
 
 def test_same_key_same_draws(posterior, survey):
-    draw = [
-        posterior.sample_normalised(jax.random.key(k), survey.flux[:3], survey.ivar[:3], 20).draws
-        for k in (0, 0, 1)
-    ]
-    assert np.array_equal(draw[0], draw[1]) and not np.array_equal(draw[0], draw[2])
+    a, b, c = (draw(posterior, survey.flux, survey.ivar, key).draws for key in (0, 0, 1))
+    assert np.array_equal(a, b) and not np.array_equal(a, c)
 
 
 def test_observed_spectra_on_any_scale(posterior, survey):
-    raw = np.asarray(survey.flux[:4]) * 730.0
-    spectra = Spectra.create(
-        raw, np.asarray(survey.ivar[:4]) / 730.0**2, TOY_INSTRUMENT.wavelength, names=list("abcd")
+    raw, ivar = np.asarray(survey.flux[:N_STARS]) * 730.0, np.asarray(survey.ivar[:N_STARS]) / 730.0**2
+    names = tuple(f"star {i}" for i in range(N_STARS))
+    spectra = Spectra.create(raw, ivar, TOY_INSTRUMENT.wavelength, names=names)
+    # Normalised spectra change little when normalised again: nearly the same posteriors.
+    out, direct = (
+        posterior.sample(jax.random.key(0), spectra, N_DRAWS),
+        draw(posterior, survey.flux, survey.ivar),
     )
-    # Once normalised spectra change little when normalised again, so the posteriors are nearly those of the
-    # originals.
-    out = posterior.sample(jax.random.key(0), spectra, 300)
-    direct = posterior.sample_normalised(jax.random.key(0), survey.flux[:4], survey.ivar[:4], 300)
-    assert out.names == ("a", "b", "c", "d")
-    assert (np.abs(out.median - direct.median) < 1.0 * direct.error).all()
-    shifted = Spectra.create(raw, np.asarray(survey.ivar[:4]), TOY_INSTRUMENT.wavelength + 0.2)
+    assert out.names == names
+    assert np.median(np.abs(out.median - direct.median) / direct.error) < 0.5
+    shifted = Spectra.create(raw, ivar, TOY_INSTRUMENT.wavelength + 0.2)
     with pytest.raises(InputError, match="rebin"):
-        posterior.sample(jax.random.key(0), shifted, 10)
+        posterior.sample(jax.random.key(0), shifted, N_DRAWS)
+
+
+def test_batches_are_joined(posterior, survey):
+    """Stars beyond one batch, and a batch that is not full, keep their order."""
+    posterior = dataclasses.replace(posterior, reference=None)
+    out = posterior.sample_normalised(
+        jax.random.key(0), survey.flux[:66], survey.ivar[:66], N_DRAWS, batch=N_STARS
+    )
+    np.testing.assert_array_equal(out.draws[:, :N_STARS], draw(posterior, survey.flux, survey.ivar).draws)
+    assert out.draws.shape == (N_DRAWS, 66, 9) and "novelty" not in out.stats
+    np.testing.assert_allclose(
+        out.snr, median_snr(np.asarray(survey.flux[:66]), np.asarray(survey.ivar[:66]))
+    )
 
 
 def test_flags(posterior, survey):
-    flux, ivar = np.asarray(survey.flux[:64]), np.array(survey.ivar[:64])
+    flux, ivar = np.asarray(survey.flux[:N_STARS]), np.array(survey.ivar[:N_STARS])
     ivar[0] = 0.0
-    out = posterior.sample_normalised(jax.random.key(0), flux, ivar, 100)
+    out = draw(posterior, flux, ivar)
     assert out.flags[0] & Flag.NO_DATA and out.flags[0] & Flag.ARM_MISSING and out.flags[0] & Flag.LOW_SNR
     assert (out.flags & Flag.NOT_CHECKED > 0).all() and np.isnan(out.chi2).all()
     seen = np.stack([(ivar[:, s] > 0).mean(1) for s in TOY_INSTRUMENT.slices.values()], 1)
     np.testing.assert_array_equal(out.flags & Flag.ARM_MISSING > 0, (seen < 0.2).any(1))
     np.testing.assert_array_equal(out.flags & Flag.LOW_SNR > 0, out.snr < 10)
-    np.testing.assert_allclose(out.snr[1:], median_snr(flux, ivar)[1:])
 
 
 def test_noise_instead_of_a_star_is_out_of_range(posterior, survey):
     rng = np.random.default_rng(0)
-    ivar = np.full((16, TOY_INSTRUMENT.n_pixels), 1e4, np.float32)
+    ivar = np.full((N_STARS, TOY_INSTRUMENT.n_pixels), 1e4, np.float32)
     nonsense = rng.uniform(0.0, 1.5, ivar.shape).astype(np.float32)
-    flagged = posterior.sample_normalised(jax.random.key(0), nonsense, ivar, 50).flags & Flag.OUT_OF_RANGE > 0
-    usual = posterior.sample_normalised(jax.random.key(0), survey.flux[:128], survey.ivar[:128], 50)
-    novel = usual.stats["novelty"] > 1.2
-    assert flagged.mean() > 0.9 and novel.mean() < 0.02
+    flagged = draw(posterior, nonsense, ivar).flags & Flag.OUT_OF_RANGE > 0
+    usual = draw(posterior, survey.flux, survey.ivar).stats["novelty"]
+    assert flagged.mean() > 0.9 and np.mean(usual > 1.2) < 0.05
 
 
 @pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-5), ("float16", 0.15)])
