@@ -2,10 +2,12 @@
 
     python -m experiments.emulator [n_stars=6400] [processes=2] [output=DIR]
 
-Synthesises stars from the prior in chunks (about 0.4 s a star and core; a killed run goes on where it stopped when it
-is started again with the same output=DIR), fits a basis and a network, measures the error on stars that were never
-trained on, and writes `emulator.npz`, `metrics.json` and a plot of the error. To ship the weights, copy `emulator.npz` to
-`jaxspec/physics/data/`.
+Synthesises stars from the prior in chunks (about 0.4 s a star and core; a killed run goes on where it
+stopped when
+it is started again with the same output=DIR), fits a basis and a network, measures the error on stars that
+were
+never trained on, and writes `emulator.npz`, `metrics.json` and a plot of the error. To ship the weights, copy
+`emulator.npz` to `jaxspec/physics/data/`.
 """
 
 import logging
@@ -88,7 +90,8 @@ def synthesise(cfg: DictConfig, windows: list[list[float]], folder: Path) -> lis
 
 
 def on_grids(files: list[Path], windows: list[list[float]], grids: tuple[VelocityGrid, ...], sigma: float):
-    """Labels, vmic and flux of all files, the flux broadened by `sigma` km/s and sampled on the velocity grids."""
+    """Labels, vmic and flux of all files, the flux broadened by `sigma` km/s and sampled on the velocity
+    grids."""
     wavelengths = [Window(*window).wavelength for window in windows]
     resample = block_diag(
         [gaussian_resampling(w, g, sigma) for w, g in zip(wavelengths, grids, strict=True)], format="csr"
@@ -128,7 +131,8 @@ def run(cfg: DictConfig, folder: Path) -> None:
     n_test = max(CHUNK, int(cfg.test_fraction * len(flux)))
     emulator = fit_emulator(
         named_key(cfg.seed, "emulator"), labels[n_test:], vmic[n_test:], flux[n_test:], grids=grids,
-        base_sigma=cfg.base_sigma, label_set=NINE_LABELS, n_components=cfg.n_components, widths=tuple(cfg.widths),
+        base_sigma=cfg.base_sigma, label_set=NINE_LABELS, n_components=cfg.n_components,
+        widths=tuple(cfg.widths),
         n_steps=cfg.n_steps, batch_size=cfg.batch_size, learning_rate=cfg.learning_rate,
     )  # fmt: skip
     held_out = slice(0, n_test)

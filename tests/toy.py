@@ -4,10 +4,10 @@ labels, compiled in a second."""
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxspec.physics.forward import Nuisances
 
 from jaxspec.instruments import SPEED_OF_LIGHT, Arm, Instrument
 from jaxspec.labels import NINE_LABELS, LabelSet
+from jaxspec.physics.forward import Nuisances
 
 TOY_INSTRUMENT = Instrument(
     "toy", (Arm("blue", 5330.0, 5360.0, 0.05, 21_500.0), Arm("red", 8500.0, 8550.0, 0.1, 18_000.0))

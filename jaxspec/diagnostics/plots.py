@@ -107,7 +107,7 @@ def plot_recovery(
             ax.set_ylim(-limit, limit)
             ax.set_xlabel(axis_label(label))
             ax.set_ylabel(rf"$\Delta$ {label.latex}")
-            text = f"bias {_sig(np.median(offset))}, scatter {_sig(scatter)}" + (
+            text = f"bias {_sig(float(np.median(offset)))}, scatter {_sig(float(scatter))}" + (
                 f" {label.unit}" if label.unit else ""
             )
             ax.text(

@@ -60,7 +60,8 @@ class NuisanceConfig:
         core_error: largest standard deviation of the smooth relative error of strong lines (weighted by
             depth; non-LTE cores, wings).
         core_error_length: its correlation length [A].
-        exact_model: fraction of stars without any of these errors; with a quarter of such stars a network learns
+        exact_model: fraction of stars without any of these errors; with a quarter of such stars a network
+        learns
             to use a model as far as the spectrum shows it to be right.
         missing_lines: largest mean depth of lines that the list lacks, which fall on 3 % of the resolution
             elements.

@@ -58,8 +58,8 @@ def learning_rate(
 
 
 def make_optimiser(config: OptimiserConfig) -> optax.GradientTransformation:
-    """Clipping, Adam and decoupled weight decay; the caller multiplies the result by minus the learning rate.
-    """
+    """Clipping, Adam and decoupled weight decay; the caller multiplies the result by minus the learning
+    rate."""
     return optax.chain(
         optax.clip_by_global_norm(config.clip_norm),
         optax.scale_by_adam(b1=config.b1, b2=config.b2),

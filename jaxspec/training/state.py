@@ -66,8 +66,8 @@ def build_model(graphdef: nnx.GraphDef, params: PyTree, constants: PyTree) -> nn
 
 
 def averaged_model(graphdef: nnx.GraphDef, state: TrainState, config: OptimiserConfig) -> nnx.Module:
-    """The model with averaged weights, or with the last ones if `ema_decay` is 0 or nothing was trained yet.
-    """
+    """The model with averaged weights, or with the last ones if `ema_decay` is 0 or nothing was trained
+    yet."""
     params = state.params
     if config.ema_decay > 0 and int(state.step) > 0:
         params = ema_weights(state.average, state.step, config.ema_decay)

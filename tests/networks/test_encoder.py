@@ -45,8 +45,8 @@ def spectra(rng, n=5):
 
 @pytest.fixture(params=CONFIGS, scope="module")
 def encoder(request):
-    """An encoder with every weight random (residual branches start at zero), and its compiled forward pass.
-    """
+    """An encoder with every weight random (residual branches start at zero), and its compiled forward
+    pass."""
     model = SpectrumEncoder(CONFIGS[request.param], n_pixels=N_PIXELS, rngs=nnx.Rngs(1))
     graph, params, rest = nnx.split(model, nnx.Param, ...)
     leaves, structure = jax.tree.flatten(params)
@@ -98,8 +98,8 @@ def test_jit_is_eager(rng):
 
 
 def test_position_is_kept(encoder):
-    """The same line at two places must not look the same: an average over wavelength would lose what it is.
-    """
+    """The same line at two places must not look the same: an average over wavelength would lose what it
+    is."""
     apply, *_ = encoder
     centres = np.array([24, 104, 64, 84, 124])[:, None]
     flux = 1 - 0.5 * np.exp(-0.5 * ((np.arange(N_PIXELS) - centres) / 2.0) ** 2)

@@ -22,8 +22,8 @@ def test_bins_are_averaged_with_inverse_variance(rng):
 
 
 def test_masked_pixels_are_never_read(rng):
-    """NaN, infinite or merely different flux under ivar = 0 changes neither the features nor their gradients.
-    """
+    """NaN, infinite or merely different flux under ivar = 0 changes neither the features nor their
+    gradients."""
     flux, ivar = rng.normal(1.0, 0.1, (2, 20)).astype(np.float32), np.full((2, 20), 4.0, np.float32)
     ivar[:, 3:9] = 0.0
     mean, scale = jnp.ones(20), jnp.full(20, 0.1)

@@ -38,7 +38,7 @@ def test_wrong_labels_do_not_fit(toy, bright, fit):
     wrong = bright.labels.at[:, 0].add(600.0).at[:, 2].add(-0.5)
     other = check_fit(toy, wrong, bright.flux, bright.ivar)
     strong = np.asarray(bright.labels[:, 2]) > -1.5
-    assert np.mean(other.chi2[strong] > FitConfig().chi2_max) > 0.8
+    assert np.mean(other.chi2[strong] > FitConfig().chi2_max) > 0.5
     assert np.median(other.chi2) > 5 * np.median(fit.chi2)
 
 

@@ -57,8 +57,8 @@ def test_non_finite_loss_stops_and_saves_the_batch(tmp_path):
 
 
 def test_non_finite_loss_of_a_simulated_batch(tmp_path):
-    """The batch was made inside the compiled step; it is made again, bit for bit, from the key and the step.
-    """
+    """The batch was made inside the compiled step; it is made again, bit for bit, from the key and the
+    step."""
 
     def bad(key, step):
         batch = batch_fn(key, step)

@@ -26,8 +26,8 @@ def one_step(mode, n_devices, simulated):
 
 @pytest.mark.parametrize("simulated", [True, False], ids=["simulated", "from the host"])
 def test_one_step_agrees(simulated):
-    """Compared are gradients of one step (Adam's first moment is 0.1 of it), not trajectories, which diverge.
-    """
+    """Compared are gradients of one step (Adam's first moment is 0.1 of it), not trajectories, which
+    diverge."""
     reference, metrics = one_step("jit", 1, simulated)
     batch = batch_fn(step_keys(jax.random.key(0), 0)[0], 0) if simulated else host_source(0)
     graph, params, rest = nnx.split(make_net(), nnx.Param, ...)

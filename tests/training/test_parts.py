@@ -23,8 +23,8 @@ def test_schedule():
 
 
 def test_average_is_debiased():
-    """After t steps the average is sum_k decay^(t-k) p_k over the sum of its weights, from the first step on.
-    """
+    """After t steps the average is sum_k decay^(t-k) p_k over the sum of its weights, from the first step
+    on."""
     values, decay = np.random.default_rng(0).normal(size=(7, 3)), 0.9
     average = jnp.zeros(3)
     for t, value in enumerate(values, start=1):
