@@ -118,7 +118,7 @@ def infer_and_write(
         ],
         "seconds": seconds,
         "spectra": [
-            {"source": name, "flags": flags.names(flag), "snr": snr, "chi2": chi2, **_facts(meta)}
+            {"source": name, "flags": flags.names(int(flag)), "snr": snr, "chi2": chi2, **_facts(meta)}
             for name, flag, snr, chi2, meta in zip(
                 result.names,
                 result.flags,
@@ -328,7 +328,7 @@ def print_table(result: Posterior, known: np.ndarray | None, known_name: str) ->
         print(
             f"{name:<{width}} "
             + "".join(f"{c:>14}" for c in cells)
-            + f"{result.snr[i]:>6.0f}{result.chi2[i]:>7.2f}  {flags.names(result.flags[i])}"
+            + f"{result.snr[i]:>6.0f}{result.chi2[i]:>7.2f}  {flags.names(int(result.flags[i]))}"
         )
         if known is not None and np.isfinite(known[i]).any():
             cells = [
@@ -366,7 +366,7 @@ def draw(
     numbers."""
     for i in range(min(len(result), cfg.plots.spectra)):
         model, band = predictive(forward, result, fit, i)
-        facts = f"S/N {result.snr[i]:.0f}   chi2 {result.chi2[i]:.2f}   {flags.names(result.flags[i])}"
+        facts = f"S/N {result.snr[i]:.0f}   chi2 {result.chi2[i]:.2f}   {flags.names(int(result.flags[i]))}"
         title = f"{result.names[i]}   {facts}"
         figure = plots.plot_spectrum(flux[i], ivar[i], forward.instrument, model, band, title)
         plots.save(figure, folder / f"{prefix}spectrum_{_safe(result.names[i])}.png")
