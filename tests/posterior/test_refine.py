@@ -1,0 +1,42 @@
+"""Refined labels are those of the spectrum, not of the network, and their errors hold."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from jaxspec.posterior.refine import RefineConfig, refine_posterior
+from jaxspec.posterior.results import Posterior
+
+
+@pytest.fixture(scope="module")
+def start(toy, bright):
+    """What a misled network would say: 250 K and 0.25 dex off, and sure of it."""
+    truth = np.asarray(bright.labels[:16])
+    offset = np.array([250.0, 0.25, 0.15] + [0.15] * 6)
+    rng = np.random.default_rng(0)
+    draws = truth + offset + 0.1 * offset * rng.normal(size=(200, *truth.shape))
+    draws = np.clip(draws, toy.label_set.low + 0.01, toy.label_set.high - 0.01).astype(np.float32)
+    zeros = np.zeros(16)
+    names = tuple(str(i) for i in range(16))
+    log_prob = np.zeros((200, 16), np.float32)
+    return Posterior(draws, log_prob, toy.label_set, names, zeros + 300.0, zeros * np.nan, np.full(16, 32))
+
+
+def test_refinement_finds_the_labels(toy, bright, start):
+    out = refine_posterior(jax.random.key(0), toy, start, bright.flux[:16], bright.ivar[:16])
+    truth = np.asarray(bright.labels[:16])
+    assert out.stats["refined"].mean() > 0.7
+    before, after = np.abs(start.median - truth), np.abs(out.median - truth)
+    assert (np.median(after, axis=0)[:3] < 0.3 * np.median(before, axis=0)[:3]).all()
+    # Errors neither hide the truth nor drown it.
+    pull = (out.median - truth)[out.stats["refined"] > 0, :3] / out.error[out.stats["refined"] > 0, :3]
+    assert np.median(np.abs(pull)) < 2.0 and np.median(out.error[:, 0]) < 150.0
+
+
+def test_faint_stars_keep_the_network(toy, bright, start):
+    faint = dataclasses.replace(start, snr=np.full(16, 20.0))
+    out = refine_posterior(jax.random.key(0), toy, faint, bright.flux[:16], bright.ivar[:16], RefineConfig())
+    assert (out.stats["refined"] == 0).all()
+    np.testing.assert_array_equal(out.draws, start.draws)
