@@ -46,9 +46,11 @@ from jaxspec.io.sharpness import judge_resolving_power
 from jaxspec.labels import LabelSet
 from jaxspec.physics import turbulence
 from jaxspec.physics.forward import Nuisances
+from jaxspec.physics.trust import trusted_pixels
 from jaxspec.posterior import flags
 from jaxspec.posterior.amortised import AmortisedPosterior
 from jaxspec.posterior.check import Fit, FitConfig, check_posterior
+from jaxspec.posterior.refine import refine_posterior
 from jaxspec.posterior.results import Posterior
 from jaxspec.posterior.simulator import SpectrumModel
 from jaxspec.spectra import Spectra
@@ -89,7 +91,13 @@ def infer_and_write(
     labels of simulated stars; values from the literature are looked up by file name."""
     begun = time.perf_counter()
     result, fit, flux, ivar = infer(
-        posterior, forward, spectra, named_key(cfg.seed, "inference"), cfg.n_draws, cfg.fit
+        posterior,
+        forward,
+        spectra,
+        named_key(cfg.seed, "inference"),
+        cfg.n_draws,
+        cfg.fit,
+        cfg.get("refine", False),
     )
     seconds = time.perf_counter() - begun
     known, known_name = truth, "truth"
@@ -239,8 +247,10 @@ def infer(
     key,
     n_draws: int,
     fit: Any = None,
+    refine: bool = False,
 ) -> tuple[Posterior, Fit, np.ndarray, np.ndarray]:
-    """Draws for all spectra with the outcome of the check, and the normalised flux and ivar `[n, p]`."""
+    """Draws for all spectra, refined against the forward model on demand, with the outcome of the check, and
+    the normalised flux and ivar `[n, p]`."""
     result = posterior.sample(key, spectra, n_draws)
     pieces = [
         jax.tree.map(
@@ -250,6 +260,9 @@ def infer(
     ]
     flux, ivar = (np.concatenate(x) for x in zip(*pieces, strict=True))
     flux = np.where(ivar > 0, flux, 1.0).astype(np.float32)
+    if refine:
+        trusted = np.where(trusted_pixels(posterior.instrument), ivar, 0.0).astype(np.float32)
+        result = refine_posterior(jax.random.fold_in(key, 1), forward, result, flux, trusted)
     result, outcome = check_posterior(forward, result, flux, ivar, build(FitConfig, fit))
     velocity = (
         [meta.get("velocity", np.nan) for meta in spectra.meta]
