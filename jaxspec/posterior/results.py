@@ -174,9 +174,7 @@ class Posterior:
         table.meta["CREATOR"] = f"jaxspec {jaxspec.__version__}"
         return table
 
-    def to_datatree(
-        self, observed: dict[str, tuple[tuple[str, ...], np.ndarray]] | None = None
-    ) -> xr.DataTree:
+    def to_datatree(self, observed: dict[str, tuple] | None = None) -> xr.DataTree:
         """The draws in ArviZ's schema: groups `posterior` (one variable per label over `sample`, `star`),
         `sample_stats` (`lp`) and `constant_data` (S/N, chi2, flags and other numbers per star); amortised
         draws are independent, so `sample_dims` is `["sample"]`.
