@@ -109,7 +109,7 @@ def infer_and_write(
     observed = None
     if len(result) <= cfg.observed_max:
         dims = ("star", "wavelength")
-        wavelength = ("wavelength", posterior.instrument.wavelength, {"units": "Angstrom"})
+        wavelength = (("wavelength",), posterior.instrument.wavelength)
         observed = {
             "wavelength": wavelength,
             "flux": (dims, flux),
