@@ -51,9 +51,9 @@ def test_non_finite_loss_stops_and_saves_the_batch(tmp_path):
     with pytest.raises(NonFiniteLossError, match=r"step 7.*x \(rows 3") as error:
         fit(make_net(), loss_fn, SHORT, key=jax.random.key(0), source=source, directory=tmp_path)
     assert error.value.step == 7 and error.value.path.parent == tmp_path
-    saved = np.load(error.value.path)
-    np.testing.assert_array_equal(saved["batch.x"], source(7)["x"])
-    assert saved["step"] == 7 and not np.isfinite(saved["loss"])
+    with np.load(error.value.path) as saved:
+        np.testing.assert_array_equal(saved["batch.x"], source(7)["x"])
+        assert saved["step"] == 7 and not np.isfinite(saved["loss"])
 
 
 def test_non_finite_loss_of_a_simulated_batch(tmp_path):
@@ -67,7 +67,8 @@ def test_non_finite_loss_of_a_simulated_batch(tmp_path):
     config = dataclasses.replace(SHORT, checkpoint_every=4)
     with pytest.raises(NonFiniteLossError, match="step 5") as error:
         fit(make_net(), loss_fn, config, key=jax.random.key(0), batch_fn=bad, directory=tmp_path)
-    assert np.isinf(np.load(error.value.path)["batch.y"]).all()
+    with np.load(error.value.path) as saved:
+        assert np.isinf(saved["batch.y"]).all()
     # The checkpoint before it is good, so the run can be looked at and gone on with.
     result = fit(make_net(), loss_fn, config, key=jax.random.key(0), batch_fn=batch_fn, directory=tmp_path)
     assert int(result.state.step) == 12 and np.isfinite(result.history[-1]["loss"])

@@ -311,10 +311,7 @@ def build_untrusted(source: Path) -> None:
     bad = np.abs(residual) > UNTRUSTED_MISFIT
     bad = np.convolve(bad, np.ones(2 * UNTRUSTED_MARGIN + 1), "same") > 0
     edges = np.flatnonzero(np.diff(np.concatenate([[0], bad.astype(int), [0]])))
-    rows = [
-        "# Air wavelengths (A) where the synthesis with the Gaia-ESO list v6 misses the observed Sun; low,
-        high, worst misfit."
-    ]
+    rows = ["# Air wavelengths (A) where the synthesis misses the observed Sun: low, high, worst misfit."]
     for first, last in edges.reshape(-1, 2):
         worst = residual[first:last][np.argmax(np.abs(residual[first:last]))]
         rows.append(f"{arm.edges[first]:.2f},{arm.edges[last]:.2f},{worst:+.3f}")
