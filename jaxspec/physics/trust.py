@@ -1,10 +1,10 @@
 """Which wavelengths the synthesis can be trusted at: where it fits the observed Sun.
 
-A few dozen wrong or missing oscillator strengths carry most of the misfit of any list (Heiter et al. 2021 flag
-many of them), and they pull temperature, gravity and metallicity the same way in every star. Stretches where the
-solar spectrum at HR10's resolution is missed by more than 3 % of the continuum are listed in `data/untrusted.csv`
-(see `physics.data.build`); a fit gives no weight to the observed pixels there. No clean solar spectrum was at hand
-for HR21, so nothing is listed there.
+A few dozen wrong or missing oscillator strengths carry most of the misfit of any list (Heiter et al. 2021
+flag many of them), and they pull temperature, gravity and metallicity the same way in every star. Stretches
+where the solar spectrum at HR10's resolution is missed by more than 3 % of the continuum are listed in
+`data/untrusted.csv` (see `physics.data.build`); a fit gives no weight to the observed pixels there. No
+clean solar spectrum was at hand for HR21, so nothing is listed there.
 """
 
 from functools import lru_cache
