@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from astropy.table import Table
 
 from experiments import demo
@@ -9,6 +10,8 @@ from tests.experiments.conftest import configured
 from tests.experiments.toys import TINY
 
 
+# "dex" is the field's unit of abundances, though not one of the FITS standard.
+@pytest.mark.filterwarnings("ignore:'dex'")
 def test_demo_ends_with_labels_beside_the_truth(tmp_path, capsys):
     cfg = configured("demo", *TINY, "trainer.n_steps=40", "n_stars=3", "n_draws=200", "plots.spectra=1")
     demo.run(cfg, tmp_path)
