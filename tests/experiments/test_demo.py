@@ -3,9 +3,9 @@
 import json
 
 import pytest
-from astropy.table import Table
 
 from experiments import demo
+from jaxspec.io import read_table
 from tests.experiments.conftest import configured
 from tests.experiments.toys import TINY
 
@@ -17,7 +17,7 @@ def test_demo_ends_with_labels_beside_the_truth(tmp_path, capsys):
     demo.run(cfg, tmp_path)
     printed = capsys.readouterr().out
     assert printed.count("  truth") == 3 and "star_1_snr150" in printed
-    table = Table.read(tmp_path / "simulated_labels.fits")
+    table = read_table(tmp_path / "simulated_labels.fits")
     assert len(table) == 3 and (table["snr"][0] > table["snr"][2])
     metrics = json.loads((tmp_path / "simulated_metrics.json").read_text())
     assert metrics["truth"]["teff"]["n"] == 3

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import xarray as xr
 from astropy.io import fits
-from astropy.table import QTable
 
 from experiments import infer
 from experiments.common import ROOT, load_checkpoint
 from jaxspec.errors import InputError
+from jaxspec.io import read_table
 from jaxspec.labels import NINE_LABELS
 from jaxspec.posterior.flags import Flag
 from tests.experiments.conftest import configured
@@ -72,7 +72,7 @@ def results(trained, night, tmp_path_factory):
 
 def test_label_table_has_the_promised_columns(results):
     folder, posterior, _ = results
-    table = QTable.read(folder / "labels.fits")
+    table = read_table(folder / "labels.fits")
     expected = ["source"]
     for name in NINE_LABELS.names:
         expected += [name, f"e_{name}", f"{name}_p16", f"{name}_p84"]
