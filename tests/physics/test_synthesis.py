@@ -160,6 +160,7 @@ PASCHEN = pytest.mark.xfail(
 )
 
 
+@pytest.mark.xfail(reason="float32 derivatives by [Fe/H] are not finite: a defect of the chemistry")
 @pytest.mark.parametrize(
     ("arm", "names"),
     [
