@@ -58,7 +58,14 @@ class AtmosphereGrid(eqx.Module):
 
 
 def _linear_weights(x: Float[Array, ""], nodes: np.ndarray) -> Float[Array, " nodes"]:
-    """Weights of the nodes in linear interpolation at x: the hat functions of a uniform grid."""
+    """Weights of the nodes in linear interpolation at x on a uniform grid.
+
+    At a node the slope is that of the cell above.
+    """
     step = nodes[1] - nodes[0]
     position = (jnp.clip(x, nodes[0], nodes[-1]) - nodes[0]) / step
-    return jnp.maximum(1.0 - jnp.abs(position - np.arange(len(nodes))), 0.0)
+    cell = jnp.minimum(jnp.floor(position), len(nodes) - 2)
+    upper = position - cell
+    return jnp.where(cell == np.arange(len(nodes)), 1 - upper, 0) + jnp.where(
+        cell + 1 == np.arange(len(nodes)), upper, 0
+    )

@@ -115,14 +115,18 @@ class ChemicalState(NamedTuple):
 def ln_molecular_constants(
     temperature: Float[Array, ""], ln_partition: Float[Array, "elements stages"]
 ) -> Float[Array, " m"]:
-    """ln of n_AB / (n_A n_B) of every molecule, in neutral atoms, cm^3 (rigid rotor, harmonic oscillator)."""
+    """ln of n_AB / (n_A n_B) of every molecule, in neutral atoms, cm^3.
+
+    Harmonic oscillator; rotor stretched by its rotation, with D = 4 B^3 / omega^2 (Kratzer 1920).
+    """
     constants = []
     kt = KT_CM * temperature
     for molecule in MOLECULES.values():
         a, b = (z - 1 for z in molecule.atoms)
         mass = ATOMIC_WEIGHTS[a] * ATOMIC_WEIGHTS[b] / (ATOMIC_WEIGHTS[a] + ATOMIC_WEIGHTS[b])
         electronic = sum(g * jnp.exp(-energy / kt) for g, energy in molecule.states)
-        rotation = kt / molecule.rotation / (2 if a == b else 1) + 1 / 3
+        stretched = 1 + 8 * molecule.rotation * kt / molecule.vibration**2
+        rotation = kt / molecule.rotation * stretched / (2 if a == b else 1) + 1 / 3
         vibration = -jnp.log(-jnp.expm1(-molecule.vibration / kt))
         constants.append(
             jnp.log(electronic * rotation)

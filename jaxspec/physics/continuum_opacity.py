@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxspec.physics.chemistry import H_MINUS_AFFINITY, ChemicalState
-from jaxspec.physics.constants import BOLTZMANN, BOLTZMANN_EV, SPEED_OF_LIGHT, THOMSON
+from jaxspec.physics.constants import BOHR_RADIUS, BOLTZMANN, BOLTZMANN_EV, SPEED_OF_LIGHT, THOMSON
 
 HC_OVER_K_ANGSTROM = 1.438776877e8  # A K
 RYDBERG_ANGSTROM = 1.0967758e-3  # hydrogen, A^-1
@@ -65,17 +65,24 @@ def h_minus(
     )
 
 
-def occupation_probability(n, temperature: Float[Array, "..."], electrons: Float[Array, "..."]) -> Array:
-    """Probability that level `n` of hydrogen is not dissolved by the fields of its neighbours.
+def occupation_probability(n, temperature: Float[Array, "..."], state: ChemicalState) -> Array:
+    """Probability that level `n` of hydrogen is not dissolved by its neighbours: charged and neutral ones.
 
-    Hummer & Mihalas (1988, ApJ 331, 794) in the form of Hubeny, Hummer & Lanz (1994, A&A 282, 151), app. A.
+    Hummer & Mihalas (1988, ApJ 331, 794): charged in the form of Hubeny, Hummer & Lanz (1994, A&A 282, 151),
+    app. A; neutral as hard spheres (eq. 4.71), hydrogen and helium in their ground states.
     """
     k = jnp.where(n > 3, 16.0 / 3.0 * n / (n + 1.0) ** 2, 1.0)
-    beta = 8.3e14 * k / n**4 / jnp.cbrt(electrons) ** 2
-    a = 0.09 * electrons ** (1 / 6) / jnp.sqrt(temperature)
+    beta = 8.3e14 * k / n**4 / jnp.cbrt(state.electrons) ** 2
+    a = 0.09 * state.electrons ** (1 / 6) / jnp.sqrt(temperature)
     x = (1 + a) ** 3.15
-    f = 0.1402 * (x + 4 * a**3) * beta**3 / (1 + 0.1285 * x * beta**1.5)
-    return f / (1 + f)
+    # w = f / (1 + f) with f = 0.1402 (x + 4 a^3) beta^3 / (1 + 0.1285 x beta^1.5), written with 1 / f: beta^3
+    # and its derivative leave float32's range where electrons are few.
+    q = beta**-1.5
+    inverse_f = q * (q + 0.1285 * x) / (0.1402 * (x + 4 * a**3))
+    radius = BOHR_RADIUS * n * jnp.sqrt((5.0 * n**2 + 1.0) / 2.0)  # rms distance of the electron, s states
+    volume_h, volume_he = ((radius + r * BOHR_RADIUS) ** 3 for r in (np.sqrt(3.0), 1.02))
+    neighbours = 4.0 / 3.0 * np.pi * (volume_h * state.neutral_hydrogen + volume_he * state.neutral_helium)
+    return jnp.exp(-neighbours) / (1 + inverse_f)
 
 
 def hydrogen(
@@ -96,10 +103,10 @@ def hydrogen(
     energy = RYDBERG_EV * (1 - 1.0 / n**2)
     # n_H I / U = n / 2; level population 2 n^2 exp(-E/kT).
     level = 1.0 / jnp.sqrt(jnp.maximum(1.0 / n**2 - 1.0 / x, 1e-6))  # where the photon ends, beyond the edge
-    dissolved = 1.0 - occupation_probability(jnp.maximum(level, n + 1.0), temperature, state.electrons)
+    dissolved = 1.0 - occupation_probability(jnp.maximum(level, n + 1.0), temperature, state)
     dissolved = jnp.where(wavelength <= edge, 1.0, jnp.where(level > n + 1.5, dissolved, 0.0))
     cross_section = 7.91e-18 * n * (wavelength / edge) ** 3 * jnp.maximum(gaunt, 0.0) * dissolved
-    present = occupation_probability(n, temperature, state.electrons)
+    present = occupation_probability(n, temperature, state)
     bound_free = jnp.sum(n**2 * jnp.exp(-energy / kt) * present * cross_section)
     # Levels above 20 as a continuum (Unsoeld): sum over n of n^-3 exp(-E_n/kT) -> kT/(2 Ry) (e^{-E_21/kT} ..
     # e^{-chi/kT}).

@@ -1,18 +1,19 @@
 """Hydrogen lines with linear Stark broadening: the Balmer and Paschen series.
 
-The profile is quasi-static for ions and electrons alike, right in the wings (Griem 1960, ApJ 132, 883): there
-it falls as K^1.5 F0^1.5 / dlambda^2.5. A smooth core joins both wings with unit area, and is convolved with
-the Doppler profile.
+Ions act quasi-statically, electrons by impacts near the line's centre and quasi-statically far from it (Griem
+1960, ApJ 132, 883; 1967, ApJ 147, 1092). As in the field's codes (Peterson in Kurucz 1970, SAO 309) the
+impacts' Lorentzian is added to the ions' profile, not convolved with it: the wings are the same, and the
+cores of the Paschen lines come out as deep as in metal-poor stars, where convolution makes them too shallow.
 """
 
 from functools import cache
-from math import gamma
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+from scipy.integrate import cumulative_simpson
 
 from jaxspec.physics.chemistry import ChemicalState
 from jaxspec.physics.constants import (
@@ -26,15 +27,15 @@ from jaxspec.physics.continuum_opacity import occupation_probability
 from jaxspec.spectra import vacuum_to_air
 
 RYDBERG_H = 1.09677583e-3  # A^-1
+FINE_STRUCTURE = 7.2973525693e-3
 # Asymptotic bound-bound Gaunt factors g = a - b / n^2, fitted to the exact strengths (Wiese & Fuhr 2009).
 GAUNT = {2: (0.9052, 1.337), 3: (0.9088, 1.44)}
 HIGHEST_LEVEL = 28
 HOLTSMARK_FIELD = 1.25e-9  # F0 = 1.25e-9 n_e^(2/3), esu
-WING = 2 * 0.748  # of the reduced profile: Holtsmark wing of the ions, doubled by the electrons
 REACH = 200.0  # A
 
-_LN_Y = np.linspace(-7.0, 9.0, 65)
-_U = np.linspace(0.0, 11.0, 133)  # asinh of the distance in Doppler widths
+_LN_Y = np.linspace(-7.0, 9.0, 33)
+_U = np.linspace(0.0, 9.0, 109)  # asinh of the distance in Doppler widths
 
 
 class HydrogenLine(NamedTuple):
@@ -51,7 +52,8 @@ def hydrogen_lines(low: float, high: float) -> list[HydrogenLine]:
     for lower, (gaunt, slope) in GAUNT.items():
         for upper in range(lower + 1, HIGHEST_LEVEL + 1):
             terms = 1 / lower**2 - 1 / upper**2
-            wavelength = float(vacuum_to_air(np.array([1 / (RYDBERG_H * terms)]))[0])
+            energy = RYDBERG_H * (_binding(lower) - _binding(upper))
+            wavelength = float(vacuum_to_air(np.array([1 / energy]))[0])
             if low - REACH < wavelength < high + REACH:
                 kramers = 32 / (3 * np.pi * np.sqrt(3)) * terms**-3 / (upper**3 * lower**5)
                 stark = 5.5e-5 * (lower * upper) ** 4 / (upper**2 - lower**2)
@@ -60,32 +62,98 @@ def hydrogen_lines(low: float, high: float) -> list[HydrogenLine]:
     return found
 
 
+def _binding(n: int) -> float:
+    """Binding energy of level `n` in Rydbergs: Bohr's, and the mean of the fine structure over its states.
+
+    Bethe & Salpeter (1957), eq. 14.29, summed over j with its weights.
+    """
+    return (1 + FINE_STRUCTURE**2 / n**2 * (1.25 - 1 / n)) / n**2
+
+
+def holtsmark(field: np.ndarray) -> np.ndarray:
+    """Holtsmark's (1919) distribution of field strengths in units of F0, one-sided and of unit area."""
+    k = np.linspace(0.0, 7.0, 14_001)
+    near = 2 * field / np.pi * np.trapezoid(k * np.exp(-(k**1.5)) * np.sin(np.outer(field, k)), k)
+    x = np.maximum(field, 1.0)
+    return np.where(field < 25, near, 1.496 * x**-2.5 * (1 + 5.107 * x**-1.5 + 14.43 * x**-3.0))
+
+
+def ion_profile() -> tuple[np.ndarray, np.ndarray]:
+    """Distance beta >= 0 in units of K F0, and the quasi-static profile S(beta) of many Stark components.
+
+    The components' shifts are spread evenly up to +-2.5^(2/3), which gives the wing 0.748 beta^-2.5 on each
+    side (Griem 1960); S has unit area over both sides.
+    """
+    x = np.geomspace(1e-3, 1e7, 801)
+    field = holtsmark(x)
+    beyond = cumulative_simpson(field[::-1], x=-np.log(x[::-1]), initial=0.0)[::-1] + field[-1] / 2.5
+    spread = 2.5 ** (2 / 3)
+    return np.append(0.0, x * spread), np.append(beyond[0], beyond) / (2 * spread)
+
+
 @cache
 def _profile_table() -> np.ndarray:
-    """ln of the Stark profile convolved with a Doppler profile, per Doppler width, on (ln y, asinh x).
+    """ln of the ion profile convolved with a Doppler profile, per Doppler width, on (ln y, asinh x).
 
     x is the distance and y the Stark width K F0, both in Doppler widths.
     """
-    # a / (1 + b s^2)^1.25 with unit area, a b^-0.5 AREA = 1, and the right wing, a b^-1.25 = WING.
-    area = np.sqrt(np.pi) * gamma(0.75) / gamma(1.25)
-    b = (area * WING) ** (-4 / 3)
-    a = np.sqrt(b) / area
-    nodes, weights = np.polynomial.hermite.hermgauss(60)
-    x = np.sinh(_U)
+    beta, ion = ion_profile()
+    everywhere = np.sinh(np.linspace(0.0, 16.0, 400)) / np.sinh(16.0) * 1e5
+    kernel = np.linspace(-6.0, 6.0, 121)
     table = np.empty((len(_LN_Y), len(_U)))
     for i, y in enumerate(np.exp(_LN_Y)):
-        if y > 0.5:  # the Stark profile is the smoother one
-            s = (x[:, None] - nodes) / y
-            table[i] = (a / (1 + b * s**2) ** 1.25 / y) @ weights / np.sqrt(np.pi)
-        else:  # the Doppler profile is: integrate over the Stark profile's own distribution
-            t = np.sinh(np.linspace(-12, 12, 4001)) * 1e-4
-            s = t / y
-            density = a / (1 + b * s**2) ** 1.25 / y
-            kernel = np.exp(-((x[:, None] - t) ** 2)) / np.sqrt(np.pi)
-            table[i] = np.trapezoid(kernel * density, t, axis=1)
-            far = x > 6
-            table[i, far] = a / (1 + b * (x[far] / y) ** 2) ** 1.25 / y
+        for j, x in enumerate(np.sinh(_U)):
+            # Nodes where the ion profile varies, on both sides, and where the Doppler profile does.
+            nodes = np.unique(np.concatenate([-everywhere, everywhere, (x + kernel) / y]))
+            doppler = np.exp(-((x - y * nodes) ** 2)) / np.sqrt(np.pi)
+            table[i, j] = np.trapezoid(doppler * np.interp(np.abs(nodes), beta, ion), nodes)
     return np.log(table)
+
+
+def exponential_integral(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """E1(x) for x > 0, to 1e-4 (Abramowitz & Stegun 1964, eqs. 5.1.53 and 5.1.54)."""
+    near = jnp.minimum(x, 1.0)
+    inner = (-0.57721566, 0.99999193, -0.24991055, 0.05519968, -0.00976004, 0.00107857)
+    far = jnp.maximum(x, 1.0)
+    outer = (far * (far + 2.334733) + 0.250621) / (far * (far + 3.330657) + 1.681534) / far
+    return jnp.where(
+        x < 1.0,
+        jnp.polyval(jnp.asarray(inner[::-1]), near) - jnp.log(near),
+        outer * jnp.exp(-far),
+    )
+
+
+def electron_broadening(
+    line: HydrogenLine,
+    beta: Float[Array, "..."],
+    temperature: Float[Array, "..."],
+    electrons: Float[Array, "..."],
+) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+    """Half-width by electron impacts in units of K F0, and the quasi-static share of the electrons.
+
+    At the reduced distance `beta` (in units of K F0). Griem (1967) with cuts at the Lewis and the plasma
+    frequencies, in the form of Peterson's fits (Kurucz 1970, SAO 309).
+    """
+    sixth = electrons ** (1 / 6)
+    t4 = temperature * 1e-4
+    field = HOLTSMARK_FIELD * sixth**4
+    shift = line.stark / line.wavelength  # relative, per unit of field
+    few = 1.0 / (1.0 + electrons / 1e13)
+    lewis = few * 320.0 * t4**0.3 / sixth
+    lewis = lewis + (1.0 - few) * 2.0 / (1.0 + 0.012 / temperature * jnp.sqrt(electrons / temperature))
+    difference = line.upper**2 - line.lower**2
+    c1 = 78940.0 * field / temperature * shift * difference**2 / (line.upper * line.lower) ** 2 * lewis
+    c2 = (field * 1e12 * shift) ** 2 / (59.6 * electrons)
+    # Beyond 80 the impacts are gone; larger values would leave float32's range.
+    x1, x2 = jnp.minimum(c1 * beta, 80.0), jnp.minimum(c2 * beta**2, 80.0)
+    impact = 6.77 * jnp.sqrt(c1)
+    impact = impact * (0.5 * jnp.exp(-x1) + exponential_integral(x1) - 0.5 * exponential_integral(x2))
+    cut1 = 0.2 + 0.09 * jnp.sqrt(t4) * few
+    cut2 = 0.2 / (1.0 + electrons / 1e15)
+    impact = impact * (1.0 - cut1 / (1.0 + (90.0 * x1) ** 3) - cut2 / (1.0 + 2000.0 * x1))
+    square = (0.9 * x1) ** 2
+    quasi_static = (square + 0.03 * jnp.sqrt(x1)) / (square + 1.0)
+    return jnp.maximum(impact, 0.0), quasi_static
 
 
 def hydrogen_opacity(
@@ -106,22 +174,26 @@ def hydrogen_opacity(
     for line in lines:
         energy = 13.598434 * (1 - 1 / line.lower**2)
         doppler = thermal * line.wavelength
-        ln_y = jnp.log(line.stark * field / doppler)
-        distance = jnp.asarray(np.abs(grid - line.wavelength).astype(np.float32))
-        u = jnp.arcsinh(distance[:, None] / doppler)
-        rows = jnp.clip((ln_y - _LN_Y[0]) / (_LN_Y[1] - _LN_Y[0]), 0, len(_LN_Y) - 1)
-        columns = jnp.clip(u / _U[1], 0, len(_U) - 1)
-        ln_profile = jax.scipy.ndimage.map_coordinates(
-            table, [jnp.broadcast_to(rows, columns.shape), columns], order=1, mode="nearest"
+        distance = jnp.asarray(np.abs(grid - line.wavelength).astype(np.float32))[:, None]
+        stark = line.stark * field
+        beta = jnp.maximum(distance / stark, 1e-3)
+        impact, quasi_static = electron_broadening(line, beta, temperature, state.electrons)
+        rows = jnp.clip((jnp.log(stark / doppler) - _LN_Y[0]) / (_LN_Y[1] - _LN_Y[0]), 0, len(_LN_Y) - 1)
+        columns = jnp.clip(jnp.arcsinh(distance / doppler) / _U[1], 0, len(_U) - 1)
+        ions = jnp.exp(
+            jax.scipy.ndimage.map_coordinates(
+                table, jnp.broadcast_arrays(rows, columns), order=1, mode="nearest"
+            )
         )
+        # Where the Doppler effect is the wider one, the impacts only add a wing.
+        electrons = impact * stark * doppler / (doppler**2 + (impact * stark) ** 2 + distance**2) / np.pi
+        profile = ions * (1.0 + quasi_static) + electrons
         ln_population = state.ln_populations[:, 0, 0] + np.log(2.0 * line.lower**2) - energy / kt
         stimulated = -jnp.expm1(-12398.42 / line.wavelength / kt)
         # phi_nu = phi_lambda lambda^2 / c, with phi_lambda = profile / doppler.
         ln_factor = np.log(
             LINE_CROSS_SECTION * line.oscillator_strength * line.wavelength**2 * 1e-8 / SPEED_OF_LIGHT
         )
-        present = occupation_probability(float(line.upper), temperature, state.electrons)
-        total = (
-            total + jnp.exp(ln_population + ln_factor - jnp.log(doppler) + ln_profile) * stimulated * present
-        )
+        present = occupation_probability(float(line.upper), temperature, state)
+        total = total + jnp.exp(ln_population + ln_factor) / doppler * profile * stimulated * present
     return total

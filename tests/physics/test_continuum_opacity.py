@@ -44,7 +44,7 @@ def test_h_minus_as_published(wavelength, theta, bound_free, free_free):
 def test_balmer_and_paschen_edges_are_thresholds_of_hydrogen():
     """The step at the edge of level n is its population times the threshold cross-section,
     1.38e-17 and 2.16e-17 cm^2 for n = 2 and 3 (exact Gaunt factors 0.876 and 0.91)."""
-    t, state = jnp.float32(6000.0), gas(6000.0, neutral=1e16, electrons=1e4, ionised=1e-3)
+    t, state = jnp.float32(6000.0), gas(6000.0, neutral=1e8, electrons=1e4, ionised=1e-3)
     for n, threshold in ((2, 1.38e-17), (3, 2.16e-17)):
         edge = n**2 / 1.09678e-3
         below, above = (
@@ -52,7 +52,7 @@ def test_balmer_and_paschen_edges_are_thresholds_of_hydrogen():
         )
         kt = constants.k * 6000.0 / constants.e
         stimulated = -np.expm1(-1.43878e8 / edge / 6000.0)
-        level = 1e16 * n**2 * np.exp(-13.598434 * (1 - 1 / n**2) / kt)
+        level = 1e8 * n**2 * np.exp(-13.598434 * (1 - 1 / n**2) / kt)
         assert below - above == pytest.approx(level * threshold * stimulated, rel=0.06)
 
 
@@ -91,13 +91,36 @@ def test_rayleigh_scattering_rises_towards_the_resonance_lines():
 def test_levels_survive_in_thin_gas_and_dissolve_in_dense_gas():
     t = jnp.float32(6000.0)
     for n in (1.0, 2.0, 5.0, 10.0):
-        assert occupation_probability(n, t, jnp.float32(1e8)) == pytest.approx(1.0, abs=1e-3)
-    assert occupation_probability(20.0, t, jnp.float32(1e16)) < 1e-3
-    grid = np.array([[float(occupation_probability(float(n), t, jnp.float32(e))) for n in range(1, 40)]
+        assert occupation_probability(n, t, gas(t, electrons=1e8)) == pytest.approx(1.0, abs=1e-3)
+    assert occupation_probability(20.0, t, gas(t, electrons=1e16)) < 1e-3
+    grid = np.array([[float(occupation_probability(float(n), t, gas(t, electrons=e))) for n in range(1, 40)]
                      for e in (1e11, 1e13, 1e15)])  # fmt: skip
     assert ((grid >= 0) & (grid <= 1)).all()
     assert (np.diff(grid, axis=0) <= 0).all()  # more electrons, less room
     assert (np.diff(grid[:, 3:], axis=1) <= 0).all()  # higher levels are more fragile
+
+
+def test_neutral_neighbours_leave_no_room_for_large_atoms():
+    """Hard spheres: exp(-1) of level 15 is left where one atom sits in each of its volumes."""
+    t = jnp.float32(6000.0)
+    radius = 5.29177e-9 * (15 * np.sqrt((5 * 225 + 1) / 2) + np.sqrt(3))
+    dense = gas(t, electrons=1e4, neutral=1 / (4 / 3 * np.pi * radius**3))
+    assert occupation_probability(15.0, t, dense) == pytest.approx(np.exp(-1), rel=1e-3)
+    assert occupation_probability(3.0, t, dense) > 0.99
+
+
+@pytest.mark.parametrize("electrons", [1.0, 1e9, 1e17])
+def test_levels_are_differentiable_in_single_precision(electrons):
+    """Of thin and dense gas alike: powers of the field leave float32's range where electrons are few."""
+    t = jnp.float32(5000.0)
+    n = jnp.asarray([1.0, 2.0, 10.0, 30.0, 1000.0], jnp.float32)
+
+    def alive(electrons):
+        return occupation_probability(n, t, gas(t, neutral=1e17)._replace(electrons=electrons))
+
+    value, slope = jax.jvp(alive, (jnp.float32(electrons),), (jnp.float32(electrons),))
+    assert np.isfinite(value).all()
+    assert np.isfinite(slope).all()
 
 
 @pytest.mark.parametrize("electrons", [1e12, 1e14])
@@ -105,9 +128,8 @@ def test_the_last_surviving_level_is_that_of_inglis_and_teller(electrons):
     """log n_e = 23.26 - 7.5 log n_max for the last visible line (1939, ApJ 90, 439): half of it survives
     there."""
     n = np.arange(3.0, 80.0)
-    alive = jax.vmap(lambda x: occupation_probability(x, jnp.float32(6000.0), jnp.float32(electrons)))(
-        jnp.asarray(n)
-    )
+    t = jnp.float32(6000.0)
+    alive = jax.vmap(lambda x: occupation_probability(x, t, gas(t, electrons=electrons)))(jnp.asarray(n))
     last = n[np.argmin(np.abs(np.asarray(alive) - 0.5))]
     assert last == pytest.approx(10 ** ((23.26 - np.log10(electrons)) / 7.5), rel=0.35)
 

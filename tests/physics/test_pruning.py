@@ -73,7 +73,6 @@ def largest_change(full: LineList, shipped: LineList, window: Window, atoms, sta
 @pytest.mark.parametrize(
     "window", [Window(5365.0, 5385.0, 0.02), Window(8670.0, 8690.0, 0.02)], ids=["HR10", "HR21"]
 )
-@pytest.mark.xfail(strict=False, reason="the figure of the pruned list is not measured yet")
 def test_pruned_lines_change_no_pixel_by_a_tenth_of_a_per_cent(window, data, atoms, tmp_path, monkeypatch):
     if not (data / LIST).exists():
         pytest.skip(f"needs the full line list: {LIST} in JAXSPEC_DATA")

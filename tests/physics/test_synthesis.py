@@ -154,24 +154,16 @@ def test_flux_agrees_with_the_reference_code(reference, star_and_slope):
     assert max(continuum) <= 0.03, np.round(continuum, 4)
 
 
-PASCHEN = pytest.mark.xfail(
-    reason="hydrogen's high levels are not yet dissolved by neutral atoms (Hummer & Mihalas 1988, eq. 4.71): "
-    "Paschen 15 and 16 come out too strong in warm dwarfs"
-)
-
-
-@pytest.mark.xfail(reason="float32 derivatives by [Fe/H] are not finite: a defect of the chemistry")
 @pytest.mark.parametrize(
     ("arm", "names"),
     [
         ("blue", ("teff", "logg", "fe_h", "mg_h", "ni_h", "ti_h", "si_h", "vmic")),
-        ("red", ("fe_h", "mg_h", "ca_h", "ni_h", "ti_h", "si_h", "vmic")),
-        pytest.param("red", ("teff", "logg"), marks=PASCHEN),
+        ("red", ("teff", "logg", "fe_h", "mg_h", "ca_h", "ni_h", "ti_h", "si_h", "vmic")),
     ],
 )
 def test_derivatives_agree_with_the_reference_codes_differences(arm, names, data, star_and_slope):
     """Of the Sun's normalised flux, by each label that shows in the window: the same pattern, and the same
-    size."""
+    size (in the red within 20 %: the damping of Si I's high levels is not the reference's)."""
     with np.load(data / "reference" / "derivatives.npz") as file:
         table = dict(file)
     order = [*table["label_names"].astype(str), "vmic"]
@@ -186,7 +178,9 @@ def test_derivatives_agree_with_the_reference_codes_differences(arm, names, data
         ours = (slope.flux - surface.flux / surface.continuum * slope.continuum) / surface.continuum
         ours = np.asarray(ours, float)[part]
         assert np.corrcoef(ours, theirs)[0, 1] >= 0.97, name
-        assert np.sum(ours * theirs) / np.sum(theirs**2) == pytest.approx(1.0, abs=0.1), name
+        assert np.sum(ours * theirs) / np.sum(theirs**2) == pytest.approx(
+            1.0, abs=0.1 if arm == "blue" else 0.2
+        ), name
 
 
 LABELS = (5480.0, 3.86, -0.42, -0.3, -0.25, -0.2, -0.4, -0.3, -0.35)  # off the nodes of the atmosphere grid
