@@ -14,7 +14,6 @@ from jaxtyping import Array, Float
 from omegaconf import DictConfig
 
 from experiments.common import build, forward_model, named_key
-from jaxspec.continuum import normalise
 from jaxspec.errors import InputError
 from jaxspec.instruments import Instrument, get_instrument
 from jaxspec.io import (
@@ -30,6 +29,7 @@ from jaxspec.labels import NINE_LABELS, LabelSet
 from jaxspec.posterior.amortised import median_snr
 from jaxspec.posterior.network import negative_log_likelihood, noisy_label_loss
 from jaxspec.posterior.nuisances import CONFIGS, NuisanceConfig
+from jaxspec.posterior.preparation import prepare_many
 from jaxspec.posterior.prior import StellarPrior
 from jaxspec.posterior.simulator import Simulator
 from jaxspec.training import ArraySource
@@ -88,6 +88,7 @@ def make_simulator(cfg: DictConfig, nuisances: Any = None) -> Simulator:
         forward_model(cfg.forward, cfg.instrument),
         build(StellarPrior, cfg.data.prior),
         build(NuisanceConfig, cfg.data.nuisances if nuisances is None else nuisances, CONFIGS),
+        trusted_only=cfg.model.trusted_only,
     )
 
 
@@ -135,7 +136,7 @@ def survey(cfg: DictConfig) -> Task:
     """
     data, instrument, label_set = cfg.data, get_instrument(cfg.instrument), NINE_LABELS
     catalogue = _catalogue(data, label_set)
-    names, rows, refused = _spectra(data.spectra, instrument, catalogue)
+    names, rows, refused = _spectra(data.spectra, instrument, catalogue, cfg.model.trusted_only)
     spectrum, entry = join(names, catalogue)
     matched = catalogue.rows(entry)
     inside = np.all((matched.labels > label_set.low) & (matched.labels < label_set.high), axis=1)
@@ -203,12 +204,12 @@ def _catalogue(data: DictConfig, label_set: LabelSet) -> Catalogue:
     raise InputError("data.format", repr(data.format), "gaia_eso or table", "correct it")
 
 
-def _spectra(path: str, instrument: Instrument, catalogue: Catalogue):
+def _spectra(path: str, instrument: Instrument, catalogue: Catalogue, trusted_only: bool):
     """Names of the spectra, a function of row numbers that returns their normalised flux and ivar, and what
     was refused. A folder is held in memory; a store is read row by row."""
     if Path(path).suffix in STORES:
         store = open_store(path, instrument)
-        return store.names, lambda i: _normalised(*store.read(i), instrument), []
+        return store.names, lambda i: prepare_many(*store.read(i), instrument, trusted_only), []
     known = np.isfinite(catalogue.velocity)
     velocity = {name: v for name, v, k in zip(catalogue.names, catalogue.velocity, known, strict=True) if k}
     spectra, refused = read_spectra(
@@ -218,7 +219,7 @@ def _spectra(path: str, instrument: Instrument, catalogue: Catalogue):
         combine=True,
         assume=Assume(medium="air", origin="data=survey"),
     )
-    flux, ivar = _normalised(spectra.flux, spectra.ivar, instrument)
+    flux, ivar = prepare_many(spectra.flux, spectra.ivar, instrument, trusted_only)
     return list(spectra.names), lambda i: (flux[i], ivar[i]), refused
 
 
@@ -236,20 +237,6 @@ def open_store(path: str | Path, instrument: Instrument) -> SpectraStore:
             "make the store for this instrument",
         )
     return store
-
-
-def _normalised(flux: np.ndarray, ivar: np.ndarray, instrument: Instrument, batch: int = 64):
-    pieces = []
-    for start in range(0, max(len(flux), 1), batch):
-        f, v = flux[start : start + batch], ivar[start : start + batch]
-        pad = ((0, batch - len(f) if len(flux) > batch else 0), (0, 0))
-        out = _normalise(np.pad(f, pad, constant_values=1.0), np.pad(v, pad), instrument)
-        pieces.append([np.asarray(x)[: len(f)] for x in out])
-    flux, ivar = (np.concatenate(x) for x in zip(*pieces, strict=True))
-    return np.where(ivar > 0, flux, 1.0).astype(np.float32), ivar
-
-
-_normalise = jax.jit(normalise, static_argnums=2)
 
 
 def _snr(rows: Callable, index: np.ndarray, batch: int = 64) -> np.ndarray:

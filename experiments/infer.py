@@ -37,7 +37,6 @@ from experiments.common import (
     write_json,
 )
 from experiments.data import STORES, open_store
-from jaxspec.continuum import normalise
 from jaxspec.diagnostics import plots
 from jaxspec.errors import InputError
 from jaxspec.instruments import Instrument
@@ -46,11 +45,11 @@ from jaxspec.io.sharpness import judge_resolving_power
 from jaxspec.labels import LabelSet
 from jaxspec.physics import turbulence
 from jaxspec.physics.forward import Nuisances
-from jaxspec.physics.trust import trusted_pixels
 from jaxspec.posterior import flags
 from jaxspec.posterior.amortised import AmortisedPosterior
 from jaxspec.posterior.check import Fit, FitConfig, check_posterior
-from jaxspec.posterior.refine import refine_posterior
+from jaxspec.posterior.preparation import trusted_ivar
+from jaxspec.posterior.refine import RefineConfig, refine_posterior
 from jaxspec.posterior.results import Posterior
 from jaxspec.posterior.simulator import SpectrumModel
 from jaxspec.spectra import Spectra
@@ -250,20 +249,17 @@ def infer(
     refine: bool = False,
 ) -> tuple[Posterior, Fit, np.ndarray, np.ndarray]:
     """Draws for all spectra, refined against the forward model on demand, with the outcome of the check, and
-    the normalised flux and ivar `[n, p]`."""
-    result = posterior.sample(key, spectra, n_draws)
-    pieces = [
-        jax.tree.map(
-            np.asarray, _normalise(spectra.flux[i : i + 64], spectra.ivar[i : i + 64], posterior.instrument)
-        )
-        for i in range(0, len(result), 64)
-    ]
-    flux, ivar = (np.concatenate(x) for x in zip(*pieces, strict=True))
-    flux = np.where(ivar > 0, flux, 1.0).astype(np.float32)
+    the normalised flux and ivar `[n, p]` that the network and the check see."""
+    flux, ivar = posterior.prepare(spectra)
+    result = posterior.sample_normalised(key, flux, ivar, n_draws, names=spectra.names)
+    config = build(FitConfig, fit)
     if refine:
-        trusted = np.where(trusted_pixels(posterior.instrument), ivar, 0.0).astype(np.float32)
-        result = refine_posterior(jax.random.fold_in(key, 1), forward, result, flux, trusted)
-    result, outcome = check_posterior(forward, result, flux, ivar, build(FitConfig, fit))
+        trusted = np.asarray(trusted_ivar(ivar, posterior.instrument))
+        refined = refine_posterior(
+            jax.random.fold_in(key, 1), forward, result, flux, trusted, RefineConfig(fit=config)
+        )
+        result = posterior.flag_range(refined)
+    result, outcome = check_posterior(forward, result, flux, ivar, config)
     velocity = (
         [meta.get("velocity", np.nan) for meta in spectra.meta]
         if spectra.meta
@@ -275,9 +271,6 @@ def infer(
         flux,
         ivar,
     )
-
-
-_normalise = jax.jit(normalise, static_argnums=2)
 
 
 # --- known values

@@ -15,13 +15,13 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from jaxspec.continuum import normalise
 from jaxspec.errors import InputError
 from jaxspec.instruments import Instrument
 from jaxspec.labels import LabelSet
 from jaxspec.posterior import flags as flag_bits
 from jaxspec.posterior.flags import Flag
 from jaxspec.posterior.network import PosteriorNetwork
+from jaxspec.posterior.preparation import prepare_many
 from jaxspec.posterior.prior import StellarPrior
 from jaxspec.posterior.results import Posterior
 from jaxspec.spectra import Spectra
@@ -91,7 +91,7 @@ class AmortisedPosterior:
         return self.network.label_set
 
     def sample(self, key: PRNGKeyArray, spectra: Spectra, n: int = 1000, batch: int = 64) -> Posterior:
-        """Posterior draws for observed spectra, which are continuum-normalised here as the training spectra
+        """Posterior draws for observed spectra, which are masked and normalised here as the training spectra
         were.
 
         Args:
@@ -99,6 +99,13 @@ class AmortisedPosterior:
             spectra: at rest, on this instrument's pixels, on any flux scale.
             n: draws per star.
             batch: stars per compiled call.
+
+        Raises: InputError when the spectra are on other pixels.
+        """
+        return self.sample_normalised(key, *self.prepare(spectra), n, batch, spectra.names)
+
+    def prepare(self, spectra: Spectra) -> tuple[Float[np.ndarray, "s p"], Float[np.ndarray, "s p"]]:
+        """Normalised flux and ivar of observed spectra, without the pixels that the network does not see.
 
         Raises: InputError when the spectra are on other pixels.
         """
@@ -112,8 +119,7 @@ class AmortisedPosterior:
                 f"the {grid.size} pixels of instrument {self.instrument.name!r}",
                 "rebin the spectra onto it first (jaxspec.spectra.rebin)",
             )
-        flux, ivar = self._normalise(jnp.asarray(spectra.flux), jnp.asarray(spectra.ivar))
-        return self.sample_normalised(key, flux, ivar, n, batch, spectra.names)
+        return prepare_many(spectra.flux, spectra.ivar, self.instrument, self.network.config.trusted_only)
 
     def sample_normalised(
         self,
@@ -124,7 +130,8 @@ class AmortisedPosterior:
         batch: int = 64,
         names: tuple[str, ...] | None = None,
     ) -> Posterior:
-        """As `sample` for spectra that are normalised already, such as simulated ones."""
+        """As `sample` for spectra that went through `prepare` already, or that were simulated with the
+        network's own `trusted_only`."""
         n_star = flux.shape[0]
         pieces = []
         # Few shapes, few compilations: short batches are filled up to a power of two.
@@ -148,9 +155,34 @@ class AmortisedPosterior:
         stats = {"outside_prior": outside.astype(np.float64)}
         if self.reference is not None:
             stats["novelty"] = self.reference.distance(context)
-        flags = self._flags(draws, ivar, snr, stats)
+        flags = self._data_flags(ivar, snr)
         names = tuple(str(i) for i in range(n_star)) if names is None else tuple(names)
-        return Posterior(draws, log_prob, self.label_set, names, snr, np.full(n_star, np.nan), flags, stats)
+        chi2 = np.full(n_star, np.nan)
+        return self.flag_range(Posterior(draws, log_prob, self.label_set, names, snr, chi2, flags, stats))
+
+    def flag_range(self, result: Posterior) -> Posterior:
+        """`result` with NEAR_BOUND and OUT_OF_RANGE as its draws are now; call it after a refinement.
+
+        The statistic `outside_prior` of a refined star becomes the share of its refined draws.
+        """
+        outside = result.stats["outside_prior"]
+        refined = result.stats.get("refined", np.zeros(len(result))) > 0
+        if self.prior is not None and refined.any():
+            inside = np.asarray(self.prior.supports(jnp.asarray(result.draws[:, refined])))
+            outside = outside.copy()
+            outside[refined] = 1.0 - inside.mean(axis=0)
+        low, high = (
+            (self.label_set.low, self.label_set.high)
+            if self.prior is None
+            else (self.prior.low, self.prior.high)
+        )
+        p16, p84 = np.quantile(result.draws, [0.16, 0.84], axis=0)
+        margin = 0.01 * (high - low)
+        near = np.any((p16 < low + margin) | (p84 > high - margin), axis=1)
+        novel = result.stats.get("novelty", np.zeros(len(result))) > 1.2
+        flags = flag_bits.set_flag(result.flags, Flag.NEAR_BOUND, near)
+        flags = flag_bits.set_flag(flags, Flag.OUT_OF_RANGE, novel | (outside > 0.5))
+        return dataclasses.replace(result, flags=flags, stats={**result.stats, "outside_prior": outside})
 
     def log_prob(
         self,
@@ -171,31 +203,14 @@ class AmortisedPosterior:
         ]
         return dataclasses.replace(self, reference=Reference.fit(np.concatenate(context)))
 
-    def _flags(self, draws, ivar, snr, stats):
-        n_star = draws.shape[1]
-        flags = np.full(n_star, int(Flag.NOT_CHECKED), np.int64)
-        low, high = (
-            (self.label_set.low, self.label_set.high)
-            if self.prior is None
-            else (self.prior.low, self.prior.high)
-        )
-        p16, p84 = np.quantile(draws, [0.16, 0.84], axis=0)
-        margin = 0.01 * (high - low)
-        flags = flag_bits.set_flag(
-            flags, Flag.NEAR_BOUND, np.any((p16 < low + margin) | (p84 > high - margin), axis=1)
-        )
+    def _data_flags(self, ivar, snr):
+        flags = np.full(len(snr), int(Flag.NOT_CHECKED), np.int64)
         flags = flag_bits.set_flag(flags, Flag.LOW_SNR, ~(snr >= self.snr_limit))
         good = ivar > 0.0
         share = np.stack([good[:, where].mean(axis=1) for where in self.instrument.slices.values()], axis=1)
         # An arm with fewer than a fifth of its pixels tells next to nothing that the other arm would not.
         flags = flag_bits.set_flag(flags, Flag.ARM_MISSING, np.any(share < 0.2, axis=1))
-        flags = flag_bits.set_flag(flags, Flag.NO_DATA, ~good.any(axis=1))
-        novel = stats.get("novelty", np.zeros(n_star)) > 1.2
-        return flag_bits.set_flag(flags, Flag.OUT_OF_RANGE, novel | (stats["outside_prior"] > 0.5))
-
-    @cached_property
-    def _normalise(self):
-        return jax.jit(lambda flux, ivar: normalise(flux, ivar, self.instrument))
+        return flag_bits.set_flag(flags, Flag.NO_DATA, ~good.any(axis=1))
 
     # The network's arrays are arguments of the compiled functions, not constants in them.
     @cached_property

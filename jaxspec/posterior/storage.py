@@ -178,7 +178,10 @@ def _read_config(path):
 
 def _network_config(values):
     encoder = {name: tupled(v) for name, v in values["encoder"].items()}
-    return NetworkConfig(EncoderConfig(**encoder), FlowConfig(**values["flow"]), values["error_floor"])
+    # Fields younger than the file take their defaults.
+    return NetworkConfig(
+        **{**values, "encoder": EncoderConfig(**encoder), "flow": FlowConfig(**values["flow"])}
+    )
 
 
 def _network_arrays(network):

@@ -3,12 +3,14 @@
 import pytest
 
 from experiments.common import CONF, build, quote_paths
+from experiments.data import make_simulator
 from experiments.train import train_config
 from jaxspec.errors import InputError
 from jaxspec.flows import FLOW_PRESETS, FlowConfig
 from jaxspec.networks import ENCODER_PRESETS, EncoderConfig
 from jaxspec.posterior.nuisances import CONFIGS, NuisanceConfig
 from tests.experiments.conftest import configured
+from tests.experiments.toys import TINY
 
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 SURVEY = ["data.spectra=folder", "data.catalogue=table.fits"]
@@ -84,3 +86,9 @@ def test_quoted_paths_arrive_unchanged(path):
 
 def test_sweeps_over_paths_are_left_alone():
     assert quote_paths(["-m", "data.spectra=a,b"]) == ["-m", "data.spectra=a,b"]
+
+
+def test_trusted_pixels_are_chosen_with_the_model():
+    simulator = make_simulator(configured("train", *TINY, "model.trusted_only=true"), {"base": "pure"})
+    assert simulator.trusted_only
+    assert not make_simulator(configured("train", *TINY)).trusted_only

@@ -1,6 +1,7 @@
 """The contract of inference on files: what comes out, what is refused, and that nothing is guessed in
 silence."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -17,7 +18,9 @@ from experiments.common import ROOT, load_checkpoint
 from jaxspec.errors import InputError
 from jaxspec.io import read_table
 from jaxspec.labels import NINE_LABELS
+from jaxspec.physics.trust import trusted_pixels
 from jaxspec.posterior.flags import Flag
+from jaxspec.spectra import Spectra
 from tests.experiments.conftest import configured
 from tests.survey import write_gaia_eso
 from tests.toy import TOY_INSTRUMENT
@@ -127,6 +130,32 @@ def test_same_command_same_numbers(trained, night, results, tmp_path):
     np.testing.assert_array_equal(again.draws, results[1].draws)
 
 
+def test_refined_draws_are_what_the_flags_describe(trained, monkeypatch):
+    """A refinement that ends beyond the training range is flagged, though the network's draws were inside;
+    and it fits the pixels that the network sees, where the line list can be trusted."""
+    result, _ = trained
+    key, seen = jax.random.key(5), {}
+    stars = result.task.simulator.observe(
+        key, np.array([[5500, 4.4] + [0.0] * 7] * 2, np.float32), np.full(2, 100.0, np.float32)
+    )
+    spectra = Spectra.create(stars.flux, stars.ivar, TOY_INSTRUMENT.wavelength)
+
+    def beyond(key, forward, posterior, flux, ivar, config):
+        seen["ivar"] = ivar
+        draws = posterior.draws.copy()
+        draws[:, 1] = np.array([3900.0, 0.5] + [-2.7] * 7)
+        stats = {**posterior.stats, "refined": np.array([0.0, 1.0])}
+        return dataclasses.replace(posterior, draws=draws, stats=stats)
+
+    monkeypatch.setattr(infer, "refine_posterior", beyond)
+    out, _, _, ivar = infer.infer(
+        result.posterior, result.task.simulator.forward, spectra, key, 100, refine=True
+    )
+    assert out.flags[1] & Flag.NEAR_BOUND and out.flags[1] & Flag.OUT_OF_RANGE
+    assert out.stats["outside_prior"][1] == 1.0
+    np.testing.assert_array_equal(seen["ivar"], np.where(trusted_pixels(TOY_INSTRUMENT), ivar, 0.0))
+
+
 def test_only_bad_files_end_with_an_error(trained, night, tmp_path):
     cfg = settings(trained[1], night)
     cfg.spectra = str(night / "c_broken.fits")
@@ -161,8 +190,6 @@ def test_checkpoint_is_a_run_or_its_posterior(trained):
 
 
 def test_known_stars_are_recognised_by_name():
-    from jaxspec.spectra import Spectra
-
     names = ("procyon_uves_1.txt", "HD 122563.fits", "unknown.fits")
     spectra = Spectra.create(np.ones((3, 4)), np.ones((3, 4)), np.arange(4) + 5000.0, names=names)
     known = infer.literature("experiments/benchmark_stars.csv", spectra, NINE_LABELS)

@@ -148,6 +148,25 @@ def test_flags(posterior, survey):
     np.testing.assert_array_equal(out.flags & Flag.LOW_SNR > 0, out.snr < 10)
 
 
+def test_flags_of_refined_stars_describe_their_new_draws(posterior, survey):
+    """Star 0 was moved beyond the prior, star 1 to its middle; star 2 was not refined."""
+    out = draw(posterior, survey.flux, survey.ivar)
+    narrow = np.random.default_rng(0).normal(size=(N_DRAWS, 9)) * np.array([20.0] + [0.02] * 8)
+    draws, refined = out.draws.copy(), np.zeros(N_STARS)
+    draws[:, 0] = narrow + np.array([4100.0, 1.0] + [-2.7] * 7)
+    draws[:, 1] = narrow + np.array([5500.0, 4.4] + [0.0] * 7)
+    refined[:2] = 1.0
+    wrong = np.full(N_STARS, int(Flag.LOW_SNR)) | np.where(np.arange(N_STARS) == 1, 1 | 16, 0)
+    stats = {**out.stats, "novelty": np.zeros(N_STARS), "refined": refined}
+    again = posterior.flag_range(dataclasses.replace(out, draws=draws, flags=wrong, stats=stats))
+    assert again.flags[0] == Flag.NEAR_BOUND | Flag.OUT_OF_RANGE | Flag.LOW_SNR
+    assert again.flags[1] == Flag.LOW_SNR
+    assert again.stats["outside_prior"][0] > 0.99 and again.stats["outside_prior"][1] == 0.0
+    np.testing.assert_array_equal(again.stats["outside_prior"][2:], out.stats["outside_prior"][2:])
+    near = (out.flags & Flag.NEAR_BOUND)[2:]
+    np.testing.assert_array_equal((again.flags & Flag.NEAR_BOUND)[2:], near)
+
+
 def test_noise_instead_of_a_star_is_out_of_range(posterior, survey):
     rng = np.random.default_rng(0)
     ivar = np.full((N_STARS, TOY_INSTRUMENT.n_pixels), 1e4, np.float32)
