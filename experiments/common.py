@@ -34,7 +34,10 @@ log = logging.getLogger(__name__)
 
 ROOT = Path(__file__).resolve().parents[1]
 CONF = ROOT / "conf"
-PATHS = ("spectra", "labels", "output", "checkpoint", "literature", "data.spectra", "data.catalogue")
+PATHS = (
+    *("spectra", "labels", "output", "checkpoint", "start_from", "literature"),
+    *("data.spectra", "data.catalogue"),
+)
 PACKAGES = (
     *(
         "jax",
@@ -156,12 +159,12 @@ def load_checkpoint(path: str | None) -> tuple[AmortisedPosterior, Path]:
 # --- run folder
 
 
-def begin(cfg: DictConfig, folder: Path, inputs: Iterable[str | Path] = ()) -> None:
+def begin(cfg: DictConfig, folder: Path, inputs: Iterable[str | Path] = (), **facts: Any) -> None:
     """Make the run folder with `config.yaml` (resolved) and `provenance.json` (versions, seed, device,
-    command, checksums of the input files)."""
+    command, checksums of the input files, and further facts)."""
     folder.mkdir(parents=True, exist_ok=True)
     atomically(folder / "config.yaml", lambda p: p.write_text(OmegaConf.to_yaml(cfg, resolve=True)))
-    write_json(folder / "provenance.json", provenance(cfg, inputs))
+    write_json(folder / "provenance.json", {**provenance(cfg, inputs), **facts})
     log.info("writing to %s", folder)
 
 

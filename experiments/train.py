@@ -11,6 +11,7 @@ was killed goes on from its last checkpoint, to the same numbers, when it is sta
 output=FOLDER.
 """
 
+import json
 import logging
 import time
 from pathlib import Path
@@ -18,10 +19,20 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.common import begin, build, launch, named_key, versions, write_json
+from experiments.common import (
+    begin,
+    build,
+    checksum,
+    launch,
+    load_checkpoint,
+    named_key,
+    versions,
+    write_json,
+)
 from experiments.data import STORES, Task, load_task
 from experiments.evaluation import draw_loss, evaluate, negative_log_likelihood
 from jaxspec.errors import InputError
@@ -29,7 +40,7 @@ from jaxspec.flows import FLOW_PRESETS, FlowConfig
 from jaxspec.networks import ENCODER_PRESETS, EncoderConfig
 from jaxspec.posterior.amortised import AmortisedPosterior
 from jaxspec.posterior.network import NetworkConfig, PosteriorNetwork
-from jaxspec.posterior.storage import save_posterior
+from jaxspec.posterior.storage import WEIGHTS, copy_weights, save_posterior
 from jaxspec.training import OptimiserConfig, TrainConfig, fit
 
 log = logging.getLogger(__name__)
@@ -44,10 +55,13 @@ class Trained(NamedTuple):
 def run(cfg: DictConfig, folder: Path) -> Trained:
     """Train as configured, evaluate, write everything into `folder`."""
     refuse_other_run(cfg, folder)
-    begin(cfg, folder, survey_inputs(cfg))
+    stored, origin = starting_point(cfg, folder)
+    begin(cfg, folder, survey_inputs(cfg), start_from=origin)
     task = load_task(cfg)
 
     network = make_network(cfg, task)
+    if stored is not None:
+        start_from(network, stored, task, f"start_from={cfg.start_from}")
     config = train_config(cfg)
     log.info("%.2f million weights, %d pixels", count_weights(network) / 1e6, task.instrument.n_pixels)
     begun = time.perf_counter()
@@ -70,6 +84,7 @@ def run(cfg: DictConfig, folder: Path) -> Trained:
         "steps": int(result.state.step),
         "versions": versions(),
         "survey": task.facts,
+        "start_from": origin,
     }
     posterior = AmortisedPosterior(result.model, task.instrument, task.prior, provenance=facts)
     if len(task.examples.flux) >= 2 * network.config.encoder.n_context:
@@ -105,6 +120,36 @@ def make_network(cfg: DictConfig, task: Task) -> PosteriorNetwork:
         *(jnp.asarray(x) for x in (task.examples.labels, task.examples.flux, task.examples.ivar))
     )
     return network
+
+
+def starting_point(cfg: DictConfig, folder: Path) -> tuple[AmortisedPosterior | None, dict[str, str] | None]:
+    """The stored posterior whose weights training starts from, or None, and what is recorded of it.
+
+    A run that goes on from its own checkpoint needs no other weights; what it once started from stays on
+    record.
+    """
+    if any(path.name.isdigit() for path in (folder / "checkpoints").glob("*")):
+        record = folder / "provenance.json"
+        return None, json.loads(record.read_text()).get("start_from") if record.exists() else None
+    if cfg.start_from is None:
+        return None, None
+    stored, where = load_checkpoint(cfg.start_from)
+    return stored, {"path": str(where.absolute()), "sha256": checksum(where / WEIGHTS)}
+
+
+def start_from(network: PosteriorNetwork, stored: AmortisedPosterior, task: Task, where: str) -> None:
+    """Give an untrained network the weights and standardisations of a stored posterior.
+
+    Raises: InputError when it is for other labels or wavelengths, or its arrays have other shapes.
+    """
+    was, now = ([(x.name, x.low, x.high) for x in labels] for labels in (stored.label_set, task.label_set))
+    if was != now:
+        raise InputError(f"{where}, labels", f"{was}", f"{now}", "start from a network for these labels")
+    copy_weights(stored.network, network, where)
+    grids = stored.instrument.wavelength, task.instrument.wavelength
+    if not np.allclose(*grids, rtol=0.0, atol=1e-3):
+        was, now = (f"{grid[0]:.2f}-{grid[-1]:.2f} A" for grid in grids)
+        raise InputError(f"{where}, wavelengths", was, now, "start from a network for this instrument")
 
 
 def train_config(cfg: DictConfig) -> TrainConfig:

@@ -136,6 +136,15 @@ def load_posterior(folder: str | os.PathLike) -> AmortisedPosterior:
     )
 
 
+def copy_weights(source: PosteriorNetwork, target: PosteriorNetwork, where: str) -> None:
+    """Give `target` all arrays of `source`, its standardisations included; settings without arrays, such as
+    `FlowConfig.min_bin`, may differ.
+
+    Raises: InputError naming `where` and the first array that differs, with both shapes.
+    """
+    _set_network_arrays(target, {path: array for path, array, _ in _network_arrays(source)}, where)
+
+
 def versions() -> dict[str, str]:
     """Versions of jaxspec, Python and the packages that numbers depend on."""
     return {
@@ -192,25 +201,19 @@ def _network_arrays(network):
 def _set_network_arrays(network, arrays, where):
     state = nnx.state(network)
     flat = nnx.to_flat_state(state)
-    expected = {"/".join(str(part) for part in path) for path, _ in flat}
-    if set(arrays) != expected:
-        missing, extra = sorted(expected - set(arrays)), sorted(set(arrays) - expected)
+    named = {"/".join(str(part) for part in path): variable for path, variable in flat}
+    found = {name: f"shape {np.shape(array)}" for name, array in arrays.items()}
+    expected = {name: f"shape {variable[...].shape}" for name, variable in named.items()}
+    if found != expected:
+        name = min(name for name in found | expected if found.get(name) != expected.get(name))
         raise InputError(
-            where,
-            f"{len(missing)} arrays missing, {len(extra)} unknown ({(missing + extra)[:3]})",
-            "those of the configured network",
-            "retrain or use the matching jaxspec",
+            f"{where}, array {name}",
+            found.get(name, "no such array"),
+            expected.get(name, "no such array"),
+            "use the configuration and the jaxspec it was trained with",
         )
-    for path, variable in flat:
-        value = arrays["/".join(str(part) for part in path)]
-        if value.shape != variable[...].shape:
-            raise InputError(
-                where,
-                f"{'/'.join(map(str, path))} of shape {value.shape}",
-                f"{variable[...].shape}",
-                "use the matching jaxspec",
-            )
-        variable[...] = jnp.asarray(value, variable[...].dtype)
+    for name, variable in named.items():
+        variable[...] = jnp.asarray(arrays[name], variable[...].dtype)
     nnx.update(network, state)
 
 

@@ -1,5 +1,6 @@
 """Training from the command line: what it writes, that it learns, and that a kill changes nothing."""
 
+import hashlib
 import json
 import os
 import signal
@@ -77,6 +78,46 @@ def test_killed_run_resumes_to_the_same_numbers(trained, tmp_path):
     assert losses(folder) == losses(unbroken)
     a, b = (np.load(f / "posterior" / "weights.npz") for f in (folder, unbroken))
     assert all(np.array_equal(a[name], b[name]) for name in b.files)
+
+
+def test_training_can_start_from_stored_weights(trained, tmp_path):
+    first, unbroken = trained
+    short = [*TINY, "trainer.n_steps=40", f"start_from='{unbroken}'", "evaluation.sets.as_trained.n=32"]
+    result = train.run(configured("train", *short, "+model.flow.min_bin=0.002"), tmp_path)
+    rows = [[row["loss"] for row in r.metrics["history"] if "loss" in row] for r in (first, result)]
+    # Ten steps in, where the first run was at its end and far from where it began; the steps count from 0.
+    assert abs(rows[1][0] - rows[0][-1]) < 0.25 * (rows[0][0] - rows[0][-1])
+    assert result.metrics["steps"] == 40
+    np.testing.assert_array_equal(
+        result.posterior.network.flow.location[...], first.posterior.network.flow.location[...]
+    )
+    weights = (unbroken / "posterior" / "weights.npz").read_bytes()
+    origin = {"path": str(unbroken / "posterior"), "sha256": hashlib.sha256(weights).hexdigest()}
+    assert json.loads((tmp_path / "provenance.json").read_text())["start_from"] == origin
+    assert load_posterior(tmp_path / "posterior").provenance["start_from"] == origin
+
+    # Gone on with, the weights it began with are neither needed nor forgotten.
+    again = [o for o in short if not o.startswith("start_from")] + ["start_from=nowhere"]
+    resumed = train.run(configured("train", *again, "+model.flow.min_bin=0.002"), tmp_path)
+    assert resumed.metrics["history"] == result.metrics["history"]
+    assert resumed.posterior.provenance["start_from"] == origin
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("+model.flow.n_bins=5", r"array flow/layers/.*shape \(.*expected shape \("),
+        ("+model.flow.n_layers=3", r"array flow/layers/.*no such array"),
+        ("start_from=nowhere", "nowhere"),
+    ],
+)
+def test_weights_of_another_network_are_refused(trained, tmp_path, override, named):
+    _, folder = trained
+    overrides = [*TINY, f"start_from='{folder}'", override]
+    if override.endswith("n_layers=3"):
+        overrides.remove("+model.flow.n_layers=2")
+    with pytest.raises(InputError, match=named):
+        train.run(configured("train", *overrides), tmp_path)
 
 
 def test_folder_of_another_run_is_refused(trained):
