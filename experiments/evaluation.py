@@ -82,7 +82,10 @@ def over_bound(simulator, stars: Examples, nuisances, draws: np.ndarray, n: int,
     """
     names = simulator.forward.label_set.names
     first = jax.tree.map(lambda x: x[:n], nuisances)
-    bound = cramer_rao.cramer_rao(simulator.forward, stars.labels[:n], first, stars.ivar[:n])
+    # As little known beforehand as the simulations vary it; of the pixels that the network sees (`ivar > 0`).
+    usual = cramer_rao.BoundConfig().nuisances
+    config = cramer_rao.BoundConfig(usual._replace(resolution=simulator.config.resolution_scatter))
+    bound = cramer_rao.cramer_rao(simulator.forward, stars.labels[:n], first, stars.ivar[:n], config)
     precision = cramer_rao.prior_precision(np.asarray(simulator.prior.sample(key, 20_000)))
     offset = np.median(draws[:, :n], axis=0) - stars.labels[:n]
     out = {}

@@ -10,6 +10,7 @@ that no model reaches.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -18,15 +19,18 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from jaxspec.errors import InputError
 from jaxspec.linear import solve as solve_linear
 from jaxspec.physics import turbulence
 from jaxspec.physics.forward import Nuisances
-from jaxspec.posterior.nuisances import Calibration
+from jaxspec.posterior.nuisances import ROBUST
 from jaxspec.posterior.results import Posterior
 from jaxspec.posterior.simulator import Simulator, SpectrumModel
+
+# Limits of what is adjusted: velocity, vsini, vmic [km/s], resolution.
+LOWEST, HIGHEST = (-15.0, 0.3, 0.3, 0.75), (15.0, 60.0, 4.0, 1.25)
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,8 @@ class FitConfig:
         steps: Gauss-Newton steps.
         vsini_start: starting values of the rotation [km/s]; the best is kept.
         velocity_prior, vsini_prior, vmic_prior, resolution_prior: standard deviations of the Gaussian priors
-            of what is adjusted, about 0, 4, the calibration (all km/s) and 1.
+            of what is adjusted, about 0, 4, the calibration (all km/s) and `resolution_mean`.
+        resolution_mean: in units of the nominal resolving power; it and its prior are those of `ROBUST`.
     """
 
     floor: float = 0.006
@@ -57,7 +62,8 @@ class FitConfig:
     velocity_prior: float = 3.0
     vsini_prior: float = 10.0
     vmic_prior: float = 0.3
-    resolution_prior: float = 0.05
+    resolution_mean: float = ROBUST.resolution_mean
+    resolution_prior: float = ROBUST.resolution_scatter
 
     def __post_init__(self):
         object.__setattr__(self, "vsini_start", tuple(float(v) for v in self.vsini_start))
@@ -118,15 +124,16 @@ def check_fit(
 ) -> Fit:
     """The check at given labels (in the order teff [K], logg, fe_h, ...); everything on the host, `batch`
     stars per compiled call."""
-    n = labels.shape[0]
+    return in_batches(partial(_fit_batch, forward, config=config), batch, labels, flux, ivar)
+
+
+def in_batches(function: Callable[..., PyTree], batch: int, *arrays: Array | np.ndarray) -> PyTree:
+    """`function` of the rows of `arrays`, on the host, by calls of at most `batch` rows of one shape."""
+    n, pieces = arrays[0].shape[0], []
     size = min(batch, max(n, 1))
-    pieces = []
     for start in range(0, n, size):
         rows = np.minimum(np.arange(start, start + size), n - 1)
-        fit = _fit_batch(
-            forward, jnp.asarray(labels)[rows], jnp.asarray(flux)[rows], jnp.asarray(ivar)[rows], config
-        )
-        pieces.append(jax.tree.map(np.asarray, fit))
+        pieces.append(jax.tree.map(np.asarray, function(*(jnp.asarray(x)[rows] for x in arrays))))
     return jax.tree.map(lambda *x: np.concatenate(x)[:n], *pieces)
 
 
@@ -153,21 +160,29 @@ def model_sigma(model: Float[Array, "*n p"], config: FitConfig) -> Float[Array, 
     return jnp.sqrt(config.floor**2 + (config.line_error * (1.0 - model)) ** 2)
 
 
+def nuisance_prior(
+    labels: Float[Array, " l"], config: FitConfig
+) -> tuple[Float[Array, " 4"], Float[Array, " 4"]]:
+    """Centres and widths of the Gaussian priors of velocity, vsini, vmic [km/s] and resolution for a star of
+    given labels."""
+    vmic = turbulence.vmic_calibration(*labels[:3])
+    centre = jnp.stack([jnp.zeros(()), jnp.full((), 4.0), vmic, jnp.full((), config.resolution_mean)])
+    width = [config.velocity_prior, config.vsini_prior, config.vmic_prior, config.resolution_prior]
+    return centre, jnp.asarray(width)
+
+
 @eqx.filter_jit
 def _fit_batch(forward, labels, flux, ivar, config):
     return jax.vmap(partial(_fit_star, forward, config=config))(labels, flux, ivar)
 
 
-def _fit_star(forward, labels, flux, ivar, config, vmic: Calibration = turbulence.vmic_calibration):
+def _fit_star(forward, labels, flux, ivar, config):
     instrument = forward.instrument
-    centre = jnp.stack([jnp.zeros(()), jnp.full((), 4.0), vmic(*labels[:3]), jnp.ones(())])
-    width = jnp.asarray(
-        [config.velocity_prior, config.vsini_prior, config.vmic_prior, config.resolution_prior]
-    )
-    low, high = jnp.asarray([-15.0, 0.3, 0.3, 0.75]), jnp.asarray([15.0, 60.0, 4.0, 1.25])
+    centre, width = nuisance_prior(labels, config)
+    low, high = jnp.asarray(LOWEST), jnp.asarray(HIGHEST)
     vmac = turbulence.vmac_calibration(*labels[:3])
     flux = jnp.where(ivar > 0.0, flux, 1.0)
-    basis = jnp.asarray(_continuum_basis(instrument, config.continuum_degree), flux.dtype)
+    basis = jnp.asarray(continuum_basis(instrument, config.continuum_degree), flux.dtype)
 
     def spectrum(u):
         v = centre + width * u
@@ -256,7 +271,7 @@ def _fit_star(forward, labels, flux, ivar, config, vmic: Calibration = turbulenc
     return Fit(chi2, by_arm, jnp.sqrt(jnp.maximum(excess, 0.0)), model * (coefs @ basis), nuisances)
 
 
-def _continuum_basis(instrument, degree):
+def continuum_basis(instrument, degree):
     """Chebyshev polynomials of each arm on all pixels, zero outside their arm: `[n_arms * (degree + 1),
     p]`."""
     basis = np.zeros((len(instrument.arms), degree + 1, instrument.n_pixels))

@@ -24,7 +24,15 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxspec.physics import turbulence
 from jaxspec.physics.forward import Nuisances
-from jaxspec.posterior.check import FitConfig, _continuum_basis, model_sigma
+from jaxspec.posterior.check import (
+    HIGHEST,
+    LOWEST,
+    FitConfig,
+    continuum_basis,
+    in_batches,
+    model_sigma,
+    nuisance_prior,
+)
 from jaxspec.posterior.results import Posterior
 from jaxspec.posterior.simulator import SpectrumModel
 
@@ -109,15 +117,7 @@ def refine_labels(
     batch: int = 8,
 ) -> Refined:
     """Fit the labels (teff, logg, fe_h, then [X/H]) of normalised spectra, from the given starting values."""
-    n, pieces = labels.shape[0], []
-    size = min(batch, max(n, 1))
-    for start in range(0, n, size):
-        rows = np.minimum(np.arange(start, start + size), n - 1)
-        piece = _refine_batch(
-            forward, jnp.asarray(labels)[rows], jnp.asarray(flux)[rows], jnp.asarray(ivar)[rows], config
-        )
-        pieces.append(jax.tree.map(np.asarray, piece))
-    return jax.tree.map(lambda *x: np.concatenate(x)[:n], *pieces)
+    return in_batches(partial(_refine_batch, forward, config=config), batch, labels, flux, ivar)
 
 
 @eqx.filter_jit
@@ -130,26 +130,22 @@ def _refine_star(forward, start, flux, ivar, config):
     n_label, n_nuisance = start.size, 4
     n_free = n_label + n_nuisance
     unit = jnp.asarray(STEP[:n_label])
-    width = jnp.asarray([fit.velocity_prior, fit.vsini_prior, fit.vmic_prior, fit.resolution_prior])
     margin = 0.01 * (label_set.high - label_set.low)
     low, high = jnp.asarray(label_set.low + margin), jnp.asarray(label_set.high - margin)
     low, high = low.astype(start.dtype), high.astype(start.dtype)
-    basis = jnp.asarray(_continuum_basis(forward.instrument, fit.continuum_degree), flux.dtype)
+    basis = jnp.asarray(continuum_basis(forward.instrument, fit.continuum_degree), flux.dtype)
     flat = jnp.zeros(basis.shape[0]).at[:: fit.continuum_degree + 1].set(1.0)
     observed = basis**2 @ ivar > 0.0
     flux = jnp.where(ivar > 0.0, flux, 1.0)
 
     def spectrum(u):
         labels = start + unit * u[:n_label]
-        velocity, rotation, turbulent, resolution = width * u[n_label:]
-        nuisances = Nuisances(
-            vmic=jnp.clip(turbulence.vmic_calibration(*labels[:3]) + turbulent, 0.3, 4.0),
-            vmac=turbulence.vmac_calibration(*labels[:3]),
-            vsini=jnp.clip(4.0 + rotation, 0.3, 60.0),
-            velocity=velocity,
-            resolution=jnp.clip(1.0 + resolution, 0.75, 1.3),
+        centre, width = nuisance_prior(labels, fit)
+        velocity, vsini, vmic, resolution = jnp.clip(
+            centre + width * u[n_label:], jnp.asarray(LOWEST), jnp.asarray(HIGHEST)
         )
-        return forward(labels, nuisances)
+        vmac = turbulence.vmac_calibration(*labels[:3])
+        return forward(labels, Nuisances(vmic, vmac, vsini, velocity, resolution))
 
     # Pseudo-observations of [X/Fe]: rows of the Jacobian and what they ought to be.
     prior = jnp.zeros((n_label - 3, n_free)).at[:, 3:n_label].set(jnp.diag(unit[3:])).at[:, 2].set(-unit[2])

@@ -8,6 +8,7 @@ from experiments.train import train_config
 from jaxspec.errors import InputError
 from jaxspec.flows import FLOW_PRESETS, FlowConfig
 from jaxspec.networks import ENCODER_PRESETS, EncoderConfig
+from jaxspec.posterior.check import FitConfig
 from jaxspec.posterior.nuisances import CONFIGS, NuisanceConfig
 from tests.experiments.conftest import configured
 from tests.experiments.toys import TINY
@@ -86,6 +87,21 @@ def test_quoted_paths_arrive_unchanged(path):
 
 def test_sweeps_over_paths_are_left_alone():
     assert quote_paths(["-m", "data.spectra=a,b"]) == ["-m", "data.spectra=a,b"]
+
+
+def test_the_flow_for_real_stars():
+    cfg = configured("train", "experiment=giraffe_robust")
+    flow = build(FlowConfig, cfg.model.flow, FLOW_PRESETS)
+    assert (flow.min_bin, flow.slope_clamp, flow.n_layers) == (0.25, 2.5, FlowConfig().n_layers)
+    nuisances = build(NuisanceConfig, cfg.data.nuisances, CONFIGS)
+    assert nuisances.exact_model == 0.25 and cfg.model.trusted_only
+    # The check and the refinement believe of the resolving power what the network was taught.
+    fit = FitConfig()
+    assert (fit.resolution_mean, fit.resolution_prior) == (
+        nuisances.resolution_mean,
+        nuisances.resolution_scatter,
+    )
+    assert not configured("train", "experiment=giraffe_survey", *SURVEY).model.trusted_only
 
 
 def test_trusted_pixels_are_chosen_with_the_model():

@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 from jaxspec.errors import InputError
-from jaxspec.posterior.nuisances import CONFIGS, PURE, ROBUST, NuisanceConfig, nuisances_from_dict
+from jaxspec.physics import turbulence
+from jaxspec.posterior.nuisances import (
+    CONFIGS,
+    PURE,
+    ROBUST,
+    NuisanceConfig,
+    draw_nuisances,
+    nuisances_from_dict,
+)
 from jaxspec.posterior.simulator import Simulator, observe, perturb_lines
 from tests.toy import TOY_INSTRUMENT
 
@@ -131,6 +139,17 @@ def test_bright_spectra_are_the_model(toy, bright):
                     x, np.polynomial.chebyshev.chebfit(x[use], ratio[i, use], 8)
                 )
                 assert 1.4826 * np.median(np.abs(ratio[i] - fit)[use]) < 0.012
+
+
+@pytest.mark.parametrize(("config", "low", "high"), [(PURE, 0.9, 1.1), (ROBUST, 0.81, 1.09)])
+def test_resolving_powers_cover_their_range(config, low, high):
+    """`low` and `high` are two standard deviations away; 2.3 % of the stars lie beyond each."""
+    labels = jnp.tile(jnp.asarray([5500.0, 4.4, 0.0]), (20_000, 1))
+    calibration = turbulence.vmic_calibration, turbulence.vmac_calibration
+    drawn = np.asarray(draw_nuisances(jax.random.key(0), labels, config, *calibration).resolution)
+    scatter = 4 * np.sqrt(0.0228 / 20_000)
+    assert abs(np.mean(drawn < low) - 0.0228) < scatter and abs(np.mean(drawn > high) - 0.0228) < scatter
+    assert drawn.min() >= 0.7 and drawn.max() <= 1.3
 
 
 def test_configurations():
