@@ -14,6 +14,14 @@ from astropy.io import fits
 
 from jaxspec.errors import InputError
 
+# SPECSYS of FITS Paper III (Greisen et al. 2006); the heliocentre is within 0.02 km/s of the barycentre.
+FRAMES = {
+    "BARYCENT": "barycentric",
+    "HELIOCEN": "barycentric",
+    "TOPOCENT": "topocentric",
+    "SOURCE": "rest",
+}
+
 BLOCK = 2880
 
 
@@ -188,3 +196,21 @@ def text(header: fits.Header, key: str, default: str = "") -> str:
     """A header value as stripped text; `default` when absent or undefined."""
     value = header.get(key, default)
     return str(value).strip() if value is not None and not isinstance(value, fits.card.Undefined) else default
+
+
+def spectral_frame(header: fits.Header, where: str) -> str | None:
+    """The frame "rest", "barycentric" or "topocentric" as SPECSYS says; None without it.
+
+    Raises `InputError` for any other frame.
+    """
+    specsys = text(header, "SPECSYS").upper()
+    if not specsys:
+        return None
+    if specsys not in FRAMES:
+        raise InputError(
+            where,
+            f"SPECSYS = {specsys!r}",
+            f"one of {', '.join(FRAMES)}",
+            "correct the header or give frame=",
+        )
+    return FRAMES[specsys]

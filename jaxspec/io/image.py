@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxspec.errors import InputError
-from jaxspec.io.fitsfile import FitsFile, number, text
+from jaxspec.io.fitsfile import FitsFile, number, spectral_frame, text
 from jaxspec.io.quality import Quality
 from jaxspec.io.raw import RawSpectrum, ivar_from_sigma
 from jaxspec.io.wcs import axis_from_header
@@ -84,20 +84,7 @@ def read_image(file: FitsFile, unit: str | None = None) -> RawSpectrum:
         ),
         None,
     )
-    specsys = text(header, "SPECSYS").upper()
-    frame = {
-        "BARYCENT": "barycentric",
-        "HELIOCEN": "barycentric",
-        "TOPOCENT": "topocentric",
-        "SOURCE": "rest",
-    }.get(specsys)
-    if specsys and frame is None:
-        raise InputError(
-            label,
-            f"SPECSYS = {specsys!r}",
-            "BARYCENT, HELIOCEN, TOPOCENT or SOURCE",
-            "correct the header or give frame=",
-        )
+    frame = spectral_frame(header, label)
     resolving_power = number(header, "SPEC_RES", label, 0.0)
     doppler = [str(header[k]).strip() for k in header if k.startswith("DOPCOR")]
     if doppler:

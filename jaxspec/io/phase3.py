@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from jaxspec.errors import InputError
-from jaxspec.io.fitsfile import FitsFile, number, text
+from jaxspec.io.fitsfile import FitsFile, number, spectral_frame, text
 from jaxspec.io.quality import Quality
 from jaxspec.io.raw import RawSpectrum, ivar_from_sigma
 from jaxspec.io.wcs import to_angstrom
@@ -140,20 +140,7 @@ def _with_header(file, table, wave_column, flux_column, wavelength, flux, ivar, 
     def either(key: str) -> Any:
         return header if key in header else table.header
 
-    specsys = text(either("SPECSYS"), "SPECSYS").upper()
-    frame = {
-        "BARYCENT": "barycentric",
-        "HELIOCEN": "barycentric",
-        "TOPOCENT": "topocentric",
-        "SOURCE": "rest",
-    }.get(specsys)
-    if specsys and frame is None:
-        raise InputError(
-            where,
-            f"SPECSYS = {specsys!r}",
-            "BARYCENT, HELIOCEN, TOPOCENT or SOURCE",
-            "correct the header or give frame=",
-        )
+    frame = spectral_frame(either("SPECSYS"), where)
     correction = next((number(header, key, where) for key in _correction_keys(header)), None)
     resolving_power = number(either("SPEC_RES"), "SPEC_RES", where, 0.0)
     if resolving_power and not 100 < resolving_power < 1e6:
