@@ -53,10 +53,10 @@ def chunk_file(folder: Path, chunk: int) -> Path:
 
 
 def synthesise_chunks(
-    windows: list[list[float]], chunks: list[int], folder: Path, seed: int, spread: float
+    windows: list[list[float]], calibrated: bool, chunks: list[int], folder: Path, seed: int, spread: float
 ) -> None:
     """Synthesise whole chunks into files that appear complete or not at all. One worker's share."""
-    model = StellarModel.create(tuple(Window(*window) for window in windows))
+    model = StellarModel.create(tuple(Window(*window) for window in windows), calibrated=calibrated)
     spectra = jax.jit(lambda labels, vmic: jax.lax.map(lambda star: model(*star), (labels, vmic)))
     for chunk in chunks:
         labels, vmic = design(seed, chunk, spread)
@@ -79,7 +79,9 @@ def synthesise(cfg: DictConfig, windows: list[list[float]], folder: Path) -> lis
     ):
         shares = [missing[k :: cfg.processes] for k in range(cfg.processes)]
         jobs = [
-            pool.submit(synthesise_chunks, windows, s, folder, cfg.seed, cfg.vmic_spread) for s in shares if s
+            pool.submit(synthesise_chunks, windows, cfg.calibrated, s, folder, cfg.seed, cfg.vmic_spread)
+            for s in shares
+            if s
         ]
         while not all(job.done() for job in jobs):
             time.sleep(2)
@@ -142,7 +144,8 @@ def run(cfg: DictConfig, folder: Path) -> None:
     for part, rows in (("even", even), ("prior", ~even)):
         summary[f"mean_absolute_error_{part}"] = float(size[rows].mean())
         summary[f"percentile_99_{part}"] = float(np.percentile(size[rows], 99))
-    summary |= {"n_train": len(flux) - n_test, "seed": cfg.seed, "versions": versions()}
+    summary |= {"n_train": len(flux) - n_test, "calibrated": cfg.calibrated, "seed": cfg.seed}
+    summary |= {"versions": versions()}
     atomically(folder / "emulator.npz", with_summary(emulator, summary).save)
     draw_errors(
         residual, labels[held_out], np.concatenate([g.wavelength for g in grids]), folder / "errors.png"

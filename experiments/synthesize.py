@@ -66,6 +66,7 @@ def run(cfg: DictConfig, folder: Path) -> Path:
             "instrument": cfg.instrument,
             "engine": cfg.engine,
             "step": cfg.step,
+            "calibrated": str(cfg.calibrated),
             "seed": cfg.seed,
             "labels": checksum(cfg.labels),
             "medium": "air",
@@ -142,7 +143,8 @@ def native(cfg: DictConfig) -> tuple[np.ndarray, Synthesis]:
         raise InputError("engine", repr(cfg.engine), "synthesis for instrument=native", "drop engine=")
     if not 0.002 <= cfg.step <= 0.1:
         raise InputError("step", f"{cfg.step} A", "0.002 to 0.1 A, to resolve the lines", "correct it")
-    model = StellarModel.create(tuple(Window(low, high, cfg.step) for low, high in cfg.windows))
+    windows = tuple(Window(low, high, cfg.step) for low, high in cfg.windows)
+    model = StellarModel.create(windows, calibrated=bool(cfg.calibrated))
     # A closure: the model's tables are constants, as the shapes of what it computes follow from them.
     compiled = jax.jit(lambda labels, vmic: model(labels, vmic))
     return model.wavelength, lambda labels, nuisances: np.asarray(compiled(*_star(labels, nuisances.vmic)))
@@ -153,6 +155,10 @@ def through_instrument(cfg: DictConfig) -> tuple[np.ndarray, Synthesis]:
     forward = forward_model(cfg.forward, cfg.instrument)
     wavelength = forward.instrument.wavelength
     if cfg.engine == "emulator":
+        if cfg.calibrated is False:
+            raise InputError(
+                "calibrated", "false with engine=emulator", "true or null", "use engine=synthesis"
+            )
         compiled = eqx.filter_jit(forward)
         return wavelength, lambda labels, nuisances: np.asarray(compiled(*_star(labels, nuisances)))
     if cfg.engine != "synthesis":
@@ -160,7 +166,7 @@ def through_instrument(cfg: DictConfig) -> tuple[np.ndarray, Synthesis]:
     # The emulator's own grids and base broadening, filled by the synthesis instead of the network.
     grids = list(dict.fromkeys(response.grid for response in forward.responses))
     windows = tuple(Window(g.wavelength[0] - 0.5, g.wavelength[-1] + 0.5, cfg.step) for g in grids)
-    model = StellarModel.create(windows)
+    model = StellarModel.create(windows, calibrated=cfg.calibrated is None or cfg.calibrated)
     resample = [
         gaussian_resampling(w.wavelength, g, forward.emulator.base_sigma)
         for w, g in zip(windows, grids, strict=True)

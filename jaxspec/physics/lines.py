@@ -44,12 +44,18 @@ class LineList(eqx.Module):
     reach: np.ndarray  # A
 
     @staticmethod
-    def load(low: float = 0.0, high: float = np.inf) -> "LineList":
-        """The shipped list (Gaia-ESO v6, Heiter et al. 2021) between two air wavelengths in A."""
+    def load(low: float = 0.0, high: float = np.inf, *, calibrated: bool = False) -> "LineList":
+        """The shipped list (Gaia-ESO v6, Heiter et al. 2021) between two air wavelengths in A.
+
+        `calibrated` moves log gf to what the Sun and benchmark stars show, where they were observed (HR10;
+        see `experiments.linelist` and `data/calibrated.csv`).
+        """
         with resources.as_file(resources.files("jaxspec.physics.data") / "lines.npz") as path:
             data = dict(np.load(path))
         use = (data["wavelength"] >= low) & (data["wavelength"] <= high)
         data = {k: v[use] for k, v in data.items()}
+        if calibrated:
+            data["log_gf"] = data["log_gf"] + _calibration(data)
         reach = data["reach"] if "reach" in data else np.full(use.sum(), 2.0, np.float32)
         return LineList(
             wavelength=data["wavelength"],
@@ -67,6 +73,18 @@ class LineList(eqx.Module):
 
     def __len__(self) -> int:
         return len(self.wavelength)
+
+
+def _calibration(data: dict[str, np.ndarray]) -> np.ndarray:
+    """The correction of each line's log gf in `data/calibrated.csv`; 0 for a line that is not in it."""
+    text = (resources.files("jaxspec.physics.data") / "calibrated.csv").read_text()
+    known = {}
+    for row in text.splitlines()[1:]:
+        *line, change = row.split(",")
+        known[tuple(line)] = float(change)
+    columns = (data["wavelength"], data["species"], data["energy"], data["log_gf"])
+    lines = [(f"{w:.3f}", str(s), f"{e:.3f}", f"{g:.3f}") for w, s, e, g in zip(*columns, strict=True)]
+    return np.array([known.get(line, 0.0) for line in lines], np.float32)
 
 
 class LineStrengths(NamedTuple):

@@ -31,9 +31,13 @@ class StellarModel(eqx.Module):
     label_set: LabelSet = eqx.field(static=True)
 
     @staticmethod
-    def create(windows: tuple[Window, ...], label_set: LabelSet = NINE_LABELS) -> "StellarModel":
-        """The model with the shipped atoms, atmospheres and lines."""
-        lines = tuple(LineList.load(w.low - LINE_MARGIN, w.high + LINE_MARGIN) for w in windows)
+    def create(
+        windows: tuple[Window, ...], label_set: LabelSet = NINE_LABELS, *, calibrated: bool = False
+    ) -> "StellarModel":
+        """The model with the shipped atoms, atmospheres and lines, log gf as published or calibrated."""
+        lines = tuple(
+            LineList.load(w.low - LINE_MARGIN, w.high + LINE_MARGIN, calibrated=calibrated) for w in windows
+        )
         return StellarModel(AtomicData.load(), AtmosphereGrid.load(), lines, tuple(windows), label_set)
 
     @property

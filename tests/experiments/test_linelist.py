@@ -1,0 +1,79 @@
+"""Calibration of oscillator strengths: planted errors come back, and what is written is what is read."""
+
+from importlib import resources
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from experiments import linelist
+from jaxspec.instruments import Arm
+from jaxspec.physics.lines import LineList
+
+NARROW = Arm("narrow", 5403.0, 5413.0, 0.05, 21500.0)
+SUN = (5772.0, 4.438) + (0.0,) * 7
+
+
+@pytest.fixture(scope="module")
+def fit():
+    return linelist.LineFit.create(NARROW, 0.03)
+
+
+def strong_lines(fit) -> np.ndarray:
+    """Transitions of three lines of medium strength, well inside the arm and apart from each other."""
+    return fit.transition[[np.argmin(np.abs(fit.lines.wavelength - w)) for w in (5405.35, 5409.13, 5411.90)]]
+
+
+def test_planted_errors_of_log_gf_are_found(fit):
+    planted = np.zeros(fit.transition.max() + 1, np.float32)
+    planted[strong_lines(fit)] = [0.3, -0.25, 0.2]
+    shape = jnp.asarray([3.0, 1.5, 0.9])
+    ones = np.ones(NARROW.n_pixels)
+    star = linelist.make_star(fit, SUN, ones, ones, 0.005)
+    surface = linelist.synthesise(fit, jnp.asarray(planted), star)
+    # With flux 1 everywhere, the residual is 1 - model up to a continuum that the fit absorbs.
+    model = fit.response(
+        fit.grid_response(surface), linelist.Nuisances(0.0, shape[0], jnp.float32(linelist.VSINI), *shape[1:])
+    )
+    star = linelist.make_star(fit, SUN, 100.0 * model, ones, 0.005)
+    assert star.start[1] == pytest.approx(1.5, abs=0.3)
+
+    change, prior = jnp.zeros(len(planted)), 0.25
+    optimiser = optax.adam(optax.cosine_decay_schedule(0.1, 40))
+    state, losses = optimiser.init(change), []
+    for _ in range(40):
+        loss, slope = linelist.loss_and_slope(fit, change, shape, star)
+        losses.append(float(loss))
+        update, state = optimiser.update(slope + change / prior**2, state)
+        change = change + update
+    assert losses[-1] < 0.05 * losses[0]
+    found = np.asarray(change)[strong_lines(fit)]
+    np.testing.assert_allclose(found, [0.3, -0.25, 0.2], atol=0.08)
+
+
+def test_components_of_one_transition_move_together():
+    lines = LineList(
+        wavelength=np.array([5400.00, 5400.03, 5400.05, 5400.03, 5401.0]),
+        element=np.array([26, 26, 26, 26, 26]),
+        stage=np.zeros(5, int),
+        energy=np.array([1.0, 1.0, 1.0, 2.0, 1.0], np.float32),
+        log_gf=np.zeros(5),
+        damping=np.zeros(5),
+        gamma_rad=np.zeros(5),
+        reach=np.ones(5),
+    )
+    number = linelist.transitions(lines)
+    assert number[0] == number[1] == number[2]
+    assert len({number[0], number[3], number[4]}) == 3
+
+
+def test_every_shipped_correction_belongs_to_a_line(tmp_path):
+    """Nothing is dropped between file and list, and a line outside the observed window keeps its value."""
+    published, calibrated = LineList.load(), LineList.load(calibrated=True)
+    change = calibrated.log_gf - published.log_gf
+    linelist.write_changes(tmp_path / "again.csv", published, change, 0.01)
+    shipped = resources.files("jaxspec.physics.data") / "calibrated.csv"
+    assert (tmp_path / "again.csv").read_text() == shipped.read_text()
+    assert np.all(change[published.wavelength > 5615] == 0)
+    assert 100 < np.sum(change != 0) < len(change)
