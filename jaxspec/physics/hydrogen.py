@@ -33,6 +33,7 @@ GAUNT = {2: (0.9052, 1.337), 3: (0.9088, 1.44)}
 HIGHEST_LEVEL = 28
 HOLTSMARK_FIELD = 1.25e-9  # F0 = 1.25e-9 n_e^(2/3), esu
 REACH = 200.0  # A
+NEAR, COARSE = 12.0, 1.0  # A
 
 _LN_Y = np.linspace(-7.0, 9.0, 33)
 _U = np.linspace(0.0, 9.0, 109)  # asinh of the distance in Doppler widths
@@ -162,38 +163,76 @@ def hydrogen_opacity(
     state: ChemicalState,
     vmic: Float[Array, ""],
 ) -> Float[Array, "pixels layers"]:
-    """Opacity (cm^-1) of the hydrogen lines at air wavelengths `grid` (A, on the host)."""
-    lines = hydrogen_lines(grid[0], grid[-1])
-    total = jnp.zeros((len(grid), temperature.shape[0]), temperature.dtype)
-    table = jnp.asarray(_profile_table(), temperature.dtype)
-    thermal = (
-        jnp.sqrt(2 * BOLTZMANN / (1.008 * ATOMIC_MASS) * temperature + (vmic * 1e5) ** 2) / SPEED_OF_LIGHT
+    """Opacity (cm^-1) of the hydrogen lines at air wavelengths `grid` (A, uniform, on the host).
+
+    Wings are smooth: farther than `NEAR` from a centre they are computed every `COARSE` A and interpolated.
+    """
+    n, layers = len(grid), temperature.shape[0]
+    step = grid[1] - grid[0] if n > 1 else COARSE
+    cell = max(1, round(COARSE / step))
+    n_cells = -(-(n - 1) // cell)
+    rise = np.arange(cell, dtype=np.float32)[:, None] / cell
+
+    def refine(values):
+        """From the corners of cells to their pixels, without a gather."""
+        fine = values[:-1, None] * (1 - rise) + values[1:, None] * rise
+        return jnp.concatenate([fine.reshape(-1, layers), values[-1:]])
+
+    coarse = grid[0] + step * cell * np.arange(n_cells + 1)
+    corners = jnp.zeros((n_cells + 1, layers), temperature.dtype)
+    cores = []
+    for line in hydrogen_lines(grid[0], grid[-1]):
+        wings = _line_opacity(line, np.abs(coarse - line.wavelength), temperature, state, vmic)
+        corners = corners + wings
+        first, last = np.clip(
+            [
+                np.floor((line.wavelength - NEAR - grid[0]) / (step * cell)),
+                np.ceil((line.wavelength + NEAR - grid[0]) / (step * cell)),
+            ],
+            0,
+            n_cells,
+        ).astype(int)
+        if first < last:
+            pixels = grid[0] + step * np.arange(first * cell, last * cell + 1)
+            core = _line_opacity(line, np.abs(pixels - line.wavelength), temperature, state, vmic)
+            cores.append((first * cell, core - refine(wings[first : last + 1])))
+    total = refine(corners)
+    for start, core in cores:
+        total = total.at[start : start + len(core)].add(core)
+    return total[:n]
+
+
+def _line_opacity(
+    line: HydrogenLine,
+    distance: Float[np.ndarray, " d"],
+    temperature: Float[Array, " layers"],
+    state: ChemicalState,
+    vmic: Float[Array, ""],
+) -> Float[Array, "d layers"]:
+    """Opacity (cm^-1) of one line at `distance` (A) from its centre."""
+    mass = 1.008 * ATOMIC_MASS
+    thermal = jnp.sqrt(2 * BOLTZMANN / mass * temperature + (vmic * 1e5) ** 2) / SPEED_OF_LIGHT
+    doppler = thermal * line.wavelength
+    stark = line.stark * HOLTSMARK_FIELD * jnp.cbrt(state.electrons) ** 2
+    distance = jnp.asarray(distance, temperature.dtype)[:, None]
+    impact, quasi_static = electron_broadening(
+        line, jnp.maximum(distance / stark, 1e-3), temperature, state.electrons
     )
-    field = HOLTSMARK_FIELD * jnp.cbrt(state.electrons) ** 2
+    rows = jnp.clip((jnp.log(stark / doppler) - _LN_Y[0]) / (_LN_Y[1] - _LN_Y[0]), 0, len(_LN_Y) - 1)
+    columns = jnp.clip(jnp.arcsinh(distance / doppler) / _U[1], 0, len(_U) - 1)
+    table = jnp.asarray(_profile_table(), temperature.dtype)
+    at = jnp.broadcast_arrays(rows, columns)
+    ions = jnp.exp(jax.scipy.ndimage.map_coordinates(table, at, order=1, mode="nearest"))
+    # Where the Doppler effect is the wider one, the impacts only add a wing.
+    electrons = impact * stark * doppler / (doppler**2 + (impact * stark) ** 2 + distance**2) / np.pi
+    profile = ions * (1.0 + quasi_static) + electrons
     kt = BOLTZMANN_EV * temperature
-    for line in lines:
-        energy = 13.598434 * (1 - 1 / line.lower**2)
-        doppler = thermal * line.wavelength
-        distance = jnp.asarray(np.abs(grid - line.wavelength).astype(np.float32))[:, None]
-        stark = line.stark * field
-        beta = jnp.maximum(distance / stark, 1e-3)
-        impact, quasi_static = electron_broadening(line, beta, temperature, state.electrons)
-        rows = jnp.clip((jnp.log(stark / doppler) - _LN_Y[0]) / (_LN_Y[1] - _LN_Y[0]), 0, len(_LN_Y) - 1)
-        columns = jnp.clip(jnp.arcsinh(distance / doppler) / _U[1], 0, len(_U) - 1)
-        ions = jnp.exp(
-            jax.scipy.ndimage.map_coordinates(
-                table, jnp.broadcast_arrays(rows, columns), order=1, mode="nearest"
-            )
-        )
-        # Where the Doppler effect is the wider one, the impacts only add a wing.
-        electrons = impact * stark * doppler / (doppler**2 + (impact * stark) ** 2 + distance**2) / np.pi
-        profile = ions * (1.0 + quasi_static) + electrons
-        ln_population = state.ln_populations[:, 0, 0] + np.log(2.0 * line.lower**2) - energy / kt
-        stimulated = -jnp.expm1(-12398.42 / line.wavelength / kt)
-        # phi_nu = phi_lambda lambda^2 / c, with phi_lambda = profile / doppler.
-        ln_factor = np.log(
-            LINE_CROSS_SECTION * line.oscillator_strength * line.wavelength**2 * 1e-8 / SPEED_OF_LIGHT
-        )
-        present = occupation_probability(float(line.upper), temperature, state)
-        total = total + jnp.exp(ln_population + ln_factor) / doppler * profile * stimulated * present
-    return total
+    energy = 13.598434 * (1 - 1 / line.lower**2)
+    ln_population = state.ln_populations[:, 0, 0] + np.log(2.0 * line.lower**2) - energy / kt
+    stimulated = -jnp.expm1(-12398.42 / line.wavelength / kt)
+    # phi_nu = phi_lambda lambda^2 / c, with phi_lambda = profile / doppler.
+    ln_factor = np.log(
+        LINE_CROSS_SECTION * line.oscillator_strength * line.wavelength**2 * 1e-8 / SPEED_OF_LIGHT
+    )
+    present = occupation_probability(float(line.upper), temperature, state)
+    return jnp.exp(ln_population + ln_factor) / doppler * profile * stimulated * present

@@ -17,7 +17,6 @@ from jaxspec.physics.transfer import emergent_flux, mean_intensity_with_scatteri
 
 BLOCK = 512  # pixels whose transfer is solved at once; small enough for the processor's cache
 CONTINUUM_STEP = 20.0  # A, between the wavelengths where the continuum is computed
-HYDROGEN_STEP = 0.1  # A
 
 
 class Window(eqx.Module):
@@ -93,49 +92,35 @@ def synthesize(
         jnp.asarray(nodes, t.dtype)
     )
 
-    # Hydrogen is smooth on the scale of its own step: computed there, interpolated below.
-    h_stride = max(1, round(HYDROGEN_STEP / window.step))
-    h_grid = grid[0] + window.step * h_stride * np.arange(-(-(len(grid) - 1) // h_stride) + 1)
-    h_opacity = hydrogen_opacity(h_grid, t, state, vmic)
+    opacity = opacity + hydrogen_opacity(grid, t, state, vmic)
 
     n_blocks = -(-len(grid) // BLOCK)
     padding = n_blocks * BLOCK - len(grid)
     padded = np.concatenate([grid, np.repeat(grid[-1], padding)])
 
-    def locate(coarse_start, coarse_step, n):
-        position = np.clip((padded - coarse_start) / coarse_step, 0, n - 1 - 1e-9)
-        index = np.minimum(position.astype(np.int32), n - 2)
-        return index.reshape(n_blocks, BLOCK), (position - index).astype(np.float32).reshape(n_blocks, BLOCK)
-
-    node_index, node_part = locate(nodes[0], nodes[1] - nodes[0], n_nodes)
-    h_index, h_part = locate(h_grid[0], window.step * h_stride, len(h_grid))
+    # Linear interpolation between the nodes as a matrix product: a gather would be slower than the transfer.
+    position = (padded[:, None] - nodes) / (nodes[1] - nodes[0])
+    weights = np.maximum(1.0 - np.abs(position), 0.0).astype(np.float32)
     opacity = jnp.pad(opacity, ((0, padding), (0, 0)), mode="edge").reshape(n_blocks, BLOCK, -1)
-
-    def between(values, index, part):
-        return values[index] * (1 - part[:, None]) + values[index + 1] * part[:, None]
 
     @jax.checkpoint
     def solve(block):
-        wavelength, lines_here, ni, npart, hi, hpart = block
-        absorption = jnp.exp(between(ln_absorption, ni, npart))
-        scatter = jnp.exp(between(ln_scattering, ni, npart))
+        wavelength, lines_here, weight = block
+        absorption = jnp.exp(weight @ ln_absorption)
+        scatter = jnp.exp(weight @ ln_scattering)
         thermal = planck(wavelength[:, None], t)
-        scattered = scatter * between(mean, ni, npart)
+        scattered = scatter * (weight @ mean)
 
         def flux(total):
             source = (total * thermal + scattered) / (total + scatter)
             return emergent_flux(optical_depth(total + scatter, mass), source)
 
-        everything = absorption + (lines_here + between(h_opacity, hi, hpart)) / state.density
-        return flux(everything)
+        return flux(absorption + lines_here / state.density)
 
     blocks = (
         jnp.asarray(padded.reshape(n_blocks, BLOCK), t.dtype),
         opacity,
-        node_index,
-        node_part,
-        h_index,
-        h_part,
+        weights.reshape(n_blocks, BLOCK, n_nodes),
     )
     flux = jax.lax.map(solve, blocks).reshape(-1)[: len(grid)]
 
@@ -145,6 +130,5 @@ def synthesize(
         return emergent_flux(optical_depth(absorption + scatter, mass), source)
 
     at_nodes = jax.vmap(continuum_flux)(jnp.asarray(nodes, t.dtype), ln_absorption, ln_scattering, mean)
-    ni, npart = node_index.reshape(-1)[: len(grid)], node_part.reshape(-1)[: len(grid)]
-    continuum = jnp.exp(jnp.log(at_nodes)[ni] * (1 - npart) + jnp.log(at_nodes)[ni + 1] * npart)
+    continuum = jnp.exp(weights[: len(grid)] @ jnp.log(at_nodes))
     return SurfaceFlux(flux, continuum)
