@@ -88,7 +88,6 @@ def make_simulator(cfg: DictConfig, nuisances: Any = None) -> Simulator:
         forward_model(cfg.forward, cfg.instrument),
         build(StellarPrior, cfg.data.prior),
         build(NuisanceConfig, cfg.data.nuisances if nuisances is None else nuisances, CONFIGS),
-        trusted_only=cfg.model.trusted_only,
     )
 
 
@@ -136,7 +135,7 @@ def survey(cfg: DictConfig) -> Task:
     """
     data, instrument, label_set = cfg.data, get_instrument(cfg.instrument), NINE_LABELS
     catalogue = _catalogue(data, label_set)
-    names, rows, refused = _spectra(data.spectra, instrument, catalogue, cfg.model.trusted_only)
+    names, rows, refused = _spectra(data.spectra, instrument, catalogue)
     spectrum, entry = join(names, catalogue)
     matched = catalogue.rows(entry)
     inside = np.all((matched.labels > label_set.low) & (matched.labels < label_set.high), axis=1)
@@ -204,12 +203,12 @@ def _catalogue(data: DictConfig, label_set: LabelSet) -> Catalogue:
     raise InputError("data.format", repr(data.format), "gaia_eso or table", "correct it")
 
 
-def _spectra(path: str, instrument: Instrument, catalogue: Catalogue, trusted_only: bool):
+def _spectra(path: str, instrument: Instrument, catalogue: Catalogue):
     """Names of the spectra, a function of row numbers that returns their normalised flux and ivar, and what
     was refused. A folder is held in memory; a store is read row by row."""
     if Path(path).suffix in STORES:
         store = open_store(path, instrument)
-        return store.names, lambda i: prepare_many(*store.read(i), instrument, trusted_only), []
+        return store.names, lambda i: prepare_many(*store.read(i), instrument), []
     known = np.isfinite(catalogue.velocity)
     velocity = {name: v for name, v, k in zip(catalogue.names, catalogue.velocity, known, strict=True) if k}
     spectra, refused = read_spectra(
@@ -219,7 +218,7 @@ def _spectra(path: str, instrument: Instrument, catalogue: Catalogue, trusted_on
         combine=True,
         assume=Assume(medium="air", origin="data=survey"),
     )
-    flux, ivar = prepare_many(spectra.flux, spectra.ivar, instrument, trusted_only)
+    flux, ivar = prepare_many(spectra.flux, spectra.ivar, instrument)
     return list(spectra.names), lambda i: (flux[i], ivar[i]), refused
 
 

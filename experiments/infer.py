@@ -48,7 +48,6 @@ from jaxspec.physics.forward import Nuisances
 from jaxspec.posterior import flags
 from jaxspec.posterior.amortised import AmortisedPosterior
 from jaxspec.posterior.check import Fit, FitConfig, check_posterior
-from jaxspec.posterior.preparation import trusted_ivar
 from jaxspec.posterior.refine import RefineConfig, refine_posterior
 from jaxspec.posterior.results import Posterior
 from jaxspec.posterior.simulator import SpectrumModel
@@ -254,9 +253,8 @@ def infer(
     result = posterior.sample_normalised(key, flux, ivar, n_draws, names=spectra.names)
     config = build(FitConfig, fit)
     if refine:
-        trusted = np.asarray(trusted_ivar(ivar, posterior.instrument))
         refined = refine_posterior(
-            jax.random.fold_in(key, 1), forward, result, flux, trusted, RefineConfig(fit=config)
+            jax.random.fold_in(key, 1), forward, result, flux, ivar, RefineConfig(fit=config)
         )
         result = posterior.flag_range(refined)
     result, outcome = check_posterior(forward, result, flux, ivar, config)

@@ -113,7 +113,6 @@ def make_network(cfg: DictConfig, task: Task) -> PosteriorNetwork:
         build(EncoderConfig, cfg.model.encoder, ENCODER_PRESETS),
         build(FlowConfig, cfg.model.flow, FLOW_PRESETS),
         cfg.model.error_floor,
-        cfg.model.trusted_only,
     )
     network = PosteriorNetwork(config, task.label_set, task.instrument.n_pixels, rngs=nnx.Rngs(cfg.seed))
     network.set_statistics(

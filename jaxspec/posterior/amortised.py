@@ -91,8 +91,7 @@ class AmortisedPosterior:
         return self.network.label_set
 
     def sample(self, key: PRNGKeyArray, spectra: Spectra, n: int = 1000, batch: int = 64) -> Posterior:
-        """Posterior draws for observed spectra, which are masked and normalised here as the training spectra
-        were.
+        """Posterior draws for observed spectra, which are normalised here as the training spectra were.
 
         Args:
             key: the same key, spectra, `n` and `batch` give the same draws.
@@ -105,7 +104,7 @@ class AmortisedPosterior:
         return self.sample_normalised(key, *self.prepare(spectra), n, batch, spectra.names)
 
     def prepare(self, spectra: Spectra) -> tuple[Float[np.ndarray, "s p"], Float[np.ndarray, "s p"]]:
-        """Normalised flux and ivar of observed spectra, without the pixels that the network does not see.
+        """Normalised flux and ivar of observed spectra.
 
         Raises: InputError when the spectra are on other pixels.
         """
@@ -119,7 +118,7 @@ class AmortisedPosterior:
                 f"the {grid.size} pixels of instrument {self.instrument.name!r}",
                 "rebin the spectra onto it first (jaxspec.spectra.rebin)",
             )
-        return prepare_many(spectra.flux, spectra.ivar, self.instrument, self.network.config.trusted_only)
+        return prepare_many(spectra.flux, spectra.ivar, self.instrument)
 
     def sample_normalised(
         self,
@@ -130,8 +129,7 @@ class AmortisedPosterior:
         batch: int = 64,
         names: tuple[str, ...] | None = None,
     ) -> Posterior:
-        """As `sample` for spectra that went through `prepare` already, or that were simulated with the
-        network's own `trusted_only`."""
+        """As `sample` for spectra that went through `prepare` already, or that were simulated."""
         n_star = flux.shape[0]
         pieces = []
         # Few shapes, few compilations: short batches are filled up to a power of two.

@@ -26,15 +26,11 @@ class NetworkConfig:
     `error_floor` is added in quadrature to every pixel's error (fraction of the continuum), alike in training
     and inference: it keeps spectra of S/N beyond the trained range from looking infinitely sharp, and says
     that the model is never better than this.
-
-    `trusted_only` says that the network is trained and used without the pixels where the line list misses the
-    Sun: `Simulator` and `AmortisedPosterior` mask them (see `jaxspec.posterior.preparation`).
     """
 
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     flow: FlowConfig = field(default_factory=FlowConfig)
     error_floor: float = 0.0025
-    trusted_only: bool = False
 
 
 class PosteriorNetwork(nnx.Module):

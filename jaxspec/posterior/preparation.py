@@ -10,26 +10,16 @@ from jaxtyping import Array, Float
 
 from jaxspec.continuum import normalise
 from jaxspec.instruments import Instrument
-from jaxspec.physics.trust import trusted_pixels
-
-
-def trusted_ivar(ivar: Float[Array | np.ndarray, "*n p"], instrument: Instrument) -> Float[Array, "*n p"]:
-    """`ivar` with 0 at the pixels where the line list misses the Sun (see `jaxspec.physics.trust`)."""
-    return jnp.where(trusted_pixels(instrument), ivar, 0.0)
 
 
 def prepare(
     flux: Float[Array, "*n p"],
     ivar: Float[Array, "*n p"],
     instrument: Instrument,
-    trusted_only: bool = False,
 ) -> tuple[Float[Array, "*n p"], Float[Array, "*n p"]]:
-    """Continuum-normalised flux and its ivar; a pixel that is not used has ivar 0 and flux 1.
-
-    With `trusted_only` the untrusted pixels are masked first, so that the continuum does not read them
-    either. Pure; static in `instrument` and `trusted_only`.
-    """
-    flux, ivar = normalise(flux, trusted_ivar(ivar, instrument) if trusted_only else ivar, instrument)
+    """Continuum-normalised flux and its ivar; a pixel that is not used has ivar 0 and flux 1. Pure; static in
+    `instrument`."""
+    flux, ivar = normalise(flux, ivar, instrument)
     return jnp.where(ivar > 0.0, flux, 1.0), ivar
 
 
@@ -37,7 +27,6 @@ def prepare_many(
     flux: Float[Array | np.ndarray, "n p"],
     ivar: Float[Array | np.ndarray, "n p"],
     instrument: Instrument,
-    trusted_only: bool = False,
     batch: int = 64,
 ) -> tuple[Float[np.ndarray, "n p"], Float[np.ndarray, "n p"]]:
     """As `prepare`, for any number of spectra on the host, `batch` of them per compiled call; float32."""
@@ -47,9 +36,9 @@ def prepare_many(
         f, v = flux[start : start + size], ivar[start : start + size]
         padding = ((0, size - len(f)), (0, 0))
         f, v = np.pad(f, padding, constant_values=1.0), np.pad(v, padding)
-        pieces.append([np.asarray(x, np.float32) for x in _prepare(f, v, instrument, trusted_only)])
+        pieces.append([np.asarray(x, np.float32) for x in _prepare(f, v, instrument)])
     flux, ivar = (np.concatenate(x)[:n] for x in zip(*pieces, strict=True))
     return flux, ivar
 
 
-_prepare = jax.jit(prepare, static_argnums=(2, 3))
+_prepare = jax.jit(prepare, static_argnums=2)

@@ -60,8 +60,6 @@ class Simulator(eqx.Module):
         prior: the density the labels are drawn from.
         config: the distributions of everything else.
         vmic_calibration, vmac_calibration: functions of (teff [K], logg, fe_h) in km/s.
-        trusted_only: mask the pixels where the line list misses the Sun, as a network that was configured so
-            (`NetworkConfig.trusted_only`) never sees them.
     """
 
     forward: SpectrumModel
@@ -69,7 +67,6 @@ class Simulator(eqx.Module):
     config: NuisanceConfig = eqx.field(static=True)
     vmic_calibration: Calibration = eqx.field(static=True)
     vmac_calibration: Calibration = eqx.field(static=True)
-    trusted_only: bool = eqx.field(static=True)
 
     def __init__(
         self,
@@ -78,14 +75,12 @@ class Simulator(eqx.Module):
         config: NuisanceConfig = PURE,
         vmic_calibration: Calibration = turbulence.vmic_calibration,
         vmac_calibration: Calibration = turbulence.vmac_calibration,
-        trusted_only: bool = False,
     ):
         self.forward = forward
         self.prior = StellarPrior() if prior is None else prior
         self.config = config
         self.vmic_calibration = vmic_calibration
         self.vmac_calibration = vmac_calibration
-        self.trusted_only = trusted_only
 
     @property
     def instrument(self) -> Instrument:
@@ -112,7 +107,7 @@ class Simulator(eqx.Module):
             low, high = np.log(self.config.snr_range)
             snr = jnp.exp(jax.random.uniform(keys[2], (n,), minval=low, maxval=high))
         flux, ivar = observe(keys[3], flux, snr, self.instrument, self.config)
-        flux, ivar = prepare(flux, ivar, self.instrument, self.trusted_only)
+        flux, ivar = prepare(flux, ivar, self.instrument)
         return Simulation(labels, flux, ivar, snr, nuisances)
 
 

@@ -3,7 +3,6 @@
 import pytest
 
 from experiments.common import CONF, build, quote_paths
-from experiments.data import make_simulator
 from experiments.train import train_config
 from jaxspec.errors import InputError
 from jaxspec.flows import FLOW_PRESETS, FlowConfig
@@ -11,10 +10,8 @@ from jaxspec.networks import ENCODER_PRESETS, EncoderConfig
 from jaxspec.posterior.check import FitConfig
 from jaxspec.posterior.nuisances import CONFIGS, NuisanceConfig
 from tests.experiments.conftest import configured
-from tests.experiments.toys import TINY
 
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
-SURVEY = ["data.spectra=folder", "data.catalogue=table.fits"]
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
@@ -94,17 +91,10 @@ def test_the_flow_for_real_stars():
     flow = build(FlowConfig, cfg.model.flow, FLOW_PRESETS)
     assert (flow.min_bin, flow.slope_clamp, flow.n_layers) == (0.25, 2.5, FlowConfig().n_layers)
     nuisances = build(NuisanceConfig, cfg.data.nuisances, CONFIGS)
-    assert nuisances.exact_model > 0 and cfg.model.trusted_only
+    assert nuisances.exact_model > 0
     # The check and the refinement believe of the resolving power what the network was taught.
     fit = FitConfig()
     assert (fit.resolution_mean, fit.resolution_prior) == (
         nuisances.resolution_mean,
         nuisances.resolution_scatter,
     )
-    assert not configured("train", "experiment=giraffe_survey", *SURVEY).model.trusted_only
-
-
-def test_trusted_pixels_are_chosen_with_the_model():
-    simulator = make_simulator(configured("train", *TINY, "model.trusted_only=true"), {"base": "pure"})
-    assert simulator.trusted_only
-    assert not make_simulator(configured("train", *TINY)).trusted_only

@@ -18,7 +18,6 @@ from experiments.common import ROOT, load_checkpoint
 from jaxspec.errors import InputError
 from jaxspec.io import read_table
 from jaxspec.labels import NINE_LABELS
-from jaxspec.physics.trust import trusted_pixels
 from jaxspec.posterior.flags import Flag
 from jaxspec.spectra import Spectra
 from tests.experiments.conftest import configured
@@ -132,7 +131,7 @@ def test_same_command_same_numbers(trained, night, results, tmp_path):
 
 def test_refined_draws_are_what_the_flags_describe(trained, monkeypatch):
     """A refinement that ends beyond the training range is flagged, though the network's draws were inside;
-    and it fits the pixels that the network sees, where the line list can be trusted."""
+    and it fits the pixels that the network sees."""
     result, _ = trained
     key, seen = jax.random.key(5), {}
     stars = result.task.simulator.observe(
@@ -153,7 +152,7 @@ def test_refined_draws_are_what_the_flags_describe(trained, monkeypatch):
     )
     assert out.flags[1] & Flag.NEAR_BOUND and out.flags[1] & Flag.OUT_OF_RANGE
     assert out.stats["outside_prior"][1] == 1.0
-    np.testing.assert_array_equal(seen["ivar"], np.where(trusted_pixels(TOY_INSTRUMENT), ivar, 0.0))
+    np.testing.assert_array_equal(seen["ivar"], ivar)
 
 
 def test_only_bad_files_end_with_an_error(trained, night, tmp_path):

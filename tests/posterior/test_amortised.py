@@ -193,6 +193,15 @@ def test_save_and_load(posterior, survey, tmp_path, dtype, tolerance):
     assert config["instrument"]["name"] == "toy" and "jax" in config["versions"]
 
 
+def test_files_from_before_a_setting_existed_take_its_default(toy, tmp_path):
+    network = PosteriorNetwork(CONFIG, toy.label_set, TOY_INSTRUMENT.n_pixels, rngs=nnx.Rngs(0))
+    folder = save_posterior(AmortisedPosterior(network, TOY_INSTRUMENT), tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    del config["network"]["error_floor"], config["network"]["flow"]["min_bin"]
+    (folder / "config.json").write_text(json.dumps(config))
+    assert load_posterior(folder).network.config == CONFIG
+
+
 def test_damage_is_refused(posterior, tmp_path):
     folder = save_posterior(posterior, tmp_path / "model")
     with pytest.raises(InputError, match=r"config\.json"):

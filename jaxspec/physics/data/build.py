@@ -3,7 +3,6 @@
     python -m jaxspec.physics.data.build atoms   EXOJAX_WHEEL
     python -m jaxspec.physics.data.build atlas9  FRAUNHOFER_WHEEL
     python -m jaxspec.physics.data.build lines   GES_LINELIST_V6_TURBOSPECTRUM.gz
-    python -m jaxspec.physics.data.build untrusted SUN_UVES.txt
 
 The wheels are `pip download --no-deps exojax Fraunhofer` (both MIT); only published tables are taken:
 
@@ -272,54 +271,5 @@ def build_lines(source: Path) -> None:
     print(f"{len(order)} lines in the windows, {keep.sum()} kept")
 
 
-UNTRUSTED_MISFIT = 0.03  # of the continuum
-UNTRUSTED_MARGIN = 2  # pixels on either side
-
-
-def build_untrusted(source: Path) -> None:
-    """Write `untrusted.csv`: where the emulated Sun misses an observed one (three columns: air wavelength,
-    flux, error, at the
-    resolution of HR10; velocity, broadening and a smooth continuum are fitted, the labels are the Sun's)."""
-    import jax.numpy as jnp
-    from scipy.optimize import least_squares
-
-    from jaxspec.instruments import get_instrument
-    from jaxspec.physics.forward import Nuisances, load_forward_model
-    from jaxspec.spectra import rebin
-
-    forward = load_forward_model(get_instrument("giraffe_hr10"))
-    arm = forward.instrument.arms[0]
-    observed = np.loadtxt(source)
-    solar = jnp.asarray([5772.0, 4.44] + [0.0] * 7)
-    basis = np.polynomial.chebyshev.chebvander(np.linspace(-1, 1, arm.n_pixels), 5)
-
-    def misfit(p):
-        moved = observed[:, 0] * (1 - 1e-3 * p[0] / 299792.458)
-        flux, _ = rebin(moved, observed[:, 1], np.ones(len(moved)), arm.edges)
-        nuisances = Nuisances(*(jnp.float32(x) for x in (1.0, abs(p[1]), 1.6, 0.0, p[2])))
-        return flux - np.asarray(forward(solar, nuisances)) * (basis @ p[3:])
-
-    start = [-600.0, 3.5, 0.9, 1.0, 0, 0, 0, 0, 0]
-    fit = least_squares(
-        lambda p: misfit(p) / 0.01,
-        start,
-        x_scale=[100, 0.5, 0.05] + [0.01] * 6,
-        loss="soft_l1",
-        diff_step=1e-3,
-    )
-    residual = misfit(fit.x)
-    bad = np.abs(residual) > UNTRUSTED_MISFIT
-    bad = np.convolve(bad, np.ones(2 * UNTRUSTED_MARGIN + 1), "same") > 0
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], bad.astype(int), [0]])))
-    rows = ["# Air wavelengths (A) where the synthesis misses the observed Sun: low, high, worst misfit."]
-    for first, last in edges.reshape(-1, 2):
-        worst = residual[first:last][np.argmax(np.abs(residual[first:last]))]
-        rows.append(f"{arm.edges[first]:.2f},{arm.edges[last]:.2f},{worst:+.3f}")
-    (HERE / "untrusted.csv").write_text("\n".join(rows) + "\n")
-    print(f"rms {residual.std():.4f}, {len(rows) - 1} intervals, {100 * bad.mean():.1f} % of the pixels")
-
-
 if __name__ == "__main__":
-    {"atoms": build_atoms, "atlas9": build_atlas9, "lines": build_lines, "untrusted": build_untrusted}[
-        sys.argv[1]
-    ](Path(sys.argv[2]))
+    {"atoms": build_atoms, "atlas9": build_atlas9, "lines": build_lines}[sys.argv[1]](Path(sys.argv[2]))
