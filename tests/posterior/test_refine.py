@@ -35,6 +35,19 @@ def test_refinement_finds_the_labels(toy, bright, start):
     assert np.median(np.abs(pull)) < 2.0 and np.median(out.error[:, 0]) < 150.0
 
 
+def test_a_spoiled_arm_does_not_spoil_the_labels(toy, bright, start):
+    """Fringes of 5 % in one arm, as in real spectra of the far red."""
+    arm = toy.instrument.slices[toy.instrument.arms[-1].name]
+    wavelength = toy.instrument.wavelength
+    fringes = np.zeros(len(wavelength))
+    fringes[arm] = 0.05 * np.sin(2 * np.pi * np.arange(len(wavelength))[arm] / 150.0)
+    flux = np.asarray(bright.flux[:16]) * (1 + fringes)
+    out = refine_posterior(jax.random.key(0), toy, start, flux, bright.ivar[:16])
+    truth = np.asarray(bright.labels[:16])
+    before, after = np.abs(start.median - truth), np.abs(out.median - truth)
+    assert (np.median(after, axis=0)[:3] < 0.5 * np.median(before, axis=0)[:3]).all()
+
+
 def test_faint_stars_keep_the_network(toy, bright, start):
     faint = dataclasses.replace(start, snr=np.full(16, 20.0))
     out = refine_posterior(jax.random.key(0), toy, faint, bright.flux[:16], bright.ivar[:16], RefineConfig())
