@@ -133,7 +133,7 @@ def starting_point(cfg: DictConfig, folder: Path) -> tuple[AmortisedPosterior | 
     if cfg.start_from is None:
         return None, None
     stored, where = load_checkpoint(cfg.start_from)
-    return stored, {"path": str(where.absolute()), "sha256": checksum(where / WEIGHTS)}
+    return stored, {"path": str(cfg.start_from), "sha256": checksum(where / WEIGHTS)}
 
 
 def start_from(network: PosteriorNetwork, stored: AmortisedPosterior, task: Task, where: str) -> None:
