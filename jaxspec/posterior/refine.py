@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from jaxspec.linear import inverse
 from jaxspec.physics import turbulence
 from jaxspec.physics.forward import Nuisances
 from jaxspec.posterior.check import (
@@ -183,8 +184,8 @@ def _refine_star(forward, start, flux, ivar, config):
 
     def scaled_inverse(normal):
         scale = jax.lax.rsqrt(jnp.maximum(jnp.diag(normal), 1e-6))
-        inverse = jnp.linalg.inv(normal * jnp.outer(scale, scale) + 1e-6 * jnp.eye(normal.shape[0]))
-        return inverse * jnp.outer(scale, scale)
+        unscaled = inverse(normal * jnp.outer(scale, scale) + 1e-6 * jnp.eye(normal.shape[0]))
+        return unscaled * jnp.outer(scale, scale)
 
     def step(_, state):
         u, coefs = state
@@ -208,10 +209,10 @@ def _refine_star(forward, start, flux, ivar, config):
     normal, _, scores, loss = system(u, coefs)
     pad = -scores.shape[1] % config.block
     blocks = jnp.pad(scores, ((0, 0), (0, pad))).reshape(scores.shape[0], -1, config.block).sum(-1)
-    inverse = scaled_inverse(normal)
+    bread = scaled_inverse(normal)
     # The priors' own part of the scores' variance, so that what only a prior knows keeps the prior's width.
     known = jnp.zeros_like(normal).at[:n_free, :n_free].add(prior.T @ prior)
     known = known + jnp.diag(jnp.concatenate([jnp.zeros(n_label), jnp.ones(n_nuisance), 0.0 * flat]))
-    covariance = (inverse @ (blocks @ blocks.T + known) @ inverse)[:n_label, :n_label]
+    covariance = (bread @ (blocks @ blocks.T + known) @ bread)[:n_label, :n_label]
     covariance = covariance * jnp.outer(unit, unit) + jnp.diag(jnp.square(jnp.asarray(config.systematic)))
     return Refined(start + unit * u[:n_label], covariance, loss, start_loss)
