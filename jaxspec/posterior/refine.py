@@ -159,12 +159,12 @@ def _refine_star(forward, start, flux, ivar, config):
     prior = prior / config.x_fe_scatter
 
     def weights(model, r):
-        weight = ivar / (1.0 + ivar * model_sigma(model, fit) ** 2)
+        stated = ivar / (1.0 + ivar * model_sigma(model, fit) ** 2)
         # An arm that fits worse than stated (fringes, sky, bad errors) counts by how well it does fit.
-        z = jnp.where(ivar > 0.0, jnp.abs(r) * jnp.sqrt(weight), jnp.nan)
+        z = jnp.where(ivar > 0.0, jnp.abs(r) * jnp.sqrt(stated), jnp.nan)
         scale = [jnp.full(z[arm].shape, 1.4826 * jnp.nanmedian(z[arm])) for arm in arms]
-        weight = weight / jnp.fmax(jnp.concatenate(scale), 1.0) ** 2
-        return weight * jnp.minimum(1.0, 2.0 / jnp.maximum(jnp.abs(r) * jnp.sqrt(weight), 1e-6)), weight
+        weight = stated / jnp.fmax(jnp.concatenate(scale), 1.0) ** 2
+        return weight * jnp.minimum(1.0, 2.0 / jnp.maximum(jnp.abs(r) * jnp.sqrt(weight), 1e-6)), stated
 
     def system(u, coefs):
         model, tangents = jax.vmap(lambda e: jax.jvp(spectrum, (u,), (e,)), out_axes=(None, 0))(
