@@ -3,11 +3,11 @@ errors.
 
 A network that has seen only simulations can be led astray by what they lack. Here the labels are fitted to
 the spectrum itself, starting from the network's median: damped Gauss-Newton on a robust likelihood whose
-error is the noise plus the model's stated error, over the labels, velocity, rotation, vmic and resolution,
-and a Chebyshev continuum per arm; an arm that fits worse than stated counts by how well it does fit. The
-errors come from the sandwich of curvature and scores (Huber 1967; White 1982, Econometrica 50, 1), with
-scores summed over stretches wider than a line: what the model misses in one line is missed in all its pixels
-at once, and counts once.
+error is the noise plus the model's stated error, over the labels, velocity, rotation, vmic, resolution,
+scattered light and a Chebyshev continuum per arm; an arm that fits worse than stated counts by how well it
+does fit. The errors come from the sandwich of curvature and scores (Huber 1967; White 1982, Econometrica 50,
+1), with scores summed over stretches wider than a line: what the model misses in one line is missed in all
+its pixels at once, and counts once.
 """
 
 from __future__ import annotations
@@ -35,9 +35,12 @@ from jaxspec.posterior.check import (
     model_sigma,
     nuisance_prior,
 )
+from jaxspec.posterior.nuisances import ROBUST
 from jaxspec.posterior.results import Posterior
 from jaxspec.posterior.simulator import SpectrumModel
 
+SCATTERED_LIGHT = ROBUST.scattered_light  # the largest, as a fraction of the continuum
+LAG = 2  # pixels, within a resolution element
 # Steps are taken in these units (K, then dex), at most half of one at a time.
 STEP = (300.0, 0.5) + (0.2,) * 7
 
@@ -52,8 +55,10 @@ class RefineConfig:
         block: width [pixels] of the stretches over which errors are taken to be fully correlated.
         x_fe_mean, x_fe_scatter: weak Gaussian prior on each [X/Fe], for elements without a line.
         systematic: standard deviations of what no likelihood of one spectrum can show, added to the
-            covariance: how benchmark stars in HR10 scatter about their published labels beyond the fit's own
-            errors.
+            covariance of stars that the model misses: how benchmark stars in HR10 scatter about their
+            published labels beyond the fit's own errors.
+        misfit: fraction of the continuum (see `model_misfit`) from which all of it is added, below in
+            proportion. Spectra that the model fits to the noise have none.
         snr_min: fainter stars keep the network's posterior: noise, not the model, limits them.
     """
 
@@ -63,6 +68,7 @@ class RefineConfig:
     x_fe_mean: float = 0.1
     x_fe_scatter: float = 0.35
     systematic: tuple[float, ...] = (60.0, 0.1, 0.03) + (0.05,) * 6
+    misfit: float = 0.003
     snr_min: float = 30.0
 
 
@@ -131,9 +137,24 @@ def _refine_batch(forward, labels, flux, ivar, config):
     return jax.vmap(partial(_refine_star, forward, config=config))(labels, flux, ivar)
 
 
+def model_misfit(residual: Float[Array, " p"], ivar: Float[Array, " p"]) -> Float[Array, ""]:
+    """How far a model misses a spectrum beyond noise, as a fraction of the continuum.
+
+    The noise of pixels is independent and a wrong line spans several, so the covariance of residuals `LAG`
+    pixels apart is the model's; what noise makes of it in two standard errors is taken off.
+    """
+    sigma2 = jnp.where(ivar > 0.0, 1.0 / jnp.maximum(ivar, 1e-6), 0.0)
+    limit = 5.0 * jnp.sqrt(sigma2 + 0.02**2)
+    r = jnp.where(ivar > 0.0, jnp.clip(residual, -limit, limit), 0.0)
+    n = jnp.maximum(jnp.sum((ivar[:-LAG] > 0.0) & (ivar[LAG:] > 0.0)), 1)
+    shared = jnp.sum(r[:-LAG] * r[LAG:]) / n
+    by_chance = jnp.sqrt(jnp.sum(sigma2[:-LAG] * sigma2[LAG:])) / n
+    return jnp.sqrt(jnp.maximum(shared - 2.0 * by_chance, 0.0))
+
+
 def _refine_star(forward, start, flux, ivar, config):
     fit, label_set = config.fit, forward.label_set
-    n_label, n_nuisance = start.size, 4
+    n_label, n_nuisance = start.size, 5
     n_free = n_label + n_nuisance
     unit = jnp.asarray(STEP[:n_label])
     margin = 0.01 * (label_set.high - label_set.low)
@@ -149,10 +170,11 @@ def _refine_star(forward, start, flux, ivar, config):
         labels = start + unit * u[:n_label]
         centre, width = nuisance_prior(labels, fit)
         velocity, vsini, vmic, resolution = jnp.clip(
-            centre + width * u[n_label:], jnp.asarray(LOWEST), jnp.asarray(HIGHEST)
+            centre + width * u[n_label:-1], jnp.asarray(LOWEST), jnp.asarray(HIGHEST)
         )
         vmac = turbulence.vmac_calibration(*labels[:3])
-        return forward(labels, Nuisances(vmic, vmac, vsini, velocity, resolution))
+        light = jnp.clip(0.5 * SCATTERED_LIGHT + SCATTERED_LIGHT / np.sqrt(12.0) * u[-1], 0.0, None)
+        return (forward(labels, Nuisances(vmic, vmac, vsini, velocity, resolution)) + light) / (1.0 + light)
 
     # Pseudo-observations of [X/Fe]: rows of the Jacobian and what they ought to be.
     prior = jnp.zeros((n_label - 3, n_free)).at[:, 3:n_label].set(jnp.diag(unit[3:])).at[:, 2].set(-unit[2])
@@ -180,7 +202,7 @@ def _refine_star(forward, start, flux, ivar, config):
         normal = normal + jnp.diag(jnp.concatenate([jnp.zeros(n_label), jnp.ones(n_nuisance), 0.0 * flat]))
         right = (design @ (weight * r)).at[:n_free].add(prior.T @ miss).at[n_label:n_free].add(-u[n_label:])
         loss = jnp.sum(jnp.minimum(r**2 * plain, fit.clip**2)) / jnp.maximum(jnp.sum(ivar > 0.0), 1)
-        return normal, right, design * (weight * r), loss
+        return normal, right, design * (weight * r), loss, (design * ivar) @ design.T
 
     def scaled_inverse(normal):
         scale = jax.lax.rsqrt(jnp.maximum(jnp.diag(normal), 1e-6))
@@ -189,7 +211,7 @@ def _refine_star(forward, start, flux, ivar, config):
 
     def step(_, state):
         u, coefs = state
-        normal, right, _, _ = system(u, coefs)
+        normal, right, *_ = system(u, coefs)
         change = scaled_inverse(normal) @ right
         u = u + jnp.clip(change[:n_free], -0.5, 0.5)
         labels = jnp.clip(start + unit * u[:n_label], low, high)
@@ -206,7 +228,7 @@ def _refine_star(forward, start, flux, ivar, config):
     coefs = fit_continuum(begin, fit_continuum(begin, flat))
     start_loss = system(begin, coefs)[3]
     u, coefs = jax.lax.fori_loop(0, config.steps, step, (begin, coefs))
-    normal, _, scores, loss = system(u, coefs)
+    normal, _, scores, loss, by_noise = system(u, coefs)
     pad = -scores.shape[1] % config.block
     blocks = jnp.pad(scores, ((0, 0), (0, pad))).reshape(scores.shape[0], -1, config.block).sum(-1)
     bread = scaled_inverse(normal)
@@ -214,5 +236,11 @@ def _refine_star(forward, start, flux, ivar, config):
     known = jnp.zeros_like(normal).at[:n_free, :n_free].add(prior.T @ prior)
     known = known + jnp.diag(jnp.concatenate([jnp.zeros(n_label), jnp.ones(n_nuisance), 0.0 * flat]))
     covariance = (bread @ (blocks @ blocks.T + known) @ bread)[:n_label, :n_label]
-    covariance = covariance * jnp.outer(unit, unit) + jnp.diag(jnp.square(jnp.asarray(config.systematic)))
+    # Where one or two lines carry a label, few scores say little: never below the noise's Cramer-Rao bound.
+    bound = scaled_inverse(by_noise.at[:n_free, :n_free].add(known[:n_free, :n_free]))[:n_label, :n_label]
+    below = jnp.sqrt(jnp.maximum(jnp.diag(bound) / jnp.maximum(jnp.diag(covariance), 1e-12), 1.0))
+    covariance = covariance * jnp.outer(below, below)
+    share = jnp.minimum(model_misfit(flux - spectrum(u) * (coefs @ basis), ivar) / config.misfit, 1.0)
+    systematic = jnp.square(share * jnp.asarray(config.systematic[:n_label]))
+    covariance = covariance * jnp.outer(unit, unit) + jnp.diag(systematic)
     return Refined(start + unit * u[:n_label], covariance, loss, start_loss)
