@@ -92,7 +92,7 @@ def test_training_can_start_from_stored_weights(trained, tmp_path):
         result.posterior.network.flow.location[...], first.posterior.network.flow.location[...]
     )
     weights = (unbroken / "posterior" / "weights.npz").read_bytes()
-    origin = {"path": str(unbroken / "posterior"), "sha256": hashlib.sha256(weights).hexdigest()}
+    origin = {"path": str(unbroken), "sha256": hashlib.sha256(weights).hexdigest()}
     assert json.loads((tmp_path / "provenance.json").read_text())["start_from"] == origin
     assert load_posterior(tmp_path / "posterior").provenance["start_from"] == origin
 
