@@ -182,7 +182,7 @@ def hydrogen_opacity(
     corners = jnp.zeros((n_cells + 1, layers), temperature.dtype)
     cores = []
     for line in hydrogen_lines(grid[0], grid[-1]):
-        wings = _line_opacity(line, np.abs(coarse - line.wavelength), temperature, state, vmic)
+        wings = single_line_opacity(line, np.abs(coarse - line.wavelength), temperature, state, vmic)
         corners = corners + wings
         first, last = np.clip(
             [
@@ -194,7 +194,7 @@ def hydrogen_opacity(
         ).astype(int)
         if first < last:
             pixels = grid[0] + step * np.arange(first * cell, last * cell + 1)
-            core = _line_opacity(line, np.abs(pixels - line.wavelength), temperature, state, vmic)
+            core = single_line_opacity(line, np.abs(pixels - line.wavelength), temperature, state, vmic)
             cores.append((first * cell, core - refine(wings[first : last + 1])))
     total = refine(corners)
     for start, core in cores:
@@ -202,7 +202,7 @@ def hydrogen_opacity(
     return total[:n]
 
 
-def _line_opacity(
+def single_line_opacity(
     line: HydrogenLine,
     distance: Float[np.ndarray, " d"],
     temperature: Float[Array, " layers"],

@@ -14,6 +14,7 @@ from jaxspec.physics.hydrogen import (
     hydrogen_lines,
     hydrogen_opacity,
     ion_profile,
+    single_line_opacity,
 )
 from tests.physics.gas import gas
 
@@ -22,8 +23,20 @@ CLASSICAL = constants.e**2 / (4 * constants.epsilon_0 * constants.m_e * constant
 
 
 def h_alpha_opacity(grid, electrons):
+    line = next(x for x in hydrogen_lines(6500.0, 6600.0) if x.upper == 3)
     state = gas(T, neutral=1e16, electrons=electrons)
-    return np.asarray(hydrogen_opacity(np.asarray(grid), T, state, jnp.float32(1.0)), float)
+    distance = np.abs(np.asarray(grid) - line.wavelength)
+    return np.asarray(single_line_opacity(line, distance, T, state, jnp.float32(1.0)), float)
+
+
+def test_lines_on_a_grid_are_the_sum_of_single_lines():
+    """Cores pixel by pixel, wings interpolated between coarse points."""
+    state, vmic = gas(T, neutral=1e16, electrons=1e14), jnp.float32(1.0)
+    grid = 8640.0 + 0.1 * np.arange(801)
+    together = np.asarray(hydrogen_opacity(grid, T, state, vmic))
+    lines = hydrogen_lines(grid[0], grid[-1])
+    alone = sum(single_line_opacity(x, np.abs(grid - x.wavelength), T, state, vmic) for x in lines)
+    np.testing.assert_allclose(together, alone, rtol=0.01)
 
 
 @pytest.mark.parametrize(
