@@ -3,7 +3,7 @@
 Ions act quasi-statically, electrons by impacts near the line's centre and quasi-statically far from it (Griem
 1960, ApJ 132, 883; 1967, ApJ 147, 1092). As in the field's codes (Peterson in Kurucz 1970, SAO 309) the
 impacts' Lorentzian is added to the ions' profile, not convolved with it: the wings are the same, and the
-cores of the Paschen lines come out as deep as in metal-poor stars, where convolution makes them too shallow.
+cores of Paschen 11 and 12 come out about as deep as in HD 140283, where convolution makes them too shallow.
 """
 
 from functools import cache

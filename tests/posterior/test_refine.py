@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxspec.posterior.refine import RefineConfig, refine_posterior
+from jaxspec.posterior.refine import RefineConfig, model_misfit, refine_posterior
 from jaxspec.posterior.results import Posterior
 
 
@@ -53,3 +53,13 @@ def test_faint_stars_keep_the_network(toy, bright, start):
     out = refine_posterior(jax.random.key(0), toy, faint, bright.flux[:16], bright.ivar[:16], RefineConfig())
     assert (out.stats["refined"] == 0).all()
     np.testing.assert_array_equal(out.draws, start.draws)
+
+
+def test_misfit_is_what_noise_cannot_be():
+    """White noise of 1 % shows none; a smooth error of 0.5 % under it shows as such."""
+    rng = np.random.default_rng(3)
+    n, ivar = 15_000, np.full(15_000, 1e4, np.float32)
+    noise = 0.01 * rng.normal(size=n)
+    smooth = 0.005 * np.sqrt(2) * np.sin(2 * np.pi * np.arange(n) / 40.0)
+    assert model_misfit(noise.astype(np.float32), ivar) < 0.001
+    assert model_misfit((noise + smooth).astype(np.float32), ivar) == pytest.approx(0.005, rel=0.15)
