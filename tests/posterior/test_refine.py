@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -58,8 +59,8 @@ def test_faint_stars_keep_the_network(toy, bright, start):
 def test_misfit_is_what_noise_cannot_be():
     """White noise of 1 % shows none; a smooth error of 0.5 % under it shows as such."""
     rng = np.random.default_rng(3)
-    n, ivar = 15_000, np.full(15_000, 1e4, np.float32)
+    n, ivar = 15_000, jnp.full(15_000, 1e4)
     noise = 0.01 * rng.normal(size=n)
     smooth = 0.005 * np.sqrt(2) * np.sin(2 * np.pi * np.arange(n) / 40.0)
-    assert model_misfit(noise.astype(np.float32), ivar) < 0.001
-    assert model_misfit((noise + smooth).astype(np.float32), ivar) == pytest.approx(0.005, rel=0.15)
+    assert model_misfit(jnp.asarray(noise), ivar) < 0.001
+    assert model_misfit(jnp.asarray(noise + smooth), ivar) == pytest.approx(0.005, rel=0.15)
