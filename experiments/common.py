@@ -63,9 +63,8 @@ def launch(run: Callable[[DictConfig, Path], Any], config_name: str) -> None:
     process with its message and exit status 1."""
     sys.argv[1:] = quote_paths(sys.argv[1:])
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        jax.config.update(
-            "jax_compilation_cache_dir", str(ROOT / ".cache" / "jax")
-        )  # the next run starts at once
+        # The next run starts at once.
+        jax.config.update("jax_compilation_cache_dir", str(ROOT / ".cache" / "jax"))
 
     def main(cfg: DictConfig) -> None:
         logging.getLogger("jax").setLevel(logging.WARNING)  # it narrates its search for a TPU

@@ -2,12 +2,10 @@
 
     python -m experiments.emulator [n_stars=6400] [processes=2] [output=DIR]
 
-Synthesises stars from the prior in chunks (about 0.4 s a star and core; a killed run goes on where it
-stopped when
-it is started again with the same output=DIR), fits a basis and a network, measures the error on stars that
-were
-never trained on, and writes `emulator.npz`, `metrics.json` and a plot of the error. To ship the weights, copy
-`emulator.npz` to `jaxspec/physics/data/`.
+Synthesises stars from the prior in chunks (about 0.4 s a star and core; a killed run goes on where it stopped
+when it is started again with the same output=DIR), fits a basis and a network, measures the error on stars
+that were never trained on, and writes `emulator.npz`, `metrics.json` and a plot of the error. To ship the
+weights, copy `emulator.npz` to `jaxspec/physics/data/`.
 """
 
 import logging

@@ -10,25 +10,28 @@ import matplotlib.pyplot as plt
 import numpy as np
 from omegaconf import DictConfig
 
-from experiments.common import named_key
+from experiments.common import forward_model, named_key
 from experiments.data import Examples, Task, make_simulator, simulate_fully
 from jaxspec.diagnostics import calibration, cramer_rao, plots
 from jaxspec.posterior.amortised import AmortisedPosterior
+from jaxspec.posterior.refine import refine_posterior
+from jaxspec.posterior.simulator import SpectrumModel
 
 log = logging.getLogger(__name__)
 N_PLOTTED = 800
 
 
 def evaluate(posterior: AmortisedPosterior, task: Task, cfg: DictConfig, folder: Path) -> dict[str, Any]:
-    """Measures of every test set, printed, drawn and returned."""
+    """Measures of every test set, printed, drawn and returned; of refined draws if `cfg.refine` says so."""
     metrics = {}
+    forward = forward_model(cfg.forward, cfg.instrument) if cfg.get("refine", False) else None
     for name, options in cfg.evaluation.sets.items() if task.simulator is not None else ():
         log.info("evaluating %s: %d simulated stars", name, options.n)
         simulator = make_simulator(cfg, options.get("nuisances"))
         stars, nuisances = simulate_fully(
             simulator, named_key(cfg.seed, f"test {name}"), options.n, options.get("snr")
         )
-        values, draws = measure(posterior, stars, cfg, name)
+        values, draws = measure(posterior, stars, cfg, name, forward)
         n = min(cfg.evaluation.n_bound, options.n)
         if n >= 10:
             values["over_bound"] = over_bound(
@@ -38,22 +41,30 @@ def evaluate(posterior: AmortisedPosterior, task: Task, cfg: DictConfig, folder:
         draw(stars, draws, posterior, folder, name)
         report(name, values, posterior)
     for name, stars in task.tests.items():
-        metrics[name], draws = measure(posterior, stars, cfg, name)
+        metrics[name], draws = measure(posterior, stars, cfg, name, forward)
         draw(stars, draws, posterior, folder, name)
         report(name, metrics[name], posterior)
     return metrics
 
 
 def measure(
-    posterior: AmortisedPosterior, stars: Examples, cfg: DictConfig, name: str
+    posterior: AmortisedPosterior,
+    stars: Examples,
+    cfg: DictConfig,
+    name: str,
+    forward: SpectrumModel | None = None,
 ) -> tuple[dict, np.ndarray]:
     """`jaxspec.diagnostics.calibration.summarise` of one set, its negative log-likelihood, and the draws.
 
-    A catalogue's label is the true one plus an error: it is compared with draws that carry that error too.
+    With a `forward` model the draws are refined against it (the likelihood is the network's own all the
+    same). A catalogue's label is the true one plus an error: it is compared with draws that carry that error
+    too.
     """
     begun = time.perf_counter()
     key = named_key(cfg.seed, f"draws {name}")
     result = posterior.sample_normalised(key, stars.flux, stars.ivar, cfg.evaluation.n_draws)
+    if forward is not None:
+        result = refine_posterior(jax.random.fold_in(key, 2), forward, result, stars.flux, stars.ivar)
     seconds = time.perf_counter() - begun
     draws = result.draws
     if np.any(stars.errors > 0):

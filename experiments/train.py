@@ -1,9 +1,9 @@
 """Train and evaluate a conditional flow.
 
-    python -m experiments.train experiment=giraffe_demo            4 minutes on two cores python -m
-    experiments.train experiment=giraffe_robust          hours on two cores, minutes on an accelerator python
-    -m experiments.train experiment=giraffe_survey data.spectra=FOLDER data.catalogue=TABLE python -m
-    experiments.train --multirun model=small,base seed=1,2
+    python -m experiments.train experiment=giraffe_demo       4 minutes on two cores
+    python -m experiments.train experiment=giraffe_robust     hours on two cores, minutes on an accelerator
+    python -m experiments.train experiment=giraffe_survey data.spectra=FOLDER data.catalogue=TABLE
+    python -m experiments.train --multirun model=small,base seed=1,2
 
 The output folder gets `posterior/` (what `experiments.infer checkpoint=` takes), `metrics.json`,
 `metrics.jsonl` (the training log), `checkpoints/`, `config.yaml`, `provenance.json` and the plots. A run that

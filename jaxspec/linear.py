@@ -1,9 +1,8 @@
 """Small dense linear systems inside compiled loops.
 
 On CPU `jnp.linalg.solve` calls LAPACK, whose batches wait on the same threads that run the program: with two
-cores, programs with many small solves have been seen to hang for ever (JAX 0.10.2). The matrices here have
-5 to 72
-rows, so plain elimination in JAX serves.
+cores, programs with many small solves have been seen to hang for ever (JAX 0.10.2). The matrices here have 5
+to 72 rows, so plain elimination in JAX serves.
 """
 
 from functools import partial

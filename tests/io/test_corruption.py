@@ -4,9 +4,8 @@ What can be promised depends on what a file carries. Gaia-ESO files have checksu
 axis: whatever is read is exactly right. Files without checksums: an altered pixel is masked, or has changed
 by less than `UNSEEN` of the local level, which no reader can tell from noise; likewise an error by less than
 a factor of ten. The keywords of a single, unprotected header that have no second copy (`CRVAL1`, `CRPIX1` of
-a lone image) are
-left out: any value in the optical is possible there, and it is the radial velocity that fails to be found
-when one is wrong.
+a lone image) are left out: any value in the optical is possible there, and it is the radial velocity that
+fails to be found when one is wrong.
 """
 
 import numpy as np

@@ -1,0 +1,52 @@
+"""How good is a stored posterior: the measures of `experiments.train`, for any weights, refined on demand.
+
+    python -m experiments.evaluate                                the weights in the package
+    python -m experiments.evaluate checkpoint=FOLDER refine=true  as `experiments.infer` would give them
+
+Tests on the data it was trained for and on the sets of `conf/evaluation/`: simulations with an exact model,
+both arms and fixed S/N. Prints a table for each set and writes `metrics.json` and plots of recovery, coverage
+and ranks. A quarter of an hour on two cores, and with `refine=true` one second a star more.
+"""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from experiments.common import begin, launch, load_checkpoint, versions, write_json
+from experiments.data import load_task
+from experiments.evaluation import evaluate
+from jaxspec.errors import InputError
+from jaxspec.posterior.storage import WEIGHTS
+
+log = logging.getLogger(__name__)
+
+
+def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
+    """Evaluate, write, and return the metrics.
+
+    Raises: InputError when the stored weights do not say what they were trained with.
+    """
+    posterior, where = load_checkpoint(cfg.checkpoint)
+    stored = posterior.provenance.get("config")
+    if stored is None:
+        raise InputError(
+            str(where), "no configuration of its training", "weights of experiments.train", "train them again"
+        )
+    begin(cfg, folder, [where / WEIGHTS], trained_with=stored)
+    task = load_task(OmegaConf.create(stored))
+    task_cfg = OmegaConf.create({**stored, **{key: cfg[key] for key in ("evaluation", "seed", "refine")}})
+    metrics = {
+        "weights": str(where),
+        "refine": cfg.refine,
+        "versions": versions(),
+        **evaluate(posterior, task, task_cfg, folder),
+    }
+    write_json(folder / "metrics.json", metrics)
+    log.info("done: %s", folder)
+    return metrics
+
+
+if __name__ == "__main__":
+    launch(run, "evaluate")
