@@ -1,0 +1,70 @@
+"""The comparison with another code, on a code that is ours with known faults."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from benchmarks import accuracy
+from jaxspec.physics.model import StellarModel
+from jaxspec.physics.synthesis import Window
+
+WINDOWS = {"blue": Window(5405.0, 5407.0, 0.02), "red": Window(8514.0, 8516.0, 0.02)}
+NAMES = ("teff", "logg", "fe_h", "al_h", "mg_h", "ca_h", "ni_h", "ti_h", "si_h")
+SUN = (5777.0, 4.44, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+OFFSET, DIMMER, STEEPER = 0.004, 1.02, 2.0
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Files of a code that agrees with ours but for an offset, a dimmer continuum and twice the slope."""
+    folder = tmp_path_factory.mktemp("reference")
+    labels, vmic = jnp.asarray(SUN, jnp.float32), jnp.float32(1.0)
+    stars = {"labels": np.array([SUN]), "vmic": np.array([1.0])}
+    table = {"star": [], "parameter": [], "sign": [], "step": [], "labels": [], "vmic": []}
+    for name in ("base", *NAMES, "vmic"):
+        for sign in (0,) if name == "base" else (1, -1):
+            step = {"teff": 20.0}.get(name, 0.02)
+            row = {"star": "sun", "parameter": name, "sign": sign, "step": step, "labels": SUN, "vmic": 1.0}
+            for key, value in row.items():
+                table[key].append(value)
+    for arm, window in WINDOWS.items():
+        model = StellarModel.create((window,))
+        surface, slopes = jax.jit(lambda x, v, m=model: (m.surface_flux(x, v), jax.jacfwd(m, (0, 1))(x, v)))(
+            labels, vmic
+        )
+        flux = np.asarray(surface.flux / surface.continuum, float)
+        slopes = np.column_stack([np.asarray(slopes[0]), np.asarray(slopes[1])]).T
+        stars[f"wavelength_{arm}"] = stars[f"continuum_wavelength_{arm}"] = window.wavelength
+        stars[f"flux_{arm}"] = flux[None] + OFFSET
+        stars[f"continuum_{arm}"] = np.asarray(surface.continuum)[None] / DIMMER
+        shift = [
+            0.0 if name == "base" else STEEPER * sign * step * slopes[[*NAMES, "vmic"].index(name)]
+            for name, sign, step in zip(table["parameter"], table["sign"], table["step"], strict=True)
+        ]
+        table[f"wavelength_{arm}"] = window.wavelength
+        table[f"flux_{arm}"] = np.stack([flux + s for s in shift])
+    structure = model.grid(*labels[:3])
+    stars["atm"] = np.stack([structure.column_mass, structure.temperature, structure.pressure], axis=1)[None]
+    np.savez(folder / "stars.npz", **stars)
+    np.savez(folder / "derivatives.npz", label_names=np.array(NAMES), **table)
+    return folder
+
+
+def test_known_faults_are_found(folder, tmp_path, capsys):
+    report = accuracy.main([str(folder), "--every", "1", "--output", str(tmp_path / "accuracy.json")])
+    assert [(row["arm"], row["atmosphere"]) for row in report["flux"]] == [
+        ("blue", "theirs"), ("blue", "ours"), ("red", "theirs"), ("red", "ours")
+    ]  # fmt: skip
+    for row in report["flux"]:
+        assert row["rms"] == pytest.approx(OFFSET, rel=0.02)
+        assert row["rms_giraffe"] == pytest.approx(OFFSET, rel=0.02)
+        assert row["continuum"] == pytest.approx(DIMMER - 1.0, rel=0.02)
+    assert len(report["derivatives"]) == 20
+    for row in report["derivatives"]:
+        assert row["correlation"] > 0.999, row
+        assert row["ratio"] == pytest.approx(1.0 / STEEPER, rel=0.01), row
+    assert json.loads((tmp_path / "accuracy.json").read_text())["flux"] == report["flux"]
+    assert "red, atmospheres ours" in capsys.readouterr().out

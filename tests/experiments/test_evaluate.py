@@ -1,0 +1,55 @@
+"""Stored weights are evaluated on the stars that training held out, and on refined draws on demand."""
+
+import dataclasses
+import json
+
+import pytest
+
+from experiments import evaluate
+from jaxspec.errors import InputError
+from jaxspec.posterior.storage import load_posterior, save_posterior
+from tests.experiments.conftest import configured
+
+SETS = (
+    "evaluation=quick",
+    "evaluation.n_draws=100",
+    "evaluation.n_bound=16",
+    "evaluation.sets.as_trained.n=128",
+)
+
+
+def test_stored_weights_give_the_numbers_of_their_training(trained, tmp_path):
+    result, folder = trained
+    metrics = evaluate.run(configured("evaluate", *SETS, f"checkpoint={folder}"), tmp_path)
+    again, then = metrics["as_trained"], result.metrics["as_trained"]
+    assert again["nll"] == pytest.approx(then["nll"], abs=1e-4)
+    for name, values in again["all"]["labels"].items():
+        assert values["scatter"] == pytest.approx(then["all"]["labels"][name]["scatter"], rel=1e-3)
+    assert json.loads((tmp_path / "metrics.json").read_text())["as_trained"]["all"]["n"] == 128
+    assert (tmp_path / "recovery_as_trained.png").stat().st_size > 10_000
+
+
+def test_refined_draws_are_better_at_high_signal(trained, tmp_path):
+    """A flow of a hundred steps is poor; the fit that starts from it is not."""
+    _, folder = trained
+    sets = (
+        *SETS,
+        "evaluation.sets.as_trained.n=24",
+        "evaluation.n_bound=0",
+        "++evaluation.sets.as_trained.snr=150",
+        "++evaluation.sets.as_trained.nuisances={base: pure}",
+    )
+    scatter = {}
+    for refine in (False, True):
+        cfg = configured("evaluate", *sets, f"checkpoint={folder}", f"refine={refine}")
+        values = evaluate.run(cfg, tmp_path / str(refine))["as_trained"]
+        scatter[refine] = values["all"]["labels"]["fe_h"]["scatter"]
+    assert scatter[True] < 0.5 * scatter[False]
+
+
+def test_weights_that_do_not_say_what_they_are_for_are_refused(trained, tmp_path):
+    _, folder = trained
+    posterior = dataclasses.replace(load_posterior(folder / "posterior"), provenance={})
+    save_posterior(posterior, tmp_path / "posterior")
+    with pytest.raises(InputError, match="no configuration of its training"):
+        evaluate.run(configured("evaluate", *SETS, f"checkpoint={tmp_path}"), tmp_path / "out")
