@@ -6,8 +6,9 @@ the spectrum itself, starting from the network's median: damped Gauss-Newton on 
 error is the noise plus the model's stated error, over the labels, velocity, rotation, vmic, resolution,
 scattered light and a Chebyshev continuum per arm; an arm that fits worse than stated counts by how well it
 does fit. The errors come from the sandwich of curvature and scores (Huber 1967; White 1982, Econometrica 50,
-1), with scores summed over stretches wider than a line: what the model misses in one line is missed in all
-its pixels at once, and counts once.
+1). Where the model fits to the noise, the scores are what that noise makes of them. Where it is seen to miss,
+they are those found, summed over stretches wider than a line: what the model misses in one line is missed in
+all its pixels at once, and counts once.
 """
 
 from __future__ import annotations
@@ -55,8 +56,8 @@ class RefineConfig:
         block: width [pixels] of the stretches over which errors are taken to be fully correlated.
         x_fe_mean, x_fe_scatter: weak Gaussian prior on each [X/Fe], for elements without a line.
         systematic: standard deviations of what no likelihood of one spectrum can show, added to the
-            covariance of stars that the model misses: how benchmark stars in HR10 scatter about their
-            published labels beyond the fit's own errors.
+            covariance of stars that the model misses: how benchmark stars in HR10 whose labels no calibration
+            has seen scatter about their published labels.
         misfit: fraction of the continuum (see `model_misfit`) from which all of it is added, below in
             proportion. Spectra that the model fits to the noise have none.
         snr_min: fainter stars keep the network's posterior: noise, not the model, limits them.
@@ -67,7 +68,7 @@ class RefineConfig:
     block: int = 20
     x_fe_mean: float = 0.1
     x_fe_scatter: float = 0.35
-    systematic: tuple[float, ...] = (60.0, 0.1, 0.03) + (0.05,) * 6
+    systematic: tuple[float, ...] = (100.0, 0.15, 0.05) + (0.06,) * 6
     misfit: float = 0.003
     snr_min: float = 30.0
 
@@ -202,7 +203,8 @@ def _refine_star(forward, start, flux, ivar, config):
         normal = normal + jnp.diag(jnp.concatenate([jnp.zeros(n_label), jnp.ones(n_nuisance), 0.0 * flat]))
         right = (design @ (weight * r)).at[:n_free].add(prior.T @ miss).at[n_label:n_free].add(-u[n_label:])
         loss = jnp.sum(jnp.minimum(r**2 * plain, fit.clip**2)) / jnp.maximum(jnp.sum(ivar > 0.0), 1)
-        return normal, right, design * (weight * r), loss, (design * ivar) @ design.T
+        variance = jnp.where(ivar > 0.0, 1.0 / jnp.maximum(ivar, 1e-6), 0.0)
+        return normal, right, design * (weight * r), loss, (design * (weight**2 * variance)) @ design.T
 
     def scaled_inverse(normal):
         scale = jax.lax.rsqrt(jnp.maximum(jnp.diag(normal), 1e-6))
@@ -235,12 +237,13 @@ def _refine_star(forward, start, flux, ivar, config):
     # The priors' own part of the scores' variance, so that what only a prior knows keeps the prior's width.
     known = jnp.zeros_like(normal).at[:n_free, :n_free].add(prior.T @ prior)
     known = known + jnp.diag(jnp.concatenate([jnp.zeros(n_label), jnp.ones(n_nuisance), 0.0 * flat]))
-    covariance = (bread @ (blocks @ blocks.T + known) @ bread)[:n_label, :n_label]
-    # Where one or two lines carry a label, few scores say little: never below the noise's Cramer-Rao bound.
-    bound = scaled_inverse(by_noise.at[:n_free, :n_free].add(known[:n_free, :n_free]))[:n_label, :n_label]
-    below = jnp.sqrt(jnp.maximum(jnp.diag(bound) / jnp.maximum(jnp.diag(covariance), 1e-12), 1.0))
-    covariance = covariance * jnp.outer(below, below)
+    found, expected = (
+        (bread @ (x + known) @ bread)[:n_label, :n_label] for x in (blocks @ blocks.T, by_noise)
+    )
     share = jnp.minimum(model_misfit(flux - spectrum(u) * (coefs @ basis), ivar) / config.misfit, 1.0)
+    more = jnp.diag(found) / jnp.maximum(jnp.diag(expected), 1e-12) - 1.0
+    wider = jnp.sqrt(1.0 + share * jnp.maximum(more, 0.0))
+    covariance = expected * jnp.outer(wider, wider)
     systematic = jnp.square(share * jnp.asarray(config.systematic[:n_label]))
     covariance = covariance * jnp.outer(unit, unit) + jnp.diag(systematic)
     return Refined(start + unit * u[:n_label], covariance, loss, start_loss)
