@@ -34,7 +34,7 @@ REACH_RATIO = 1e-3  # of line to continuous opacity, where a line's wing ends
 SMALLEST_REACH = 0.25  # A
 SEEN = (0.03, 1.5)  # optical depths of the continuum between which a line's centre is seen
 WIDE = (1e-3, 1.5)  # likewise its wings
-MARGIN = 1.1
+MARGIN = 1.2
 CHUNK = 1024  # lines at once
 NODE_RATIO = 1.1  # between the wavelengths for which the continuum is computed
 
@@ -96,7 +96,7 @@ def continuum_nodes(wavelength: Float[np.ndarray, " lines"]) -> tuple[float, ...
 def line_reach(lines: LineList) -> Float[np.ndarray, " lines"]:
     """To what distance (A) each line is to be computed, at least `SMALLEST_REACH`.
 
-    From a third of the layers, where it is up to a tenth less than among all of them, which `MARGIN` makes up
+    From a third of the layers, where it is up to a sixth less than among all of them, which `MARGIN` makes up
     for.
     """
     _, reach = _extremes(lines, continuum_nodes(lines.wavelength), thin=3, strength=False)
