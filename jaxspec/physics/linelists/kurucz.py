@@ -12,7 +12,7 @@ import re
 import numpy as np
 
 from jaxspec.errors import InputError
-from jaxspec.physics.linelists.text import MOLECULE, RawLines, Row, Text, linear_width
+from jaxspec.physics.linelists.text import MOLECULE, RawLines, Row, Text, linear_width, wanted
 from jaxspec.spectra import vacuum_to_air
 
 EV_PER_CM = 1.2398419843e-4
@@ -45,7 +45,7 @@ def read_kurucz(text: Text, low: float, high: float, medium: str | None = None) 
         line = " " * shift + line.rstrip()
         try:
             wavelength = 10 * float(line[:11])
-            if not low <= wavelength <= high:
+            if not wanted(wavelength, low, high):
                 continue
             if len(line) < SHORTEST:
                 raise ValueError

@@ -15,7 +15,7 @@ import re
 from jaxspec.errors import InputError
 from jaxspec.physics.constants import ATOMIC_MASS, ATOMIC_WEIGHTS, BOLTZMANN
 from jaxspec.physics.linelists.kurucz import EV_PER_CM
-from jaxspec.physics.linelists.text import MOLECULE, RawLines, Row, Text
+from jaxspec.physics.linelists.text import MOLECULE, RawLines, Row, Text, wanted
 
 COLUMNS = "numbers: wavelength (A), species, lower level (eV), log gf, and optionally damping"
 WIDTH = 10
@@ -61,7 +61,7 @@ def read_moog(text: Text, low: float, high: float, gf: str | None = None) -> Raw
     log = _is_log(text, rows, gf)
     chosen = []
     for row in rows:
-        if low <= row.wavelength <= high:
+        if wanted(row.wavelength, low, high):
             if not log and row.log_gf <= 0:
                 raise text.refuse(row.number, "a positive gf", 'give gf="log" if the column has log gf')
             log_gf = row.log_gf if log else math.log10(row.log_gf)

@@ -112,6 +112,11 @@ def number_of(symbol: str) -> int | None:
     return MOLECULE if whole and atoms > 1 and all(a in known for a, _ in parts) else None
 
 
+def wanted(wavelength: float, low: float, high: float) -> bool:
+    """Whether a row is in the range, or has no possible wavelength, so that it gets refused."""
+    return not (0 < wavelength < low or high < wavelength < np.inf)
+
+
 def linear_width(log_gamma: float) -> float:
     """Radiative width (s^-1) from its log10; 0, which stands for an unknown one, stays 0."""
     return 10.0**log_gamma if log_gamma else 0.0

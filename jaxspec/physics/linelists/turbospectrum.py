@@ -20,7 +20,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from jaxspec.physics.linelists.abo import Transitions, generic_abo
-from jaxspec.physics.linelists.text import MOLECULE, RawLines, Row, Text
+from jaxspec.physics.linelists.text import MOLECULE, RawLines, Row, Text, wanted
 
 HEADING = re.compile(r"\s*'\s*(\d+)\.(\d+)\s*'\s+(\d+)\s+(\d+)\s*$")
 COLUMNS = "wavelength, lower level, log gf, fdamp, statistical weight, radiative width"
@@ -37,7 +37,7 @@ def read_turbospectrum(text: Text, low: float, high: float) -> RawLines:
     Where fdamp is no cross-section and the orbitals are s-p or p-d, the width is that of `generic_abo`, as in
     Turbospectrum itself. Raises `InputError` for anything out of order, naming the line.
     """
-    found = [x for x in turbospectrum_rows(text) if low <= x[0].wavelength <= high]
+    found = [x for x in turbospectrum_rows(text) if wanted(x[0].wavelength, low, high)]
     if not found:
         return RawLines([], vacuum=False, scaled=False)
     damping = generic_abo(transitions(found))

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from jaxspec.errors import InputError
 from jaxspec.physics.linelists.kurucz import EV_PER_CM
-from jaxspec.physics.linelists.text import RawLines, Row, Text, linear_width, number_of
+from jaxspec.physics.linelists.text import RawLines, Row, Text, linear_width, number_of, wanted
 
 HEADING = re.compile(r"W[LN]_?\w*\(")
 WAVELENGTH = re.compile(r"WL_(air|vac)\((\S+?)\)")
@@ -75,7 +75,7 @@ def read_vald(text: Text, low: float, high: float) -> RawLines:
             source = lines[at + 2][1]
             at += 3
         row = _row(text, layout, number, found, source)
-        if low <= row.wavelength <= high:
+        if wanted(row.wavelength, low, high):
             rows.append(row)
     if announced and int(announced[1]) != seen:
         raise InputError(
