@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxspec.errors import InputError
 from jaxspec.labels import NINE_LABELS, LabelSet
 from jaxspec.physics.atmosphere import AtmosphereGrid
 from jaxspec.physics.chemistry import AtomicData, abundances
@@ -32,13 +33,32 @@ class StellarModel(eqx.Module):
 
     @staticmethod
     def create(
-        windows: tuple[Window, ...], label_set: LabelSet = NINE_LABELS, *, calibrated: bool = False
+        windows: tuple[Window, ...],
+        label_set: LabelSet = NINE_LABELS,
+        *,
+        calibrated: bool = False,
+        lines: LineList | None = None,
     ) -> "StellarModel":
-        """The model with the shipped atoms, atmospheres and lines, log gf as published or calibrated."""
-        lines = tuple(
-            LineList.load(w.low - LINE_MARGIN, w.high + LINE_MARGIN, calibrated=calibrated) for w in windows
-        )
-        return StellarModel(AtomicData.load(), AtmosphereGrid.load(), lines, tuple(windows), label_set)
+        """The model with the shipped atoms and atmospheres.
+
+        Lines are the shipped ones, log gf as published or calibrated, or those of `lines` (see
+        `linelists.read_line_list`) that reach into each window. Raises `InputError` where `lines` has none.
+        """
+        if lines is None:
+            chosen = tuple(
+                LineList.load(w.low - LINE_MARGIN, w.high + LINE_MARGIN, calibrated=calibrated)
+                for w in windows
+            )
+        elif calibrated:
+            raise InputError(
+                "calibrated",
+                "True with lines of your own",
+                "False",
+                "the corrections are of the shipped lines",
+            )
+        else:
+            chosen = tuple(_reaching(lines, w) for w in windows)
+        return StellarModel(AtomicData.load(), AtmosphereGrid.load(), chosen, tuple(windows), label_set)
 
     @property
     def wavelength(self) -> Float[np.ndarray, " pixels"]:
@@ -66,3 +86,17 @@ class StellarModel(eqx.Module):
         """Continuum-normalised flux on `wavelength`."""
         surface = self.surface_flux(labels, vmic)
         return surface.flux / surface.continuum
+
+
+def _reaching(lines: LineList, window: Window) -> LineList:
+    """The lines that have opacity in a window, or are near it."""
+    outside = np.maximum(window.low - lines.wavelength, lines.wavelength - window.high)
+    near = np.flatnonzero(outside <= np.maximum(lines.reach, LINE_MARGIN))
+    if not len(near):
+        raise InputError(
+            "lines",
+            f"{len(lines)} lines between {lines.wavelength.min():.1f} and {lines.wavelength.max():.1f} A",
+            f"some near the window {window.low:g}-{window.high:g} A",
+            "read a list that covers the window",
+        )
+    return lines[near]

@@ -13,7 +13,6 @@ The wheels are `pip download --no-deps exojax Fraunhofer` (both MIT); only publi
 - `lines.npz`: atomic lines of the Gaia-ESO list v6 (Heiter et al. 2021, A&A 645, A106) in both windows.
 """
 
-import gzip
 import re
 import sys
 import zipfile
@@ -34,7 +33,8 @@ STAGES = ("I", "II", "III")
 DEGREE = 6
 # Terrestrial fractions of the isotopes that the list gives apart, as in Grevesse, Asplund & Sauval (2007).
 ISOTOPE_FRACTIONS = {
-    60142: 0.272, 60143: 0.122, 60144: 0.238, 60145: 0.083, 60146: 0.172, 60148: 0.057, 60150: 0.056,
+    (60, 142): 0.272, (60, 143): 0.122, (60, 144): 0.238, (60, 145): 0.083, (60, 146): 0.172,
+    (60, 148): 0.057, (60, 150): 0.056,
 }  # fmt: skip
 
 
@@ -123,125 +123,7 @@ def build_atlas9(wheel: Path) -> None:
     print(f"{grid.shape[:4]} models, {filled.sum()} filled")
 
 
-def _read_turbospectrum(source: Path) -> dict[str, np.ndarray]:
-    """Every line of the file.
-
-    wavelength (air, A), species (10 Z + ion charge), energy (eV), log_gf, damping, gamma_rad, orbitals.
-    """
-    rows = []
-    for row in gzip.open(source, "rt"):
-        if row.startswith("'"):
-            fields = row.split("'")
-            if re.fullmatch(r"\s*\d+\.\d{3}\s*", fields[1]):
-                element, isotope = (int(x) for x in fields[1].split("."))
-                stage = int(fields[2].split()[0])
-            continue
-        wavelength, energy, log_gf, damping, _, gamma_rad = (float(x) for x in row.split()[:6])
-        if isotope:
-            log_gf += np.log10(ISOTOPE_FRACTIONS.get(element * 1000 + isotope, 1.0))
-        lower, upper = (re.findall(r"'(\w)'", row) + ["X", "X"])[:2]
-        rows.append((wavelength, element * 10 + stage - 1, energy, log_gf, damping, gamma_rad, upper, lower))
-    names = ("wavelength", "species", "energy", "log_gf", "damping", "gamma_rad", "upper", "lower")
-    return {name: np.array(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
-
-
-# Effective quantum numbers within which the ABO theory is tabulated, for the level of lower and of higher
-# orbital momentum (Anstee & O'Mara 1995; Barklem & O'Mara 1997).
-ABO_RANGES = {"sp": ((1.0, 3.0), (1.3, 3.0)), "pd": ((1.3, 3.0), (2.3, 4.0))}
-
-
-def _generic_abo(lines: dict[str, np.ndarray], ionisation: np.ndarray) -> np.ndarray:
-    """Damping with ABO values for the neutral s-p and p-d lines that the list gives none for.
-
-    ABO cross-sections depend only on the two effective quantum numbers. The list's own several thousand ABO
-    lines are fitted by a quadratic in them (scatter 13 % for s-p, 5 % for p-d), which is then used inside the
-    tabulated range.
-    """
-    damping = lines["damping"].copy()
-    element, charge = lines["species"] // 10 - 1, lines["species"] % 10
-    binding = ionisation[element, charge] - lines["energy"]
-    upper_binding = binding - 12398.42 / lines["wavelength"]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        n_lower, n_upper = np.sqrt(13.598 / binding), np.sqrt(13.598 / upper_binding)
-    for pair, ((low1, high1), (low2, high2)) in ABO_RANGES.items():
-        up = (lines["upper"] == pair[1]) & (lines["lower"] == pair[0])
-        down = (lines["upper"] == pair[0]) & (lines["lower"] == pair[1])
-        first, second = np.where(up, n_lower, n_upper), np.where(up, n_upper, n_lower)
-        tabulated = (first >= low1) & (first <= high1) & (second >= low2) & (second <= high2)
-        use = (up | down) & (charge == 0) & tabulated
-        known = use & (damping > 20)
-        design = np.stack([np.ones_like(first), first, second, first * second, first**2, second**2], axis=1)
-        sigma, alpha = np.log(np.floor(damping[known])), damping[known] % 1
-        weight = np.ones(known.sum())
-        for _ in range(5):  # robust: levels that converge on an excited limit lie off
-            fit = np.linalg.lstsq(design[known] * weight[:, None], sigma * weight, rcond=None)[0]
-            weight = 1 / np.sqrt(1 + ((sigma - design[known] @ fit) / 0.1) ** 2)
-        exponent = np.linalg.lstsq(design[known] * weight[:, None], alpha * weight, rcond=None)[0]
-        fill = use & (damping <= 20)
-        damping[fill] = np.round(np.exp(design[fill] @ fit)) + np.clip(design[fill] @ exponent, 0.15, 0.45)
-        scatter = 1.4826 * np.median(abs(sigma - design[known] @ fit))
-        print(f"{pair}: {known.sum()} ABO lines fitted, {fill.sum()} filled, scatter {scatter:.3f}")
-    return damping
-
-
-# Where a line may be strongest or widest in the label range; every [X/Fe] at +0.8.
-EXTREME_STARS = [
-    (teff, logg, fe_h)
-    for teff, logg in ((4000, 0.5), (4000, 2), (4000, 5), (4500, 1.5), (4500, 4.8), (5000, 2.5), (5000, 4.6),
-                       (5777, 4.4), (5777, 3), (6400, 4), (7000, 4.2), (7000, 3))
-    for fe_h in (0.5, -1.0)
-]  # fmt: skip
-SMALLEST_RATIO = 1e-3  # of line to continuous opacity, anywhere between continuum optical depths 0.03 and 1.5
-REACH_RATIO = 1e-3  # likewise, where a line's wing ends
-
-
-def _strength_and_reach(lines) -> tuple[np.ndarray, np.ndarray]:
-    """How strong and how wide each line gets among the extreme stars.
-
-    Returns the largest ratio of line to continuous opacity, and the distance (A) where it is `REACH_RATIO`.
-    """
-    import jax
-    import jax.numpy as jnp
-
-    from jaxspec.physics import continuum_opacity, transfer
-    from jaxspec.physics.atmosphere import AtmosphereGrid
-    from jaxspec.physics.chemistry import AtomicData, abundances
-    from jaxspec.physics.lines import line_strengths
-    from jaxspec.physics.synthesis import chemistry_of
-    from jaxspec.physics.voigt import voigt
-
-    atoms, grid = AtomicData.load(), AtmosphereGrid.load()
-    blue = jnp.asarray(lines.wavelength < 7000)[:, None]
-
-    @jax.jit
-    def one(teff, logg, fe_h):
-        atmosphere = grid(teff, logg, fe_h)
-        state = chemistry_of(
-            atoms, atmosphere, abundances(fe_h, {z: fe_h + 0.8 for z in (12, 13, 14, 20, 22, 28)})
-        )
-        strengths = line_strengths(lines, atoms, atmosphere.temperature, state, jnp.float32(1.5))
-
-        def continuum(wavelength):
-            def layer(t, s):
-                absorption = continuum_opacity.absorption(wavelength, t, s)
-                return absorption + continuum_opacity.scattering(wavelength, s)
-
-            total = jax.vmap(layer)(atmosphere.temperature, state)
-            return total, jnp.cumsum(transfer.optical_depth(total / state.density, atmosphere.column_mass))
-
-        (opacity1, depth1), (opacity2, depth2) = (continuum(jnp.float32(w)) for w in (5470.0, 8730.0))
-        ratio = strengths.opacity / jnp.where(blue, opacity1, opacity2)
-        depth = jnp.where(blue, depth1, depth2)
-        central = ratio * voigt(strengths.damping, jnp.zeros_like(strengths.damping))
-        wing = jnp.sqrt(ratio * strengths.damping / (np.sqrt(np.pi) * REACH_RATIO))
-        core = jnp.sqrt(jnp.log(jnp.maximum(ratio / REACH_RATIO, 1.0)))
-        distance = jnp.maximum(wing, core) * strengths.doppler * lines.wavelength.astype(np.float32)[:, None]
-        seen = (depth > 0.03) & (depth < 1.5)
-        wide = (depth > 1e-3) & (depth < 1.5)
-        return jnp.max(jnp.where(seen, central, 0), axis=1), jnp.max(jnp.where(wide, distance, 0), axis=1)
-
-    results = [one(*map(float, star)) for star in EXTREME_STARS]
-    return np.max([r[0] for r in results], axis=0), np.max([r[1] for r in results], axis=0)
+SMALLEST_RATIO = 1e-3  # of line to continuous opacity, among the stars of `linelists.reach`
 
 
 def build_lines(source: Path) -> None:
@@ -249,23 +131,39 @@ def build_lines(source: Path) -> None:
 
     Lines that never matter are left out.
     """
+    from jaxspec.physics.linelists.abo import fit_abo, generic_abo
+    from jaxspec.physics.linelists.reach import SMALLEST_REACH, strength_and_reach
+    from jaxspec.physics.linelists.text import read_text
+    from jaxspec.physics.linelists.turbospectrum import transitions, turbospectrum_rows
     from jaxspec.physics.lines import LineList
 
-    data = _read_turbospectrum(source)
-    data["damping"] = _generic_abo(data, np.load(HERE / "atoms.npz")["ionisation_energy"])
+    rows = list(turbospectrum_rows(read_text(source)))
+    known = transitions(rows)
+    fits, scatter = fit_abo(known)
+    print(f"fits of ln sigma and alpha: {fits}, scatter of ln sigma: {scatter}")
+    data = {
+        "wavelength": known.wavelength,
+        "species": known.z * 10 + known.stage,
+        "energy": known.energy,
+        "log_gf": np.array(
+            [x.log_gf + np.log10(ISOTOPE_FRACTIONS.get((x.z, x.isotope), 1)) for x, _, _ in rows]
+        ),
+        "damping": generic_abo(known, fits),
+        "gamma_rad": np.array([x.gamma_rad for x, _, _ in rows]),
+    }
     inside = np.zeros(len(data["wavelength"]), bool)
     for low, high in WINDOWS:
         inside |= (data["wavelength"] >= low) & (data["wavelength"] <= high)
     order = np.flatnonzero(inside)[np.argsort(data["wavelength"][inside], kind="stable")]
-    data = {k: v[order] for k, v in data.items() if k not in ("upper", "lower")}
+    data = {k: v[order] for k, v in data.items()}
     types = {"wavelength": np.float64, "species": np.int16}
     data = {k: v.astype(types.get(k, np.float32)) for k, v in data.items()}
     lines = LineList(
         data["wavelength"], data["species"] // 10 - 1, data["species"] % 10, data["energy"], data["log_gf"],
         data["damping"], data["gamma_rad"], np.zeros(len(order), np.float32),
     )  # fmt: skip
-    ratio, reach = _strength_and_reach(lines)
-    data["reach"] = np.maximum(reach, 0.25).astype(np.float32)
+    ratio, reach = strength_and_reach(lines, nodes=(5470.0, 8730.0))
+    data["reach"] = np.maximum(reach, SMALLEST_REACH).astype(np.float32)
     keep = ratio > SMALLEST_RATIO
     np.savez_compressed(HERE / "lines.npz", **{k: v[keep] for k, v in data.items()})
     print(f"{len(order)} lines in the windows, {keep.sum()} kept")
