@@ -1,10 +1,13 @@
 from importlib import resources
 
+import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxspec.physics.atmosphere import AtmosphereGrid
+from jaxspec.errors import InputError
+from jaxspec.physics.atmosphere import AtmosphereGrid, _cubic_weights
 
 
 @pytest.fixture(scope="module")
@@ -91,3 +94,48 @@ def test_agrees_with_the_reference_codes_interpolation(grid, reference):
         np.testing.assert_allclose(ours.temperature, theirs[:, 1], rtol=1e-3)
         np.testing.assert_allclose(ours.pressure, theirs[:, 2], rtol=5e-3)
         np.testing.assert_allclose(ours.column_mass, theirs[:, 0], rtol=5e-3)
+
+
+@pytest.fixture(scope="module")
+def cubic():
+    return AtmosphereGrid.load("cubic")
+
+
+def test_linear_is_the_default(grid):
+    assert grid.interpolation == "linear"
+    with pytest.raises(InputError, match="interpolation: found 'nearest'; expected linear or cubic"):
+        AtmosphereGrid.load("nearest")
+
+
+@pytest.mark.parametrize("node", [(5750.0, 4.5, 0.0), (3500.0, 0.0, -2.5), (7500.0, 5.0, 0.5), (4000, 5, -1)])
+def test_cubic_returns_the_nodes(node, grid, cubic):
+    np.testing.assert_allclose(at(cubic, *node), at(grid, *node), atol=3e-6)
+
+
+def test_cubic_is_exact_for_parabolas():
+    """Also in the cells at the ends."""
+    nodes = np.arange(-2.5, 0.51, 0.5)
+    for x in (-2.4, -1.9, -1.0, 0.1, 0.5):
+        weights = np.asarray(_cubic_weights(jnp.float32(x), nodes))
+        for power in (0, 1, 2):
+            assert weights @ nodes**power == pytest.approx(x**power, abs=2e-6)
+
+
+@pytest.mark.parametrize("dimension", range(3))
+def test_cubic_has_continuous_derivatives_across_nodes(dimension, cubic, grid, x64):
+    """Linear interpolation has none: its slopes jump by several per cent or more at the same node."""
+    node = jnp.array([5750.0, 4.0, -0.5])
+    step = jnp.zeros(3).at[dimension].set(1e-6 * (250.0, 0.5, 0.5)[dimension])
+
+    def jump(grid):
+        double = eqx.tree_at(lambda g: g.log_structure, grid, grid.log_structure.astype(jnp.float64))
+        slope = jax.jacfwd(lambda x: jnp.log10(double(*x).temperature))
+        below, above = (slope(node + sign * step)[:, dimension] for sign in (-1, 1))
+        return float(jnp.max(jnp.abs(above - below)) / jnp.max(jnp.abs(above)))
+
+    assert jump(cubic) < 1e-3
+    assert jump(grid) > 0.03
+
+
+def test_cubic_holds_the_edge_outside(cubic):
+    np.testing.assert_array_equal(at(cubic, 9000, 4.0, 0.0), at(cubic, 7500, 4.0, 0.0))

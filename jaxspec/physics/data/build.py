@@ -86,6 +86,9 @@ def build_atlas9(wheel: Path) -> None:
     structure with the pressure scaled by the ratio of gravities to the power 0.6, so that the grid stays
     rectangular; they are flagged and lie outside the label range.
     """
+    from jaxspec.physics.atmospheres.atlas import read_atlas_layers
+    from jaxspec.physics.atmospheres.text import Text
+
     teff, logg = np.arange(3500.0, 7501.0, 250.0), np.arange(0.0, 5.01, 0.5)
     m_h, alpha = np.arange(-2.5, 0.51, 0.5), np.array([0.0, 0.4])
     grid = np.full((len(teff), len(logg), len(m_h), len(alpha), 72, 4), np.nan)
@@ -99,11 +102,8 @@ def build_atlas9(wheel: Path) -> None:
                     t, g = float(model.split()[1]), float(model.split()[3])
                     if not (np.isclose(teff, t).any() and np.isclose(logg, g).any()):
                         continue
-                    rows = model[model.index("READ DECK6") :].splitlines()[1:73]
-                    # Columns have fixed widths and may touch; the first is 15 wide, then 9, 10, 10.
-                    layers = np.array(
-                        [[float(r[:15]), float(r[15:24]), float(r[24:34]), float(r[34:44])] for r in rows]
-                    )
+                    cards = Text(f"{name}, Teff {t:g}, log g {g:g}", model.splitlines())
+                    layers = read_atlas_layers(cards, cards.find("^READ DECK6"))[:, :4]
                     grid[np.argmin(abs(teff - t)), np.argmin(abs(logg - g)), k, m] = np.log10(layers)
     filled = np.isnan(grid[..., 0, 0])
     for j in range(len(logg) - 2, -1, -1):
