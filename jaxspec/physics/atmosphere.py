@@ -26,7 +26,8 @@ class AtmosphereGrid(eqx.Module):
     Interpolation is layer by layer (layers have a common Rosseland optical depth) in the logarithms, in each
     of Teff, log g and [M/H]; [alpha/M] follows [M/H]: 0.4 at [M/H] <= -1, 0 at >= 0, linear between. It is
     "linear", or "cubic": a Hermite spline with the slopes of Catmull & Rom (1974), which has continuous
-    derivatives. `benchmarks.interpolation` measures both.
+    derivatives; of the column mass it then interpolates the steps between layers, so that it grows inward
+    even where the spline overshoots. `benchmarks.interpolation` measures both.
     """
 
     teff: np.ndarray
@@ -57,8 +58,11 @@ class AtmosphereGrid(eqx.Module):
         weights = [
             weights_of(x, nodes) for x, nodes in ((teff, self.teff), (logg, self.logg), (m_h, self.m_h))
         ]
-        structure = 10.0 ** jnp.einsum("i,j,k,ijklc->lc", *weights, self.log_structure)
-        return Atmosphere(structure[:, 0], structure[:, 1], structure[:, 2])
+        cubic = self.interpolation == "cubic"
+        table = _mass_by_steps(self.log_structure) if cubic else self.log_structure
+        structure = 10.0 ** jnp.einsum("i,j,k,ijklc->lc", *weights, table)
+        mass = jnp.cumsum(structure[:, 0]) if cubic else structure[:, 0]
+        return Atmosphere(mass, structure[:, 1], structure[:, 2])
 
     def inside(self, teff: Float[Array, "..."], logg: Float[Array, "..."], m_h: Float[Array, "..."]) -> Array:
         """Whether the parameters lie inside the grid."""
@@ -66,6 +70,12 @@ class AtmosphereGrid(eqx.Module):
         for x, nodes in ((teff, self.teff), (logg, self.logg), (m_h, self.m_h)):
             result = result & (x >= nodes[0]) & (x <= nodes[-1])
         return result
+
+
+def _mass_by_steps(log_structure: Float[Array, "teff logg m_h layers 4"]) -> Array:
+    """The table with log10 of the column mass between layers in place of that above them."""
+    mass = 10.0 ** log_structure[..., 0]
+    return log_structure.at[..., 0].set(jnp.log10(jnp.diff(mass, prepend=0.0, axis=-1)))
 
 
 def _cell(x: Float[Array, ""], nodes: np.ndarray) -> tuple[Array, Array, Array]:

@@ -139,3 +139,9 @@ def test_cubic_has_continuous_derivatives_across_nodes(dimension, cubic, grid, x
 
 def test_cubic_holds_the_edge_outside(cubic):
     np.testing.assert_array_equal(at(cubic, 9000, 4.0, 0.0), at(cubic, 7500, 4.0, 0.0))
+
+
+def test_column_mass_grows_where_the_spline_overshoots(cubic):
+    """At this place the cubic of the column mass itself has a layer above its neighbour."""
+    overshooting = jnp.float32(5921.9863), jnp.float32(1.1180537), jnp.float32(-2.4640234)
+    assert np.diff(np.asarray(cubic(*overshooting).column_mass)).min() > 0

@@ -15,7 +15,7 @@ MARCS_ABUNDANCES = """\
  -99.00  -0.52
 """
 
-# MARCS of June 2012 (Gustafsson et al. 2008): the Sun, and a giant in spherical geometry. The tables are cut
+# MARCS of May 2008 (Gustafsson et al. 2008): the Sun, and a giant in spherical geometry. The tables are cut
 # after five layers.
 MARCS_SUN = f"""\
 sun
