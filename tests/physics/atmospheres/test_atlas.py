@@ -7,8 +7,8 @@ from jaxspec.errors import InputError
 from jaxspec.physics.atmospheres import read_atmosphere
 from tests.physics.atmospheres.published import ATLAS_CARDS, ATLAS_DWARF
 
-# ATLAS12 (Kurucz 2005, Mem. S.A.It. Suppl. 8, 14): wider columns, and abundances as a table with changes. The cards
-# and the first layer are those of a published model, the other two layers are made up.
+# ATLAS12 (Kurucz 2005, Mem. S.A.It. Suppl. 8, 14): wider columns, and abundances as a table with changes. The
+# cards and the first layer are those of a published model, the other two layers are made up.
 ATLAS12 = """\
 TEFF  5500.  GRAVITY  4.5000 LTE
 TITLE ATLAS12 l/H= 2.00
