@@ -56,10 +56,10 @@ class RefineConfig:
         block: width [pixels] of the stretches over which errors are taken to be fully correlated.
         x_fe_mean, x_fe_scatter: weak Gaussian prior on each [X/Fe], for elements without a line.
         systematic: standard deviations of what no likelihood of one spectrum can show, added to the
-            covariance of stars that the model misses: how benchmark stars in HR10 whose labels no calibration
-            has seen scatter about their published labels.
-        misfit: fraction of the continuum (see `model_misfit`) from which all of it is added, below in
-            proportion. Spectra that the model fits to the noise have none.
+            covariance of a star whose spectrum the model misses by `misfit`, and in proportion where it
+            misses by more or less: how benchmark stars in HR10 scatter about their published labels.
+        misfit: fraction of the continuum (see `model_misfit`). Spectra that the model fits to the noise have
+            none. From half of it on, the scores found replace those expected from noise.
         snr_min: fainter stars keep the network's posterior: noise, not the model, limits them.
     """
 
@@ -69,7 +69,7 @@ class RefineConfig:
     x_fe_mean: float = 0.1
     x_fe_scatter: float = 0.35
     systematic: tuple[float, ...] = (100.0, 0.15, 0.05) + (0.06,) * 6
-    misfit: float = 0.003
+    misfit: float = 0.006
     snr_min: float = 30.0
 
 
@@ -138,18 +138,22 @@ def _refine_batch(forward, labels, flux, ivar, config):
     return jax.vmap(partial(_refine_star, forward, config=config))(labels, flux, ivar)
 
 
-def model_misfit(residual: Float[Array, " p"], ivar: Float[Array, " p"]) -> Float[Array, ""]:
+def model_misfit(
+    residual: Float[Array, " p"], ivar: Float[Array, " p"], trust: Float[Array, " p"]
+) -> Float[Array, ""]:
     """How far a model misses a spectrum beyond noise, as a fraction of the continuum.
 
     The noise of pixels is independent and a wrong line spans several, so the covariance of residuals `LAG`
-    pixels apart is the model's; what noise makes of it in two standard errors is taken off.
+    pixels apart is the model's; what noise makes of it in two standard errors is taken off. `trust` is the
+    part of its weight with which a pixel counts.
     """
     sigma2 = jnp.where(ivar > 0.0, 1.0 / jnp.maximum(ivar, 1e-6), 0.0)
     limit = 5.0 * jnp.sqrt(sigma2 + 0.02**2)
     r = jnp.where(ivar > 0.0, jnp.clip(residual, -limit, limit), 0.0)
-    n = jnp.maximum(jnp.sum((ivar[:-LAG] > 0.0) & (ivar[LAG:] > 0.0)), 1)
-    shared = jnp.sum(r[:-LAG] * r[LAG:]) / n
-    by_chance = jnp.sqrt(jnp.sum(sigma2[:-LAG] * sigma2[LAG:])) / n
+    pairs = jnp.sqrt(trust[:-LAG] * trust[LAG:]) * ((ivar[:-LAG] > 0.0) & (ivar[LAG:] > 0.0))
+    total = jnp.maximum(jnp.sum(pairs), 1e-6)
+    shared = jnp.sum(pairs * r[:-LAG] * r[LAG:]) / total
+    by_chance = jnp.sqrt(jnp.sum(pairs**2 * sigma2[:-LAG] * sigma2[LAG:])) / total
     return jnp.sqrt(jnp.maximum(shared - 2.0 * by_chance, 0.0))
 
 
@@ -240,10 +244,13 @@ def _refine_star(forward, start, flux, ivar, config):
     found, expected = (
         (bread @ (x + known) @ bread)[:n_label, :n_label] for x in (blocks @ blocks.T, by_noise)
     )
-    share = jnp.minimum(model_misfit(flux - spectrum(u) * (coefs @ basis), ivar) / config.misfit, 1.0)
+    model = spectrum(u)
+    residual = flux - model * (coefs @ basis)
+    weight, stated = weights(model, residual)
+    misfit = model_misfit(residual, ivar, weight / jnp.maximum(stated, 1e-6)) / config.misfit
     more = jnp.diag(found) / jnp.maximum(jnp.diag(expected), 1e-12) - 1.0
-    wider = jnp.sqrt(1.0 + share * jnp.maximum(more, 0.0))
+    wider = jnp.sqrt(1.0 + jnp.minimum(2.0 * misfit, 1.0) * jnp.maximum(more, 0.0))
     covariance = expected * jnp.outer(wider, wider)
-    systematic = jnp.square(share * jnp.asarray(config.systematic[:n_label]))
+    systematic = jnp.square(misfit * jnp.asarray(config.systematic[:n_label]))
     covariance = covariance * jnp.outer(unit, unit) + jnp.diag(systematic)
     return Refined(start + unit * u[:n_label], covariance, loss, start_loss)

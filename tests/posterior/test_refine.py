@@ -57,10 +57,31 @@ def test_faint_stars_keep_the_network(toy, bright, start):
 
 
 def test_misfit_is_what_noise_cannot_be():
-    """White noise of 1 % shows none; a smooth error of 0.5 % under it shows as such."""
+    """White noise of 1 % shows none; a smooth error of 0.5 % under it shows as such, unless it is not
+    trusted."""
     rng = np.random.default_rng(3)
-    n, ivar = 15_000, jnp.full(15_000, 1e4)
+    n, ivar, trust = 15_000, jnp.full(15_000, 1e4), jnp.ones(15_000)
     noise = 0.01 * rng.normal(size=n)
     smooth = 0.005 * np.sqrt(2) * np.sin(2 * np.pi * np.arange(n) / 40.0)
-    assert model_misfit(jnp.asarray(noise), ivar) < 0.001
-    assert model_misfit(jnp.asarray(noise + smooth), ivar) == pytest.approx(0.005, rel=0.15)
+    assert model_misfit(jnp.asarray(noise), ivar, trust) < 0.001
+    assert model_misfit(jnp.asarray(noise + smooth), ivar, trust) == pytest.approx(0.005, rel=0.15)
+    spoiled = np.where(np.arange(n) < n // 2, 10.0, 0.0) * smooth
+    distrust = jnp.where(jnp.arange(n) < n // 2, 0.001, 1.0)
+    assert model_misfit(jnp.asarray(noise + spoiled), ivar, trust) > 0.02
+    assert model_misfit(jnp.asarray(noise + spoiled), ivar, distrust) < 0.002
+
+
+def test_errors_grow_with_the_misfit(toy, bright, start):
+    """Smooth errors of 1 % that no line explains: the stated errors become those of `systematic`."""
+    n = len(toy.instrument.wavelength)
+    smooth = 0.01 * np.sqrt(2) * np.sin(2 * np.pi * np.arange(n) / 17.0)
+    config = RefineConfig(systematic=(400.0, 1.0, 0.5) + (0.5,) * 6, misfit=0.01)
+    clean, missed = (
+        refine_posterior(
+            jax.random.key(0), toy, start, np.asarray(bright.flux[:16]) + x, bright.ivar[:16], config
+        )
+        for x in (0.0, smooth)
+    )
+    both = (clean.stats["refined"] > 0) & (missed.stats["refined"] > 0)
+    assert np.median(clean.error[both, 0]) < 100.0
+    assert np.median(missed.error[both, 0]) == pytest.approx(400.0, rel=0.25)
