@@ -217,7 +217,7 @@ def compare_likelihoods(simulator: Simulator, args: argparse.Namespace) -> dict[
 
         def tensors(b):
             z = (np.asarray(labels.to_unconstrained(b.labels)) - mean) / std
-            return torch.from_numpy(z.astype(np.float32)), torch.from_numpy(np.array(b.flux))
+            return torch.from_numpy(np.array(z, np.float32)), torch.from_numpy(np.array(b.flux))
 
         spent, i = 0.0, 0
         while spent < args.train_seconds:
