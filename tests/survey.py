@@ -14,7 +14,8 @@ from astropy.io import fits
 from astropy.table import Table
 
 from jaxspec.instruments import SPEED_OF_LIGHT, Instrument
-from jaxspec.io.catalogue import GES_COLUMNS, GREVESSE2007
+from jaxspec.io.catalogue import GES_COLUMNS
+from jaxspec.io.solar import GREVESSE2007
 from jaxspec.labels import NINE_LABELS
 
 SENTINEL = np.float32(-9.999995e08)

@@ -3,42 +3,18 @@
 Every number a survey writes for "not measured" becomes NaN here, at the door.
 """
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import astropy.units as u
 import numpy as np
-from astropy.table import MaskedColumn, Table
 from jaxtyping import Bool, Float
 
 from jaxspec.errors import InputError
+from jaxspec.io.columns import check_physical, in_unit, numbers, open_table, strings
+from jaxspec.io.solar import solar_scale
 from jaxspec.labels import NINE_LABELS, LabelSet
-
-# A(X) = log10(N_X / N_H) + 12 of the Sun: Grevesse, Asplund & Sauval (2007, Space Sci. Rev. 130, 105), the
-# scale of the MARCS models and of the Gaia-ESO analysis.
-GREVESSE2007 = {
-    "fe_h": 7.45,
-    "al_h": 6.37,
-    "mg_h": 7.53,
-    "ca_h": 6.31,
-    "ni_h": 6.23,
-    "ti_h": 4.90,
-    "si_h": 7.51,
-}
-# Asplund, Amarsi & Grevesse (2021, A&A 653, A141), table 2.
-ASPLUND2021 = {
-    "fe_h": 7.46,
-    "al_h": 6.43,
-    "mg_h": 7.55,
-    "ca_h": 6.30,
-    "ni_h": 6.20,
-    "ti_h": 4.97,
-    "si_h": 7.51,
-}
-SOLAR_SCALES = {"grevesse2007": GREVESSE2007, "asplund2021": ASPLUND2021}
 
 # Columns of the public release; an element's column is its symbol and ionisation stage, neutral first.
 GES_COLUMNS = {
@@ -129,17 +105,10 @@ def read_ges_catalogue(
     wrong type, a duplicated star and file, or values that no star has.
     """
     path = Path(path)
-    table = _read(path)
+    table = open_table(path)
     upper = {name.upper(): name for name in table.colnames}
     scale_name = solar if isinstance(solar, str) else "given"
-    scale = SOLAR_SCALES.get(solar) if isinstance(solar, str) else dict(solar)
-    if scale is None:
-        raise InputError(
-            "argument solar",
-            repr(solar),
-            f"one of {', '.join(SOLAR_SCALES)}",
-            "correct the argument or give a mapping",
-        )
+    scale = solar_scale(solar)
     if "CNAME" not in upper and "OBJECT" not in upper:
         raise InputError(
             str(path),
@@ -147,9 +116,9 @@ def read_ges_catalogue(
             "a column with the stars' names",
             "is this a Gaia-ESO catalogue?",
         )
-    names = _strings(table, upper.get("CNAME") or upper["OBJECT"])
+    names = strings(table, upper.get("CNAME") or upper["OBJECT"])
     files = (
-        tuple(f.rsplit("/", 1)[-1] for f in _strings(table, upper["FILENAME"]))
+        tuple(f.rsplit("/", 1)[-1] for f in strings(table, upper["FILENAME"]))
         if "FILENAME" in upper
         else ("",) * len(names)
     )
@@ -166,16 +135,16 @@ def read_ges_catalogue(
                 "use a table with all labels, or a smaller label set",
             )
         for column in stages:
-            value, bad = _numbers(table, upper[column], path)
+            value, bad = numbers(table, upper[column], path)
             sentinels += bad
             error, _ = (
-                _numbers(table, upper[f"E_{column}"], path)
+                numbers(table, upper[f"E_{column}"], path)
                 if f"E_{column}" in upper
                 else (np.full(n, np.nan), 0)
             )
             for limit in (f"UPPER_{column}", f"LIM_{column}"):
                 if limit in upper:
-                    code, _ = _numbers(table, upper[limit], path)
+                    code, _ = numbers(table, upper[limit], path)
                     value = np.where(np.isfinite(code) & (code != 0), np.nan, value)
             if label.name.endswith("_h") and column != "FEH" and label.name in scale:
                 # log eps of any star of interest is 2-9; a value near 0 means the table is relative to the
@@ -193,7 +162,7 @@ def read_ges_catalogue(
             labels[fill, j] = value[fill]
             errors[fill, j] = np.where(np.isfinite(value), error, np.nan)[fill]
         errors[:, j] = np.where(errors[:, j] > 0, errors[:, j], np.nan)
-    _check_physical(labels, label_set, str(path))
+    check_physical(labels, label_set, str(path))
     optional = {}
     for key, options in {
         "snr": ("SNR",),
@@ -202,11 +171,11 @@ def read_ges_catalogue(
         "vsini": ("VSINI",),
     }.items():
         column = next((c for c in options if c in upper), None)
-        optional[key] = _numbers(table, upper[column], path)[0] if column else np.full(n, np.nan)
+        optional[key] = numbers(table, upper[column], path)[0] if column else np.full(n, np.nan)
     codes = [()] * n
     for column in ("PECULI", "REMARK", "TECH"):
         if column in upper:
-            codes = [a + parse_flags(b) for a, b in zip(codes, _strings(table, upper[column]), strict=True)]
+            codes = [a + parse_flags(b) for a, b in zip(codes, strings(table, upper[column]), strict=True)]
     trusted = np.array([not any(c in UNTRUSTED for c in row) for row in codes], bool)
     _check_unique(names, files, path)
     meta = {
@@ -233,7 +202,7 @@ def read_label_table(
     outside the label's bounds. Masked or NaN cells stay NaN, except for required labels.
     """
     path = Path(path)
-    table = _read(path)
+    table = open_table(path)
     lower = {name.lower(): name for name in table.colnames}
     n = len(table)
     require = label_set.names if require is None else tuple(require)
@@ -248,7 +217,7 @@ def read_label_table(
     labels, errors = np.full((n, len(label_set)), np.nan), np.full((n, len(label_set)), np.nan)
     for j, label in enumerate(label_set):
         if label.name in lower:
-            labels[:, j] = _in_unit(table, lower[label.name], label.unit, path)
+            labels[:, j] = in_unit(table, lower[label.name], label.unit, path)
             if label.name in require and np.isnan(labels[:, j]).any():
                 row = int(np.flatnonzero(np.isnan(labels[:, j]))[0])
                 raise InputError(
@@ -258,7 +227,7 @@ def read_label_table(
                     "fill it in or remove the row",
                 )
         if f"e_{label.name}" in lower:
-            errors[:, j] = _in_unit(table, lower[f"e_{label.name}"], label.unit, path)
+            errors[:, j] = in_unit(table, lower[f"e_{label.name}"], label.unit, path)
     outside = np.isfinite(labels) & ~((labels > label_set.low) & (labels < label_set.high))
     if outside.any():
         row, j = map(int, np.argwhere(outside)[0])
@@ -277,7 +246,7 @@ def read_label_table(
         ("vsini", ("vsini",), "km/s"),
     ):
         column = next((lower[c] for c in options if c in lower), None)
-        optional[key] = _in_unit(table, column, unit, path) if column else np.full(n, np.nan)
+        optional[key] = in_unit(table, column, unit, path) if column else np.full(n, np.nan)
         if key in ("snr", "vmic", "vsini") and (optional[key] < 0).any():
             row = int(np.flatnonzero(optional[key] < 0)[0])
             raise InputError(
@@ -287,8 +256,8 @@ def read_label_table(
                 "correct the row",
             )
     name_column = next((lower[c] for c in ("source", "name", "cname", "star", "object") if c in lower), None)
-    names = _strings(table, name_column) if name_column else tuple(str(i) for i in range(n))
-    files = _strings(table, lower["file"]) if "file" in lower else ("",) * n
+    names = strings(table, name_column) if name_column else tuple(str(i) for i in range(n))
+    files = strings(table, lower["file"]) if "file" in lower else ("",) * n
     _check_unique(names, files, path)
     return Catalogue(
         label_set,
@@ -337,110 +306,6 @@ def _stem(name: str) -> str:
     for suffix in (".gz", ".fits", ".fit", ".txt", ".dat", ".csv"):
         name = name.removesuffix(suffix)
     return name
-
-
-def _read(path: Path) -> Table:
-    if not path.exists():
-        raise InputError(str(path), "no such file", "a table", "check the path")
-    suffixes = [s.lower() for s in path.suffixes if s.lower() != ".gz"]
-    kind = {".csv": "ascii.csv", ".ecsv": "ascii.ecsv", ".txt": "ascii", ".dat": "ascii"}.get(
-        suffixes[-1] if suffixes else ""
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            table = Table.read(path, format=kind) if kind else Table.read(path)
-        except Exception as error:  # astropy raises a dozen types for damaged or foreign tables
-            raise InputError(
-                str(path),
-                f"{type(error).__name__}: {str(error)[:200]}",
-                "a CSV, ECSV or FITS table",
-                "check the file",
-            ) from error
-    if not len(table):
-        raise InputError(str(path), "a table without rows", "at least one star", "check the file")
-    return table
-
-
-def _strings(table: Table, name: str) -> tuple[str, ...]:
-    column = table[name]
-    values = column.filled("") if isinstance(column, MaskedColumn) and column.dtype.kind in "SU" else column
-    out = [v.decode(errors="replace") if isinstance(v, bytes) else str(v) for v in values]
-    return tuple("" if v.strip().upper() in ("NONE", "--", "N/A") else v.strip() for v in out)
-
-
-def _numbers(table: Table, name: str, path: Path) -> tuple[np.ndarray, int]:
-    """A column as float64 with every form of "no value" as NaN, and how many there were."""
-    column = table[name]
-    if column.dtype.kind in "SUO":
-        values = np.array(
-            [np.nan if s == "" else _float(s, name, i, path) for i, s in enumerate(_strings(table, name))]
-        )
-    elif column.dtype.kind in "fiub" and column.ndim == 1:
-        values = np.asarray(
-            column.filled(np.nan)
-            if isinstance(column, MaskedColumn) and column.dtype.kind == "f"
-            else column,
-            np.float64,
-        )
-        if isinstance(column, MaskedColumn):
-            values = np.where(np.ma.getmaskarray(column), np.nan, values)
-    else:
-        raise InputError(
-            f"{path} column {name}",
-            f"{column.dtype} of shape {column.shape}",
-            "one number a row",
-            "check the table",
-        )
-    # -9.999995e+08 in float32 is -999999488; integers use -9999 (and -1 for codes and counts, which are never
-    # negative).
-    sentinel = (values < -9e8) | (values == -9999.0)
-    if column.dtype.kind in "iu" or name.upper().startswith(("UPPER_", "LIM_", "NN_", "E_")):
-        sentinel |= values == -1
-    values = np.where(sentinel | np.isinf(values), np.nan, values)
-    return values, int(np.isnan(values).sum())
-
-
-def _float(text: str, name: str, row: int, path: Path) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise InputError(
-            f"{path} column {name} row {row}", repr(text), "a number", "correct the cell"
-        ) from None
-
-
-def _in_unit(table: Table, name: str, unit: str, path: Path) -> np.ndarray:
-    values, _ = _numbers(table, name, path)
-    stated = table[name].unit
-    text = "" if stated is None else str(stated).lower()
-    if unit == "dex":
-        # "dex", "log(cm.s**-2)" and VizieR's "[cm/s2]" all say that the number is a logarithm.
-        if text and "dex" not in text and "log" not in text and not text.startswith(("[", "-")):
-            raise InputError(f"{path} column {name}", f"unit {stated}", "dex", "convert the column")
-        return values
-    if not text or not unit:
-        return values
-    try:
-        return (values * u.Unit(stated)).to_value(u.Unit(unit))
-    except (u.UnitConversionError, ValueError, TypeError) as error:
-        raise InputError(f"{path} column {name}", f"unit {stated}", unit, "convert the column") from error
-
-
-def _check_physical(labels: np.ndarray, label_set: LabelSet, where: str) -> None:
-    """Values no star has mean a wrong column or unit (stars outside our own bounds are fine here)."""
-    limits = {"teff": (1000.0, 60000.0), "logg": (-2.0, 9.0)}
-    for j, name in enumerate(label_set.names):
-        low, high = limits.get(name, (-8.0, 4.0) if name.endswith("_h") else (-np.inf, np.inf))
-        bad = np.isfinite(labels[:, j]) & ~((labels[:, j] >= low) & (labels[:, j] <= high))
-        if bad.any():
-            row = int(np.flatnonzero(bad)[0])
-            raise InputError(
-                f"{where} label {name} row {row}",
-                f"{labels[row, j]:g} ({int(bad.sum())} such rows)",
-                f"between {low:g} and {high:g}",
-                "check the column, its unit and its sentinels",
-            )
 
 
 def _check_unique(names: Sequence[str], files: Sequence[str], path: Path) -> None:

@@ -5,7 +5,8 @@ from astropy.table import Table
 
 from jaxspec.errors import InputError
 from jaxspec.io import join, read_ges_catalogue, read_label_table, write_table
-from jaxspec.io.catalogue import ASPLUND2021, GREVESSE2007, parse_flags
+from jaxspec.io.catalogue import parse_flags
+from jaxspec.io.solar import ASPLUND2021, GREVESSE2007
 from jaxspec.labels import NINE_LABELS, label_set
 from tests.survey import SENTINEL, _catalogue
 
