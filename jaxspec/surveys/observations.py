@@ -1,0 +1,202 @@
+"""What the survey model sees: the labels that each survey reports, and which rows are the same star."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from jaxspec.errors import InputError
+from jaxspec.labels import LabelSet
+
+# Rows are checked in blocks, so that tables mapped from disk are never read whole.
+_BLOCK = 100_000
+
+
+@dataclass(frozen=True)
+class Survey:
+    """The measurements of one survey: one row per measurement, rows already resolved to stars.
+
+    Attributes:
+        name: the survey's name, used in results and messages.
+        star: index of the row's star in `0..n_stars-1` of the `Sky`; a star may be repeated (visits).
+        values: labels in the order and units of the sky's `LabelSet`; NaN is missing.
+        covariance: covariance of the quoted errors, in products of the labels' units; diagonal where only
+            errors are given. Entries of missing labels are ignored.
+        flagged: the survey's own bad-star bits say that the row is suspect: raises its outlier probability.
+        anchor: the survey is the absolute reference. Its offset is held at zero, its errors are believed.
+        zero_point_error: for an anchor, one-sigma uncertainty of its zero point in each label's unit; none
+            means exact.
+
+    Raises `InputError` for shapes that do not match, infinite values, and errors that are not positive.
+    """
+
+    name: str
+    star: Int[np.ndarray, " m"]
+    values: Float[np.ndarray, "m l"]
+    covariance: Float[np.ndarray, "m l l"]
+    flagged: Bool[np.ndarray, " m"]
+    anchor: bool = False
+    zero_point_error: Float[np.ndarray, " l"] | None = None
+
+    def __post_init__(self):
+        where = f"survey {self.name}"
+        if not self.name:
+            raise InputError("survey name", "an empty name", "a name", "name every survey")
+        n_rows, n_labels = self.values.shape
+        if n_rows == 0:
+            raise InputError(where, "no rows", "one or more measurements", "check its file and its cuts")
+        for field, expected in (
+            ("star", (n_rows,)),
+            ("covariance", (n_rows, n_labels, n_labels)),
+            ("flagged", (n_rows,)),
+        ):
+            shape = np.shape(getattr(self, field))
+            if shape != expected:
+                raise InputError(
+                    f"{where}, {field}", f"shape {shape}", f"{expected}", "give one entry per row of values"
+                )
+        if self.zero_point_error is not None:
+            error = self.zero_point_error
+            if error.shape != (n_labels,) or not np.all(np.isfinite(error) & (error >= 0)):
+                raise InputError(
+                    f"{where}, zero_point_error",
+                    f"{error}",
+                    f"{n_labels} finite numbers >= 0",
+                    "give one uncertainty per label, 0 where the scale is exact",
+                )
+            if not self.anchor:
+                raise InputError(
+                    f"{where}, zero_point_error",
+                    "an uncertainty for a survey that is not an anchor",
+                    "anchor=True, or none",
+                    "the offset of other surveys is inferred, not given",
+                )
+        for start in range(0, n_rows, _BLOCK):
+            self._check_rows(slice(start, start + _BLOCK))
+
+    def _check_rows(self, rows: slice) -> None:
+        values, covariance = self.values[rows], self.covariance[rows]
+        present = ~np.isnan(values)
+        if np.isinf(values).any():
+            row = rows.start + int(np.argwhere(np.isinf(values))[0, 0])
+            raise InputError(
+                f"survey {self.name}, values of row {row}",
+                "an infinite value",
+                "numbers, NaN where missing",
+                "turn the survey's sentinels into NaN",
+            )
+        variance = np.diagonal(covariance, axis1=1, axis2=2)
+        bad = present & ~(np.isfinite(variance) & (variance > 0))
+        if bad.any():
+            row, label = (int(i) for i in np.argwhere(bad)[0])
+            raise InputError(
+                f"survey {self.name}, covariance of row {rows.start + row}, label {label}",
+                f"a variance of {variance[row, label]} for a value that is there ({bad.sum()} such)",
+                "a positive finite variance",
+                "give an error for every value, or set the value to NaN",
+            )
+        pairs = present[:, :, None] & present[:, None, :]
+        entries = np.where(pairs, covariance, 0.0)
+        asymmetric = ~np.isclose(entries, np.swapaxes(entries, 1, 2), rtol=1e-3, atol=1e-30)
+        limit = np.sqrt(np.where(present, variance, 1.0))
+        too_large = np.abs(entries) > 1.000001 * limit[:, :, None] * limit[:, None, :]
+        wrong = (asymmetric | too_large | ~np.isfinite(entries)).any(axis=(1, 2))
+        if wrong.any():
+            raise InputError(
+                f"survey {self.name}, covariance of row {rows.start + int(np.argmax(wrong))}",
+                "a matrix that is not symmetric or has correlations beyond 1",
+                "a covariance matrix of the labels that are there",
+                "check how it was assembled; use a diagonal one where only errors are known",
+            )
+
+    def __len__(self) -> int:
+        return len(self.star)
+
+    @property
+    def measured(self) -> Bool[np.ndarray, " l"]:
+        """Which labels the survey measures for at least one star."""
+        return (~np.isnan(self.values)).any(axis=0)
+
+
+@dataclass(frozen=True)
+class Sky:
+    """All surveys together, and what is known of which star is which.
+
+    Attributes:
+        label_set: the labels, with names and units: the meaning of the last axis of every survey's values.
+        surveys: one entry per survey, anchors among them.
+        n_stars: number of stars.
+        group: index of the group of one composition (an open cluster) a star belongs to, -1 for none.
+
+    Raises `InputError` for no or equally named surveys, stars out of range, and labels that nobody measures.
+    """
+
+    label_set: LabelSet
+    surveys: tuple[Survey, ...]
+    n_stars: int
+    group: Int[np.ndarray, " n"]
+
+    def __post_init__(self):
+        names = self.names
+        if not names or len(set(names)) != len(names):
+            raise InputError("sky.surveys", f"names {names}", "one or more, each name once", "rename one")
+        if self.group.shape != (self.n_stars,):
+            raise InputError(
+                "sky.group",
+                f"shape {self.group.shape}",
+                f"({self.n_stars},)",
+                "give -1 for stars of no group",
+            )
+        for survey in self.surveys:
+            if survey.values.shape[1] != len(self.label_set):
+                raise InputError(
+                    f"survey {survey.name}, values",
+                    f"{survey.values.shape[1]} labels",
+                    f"{len(self.label_set)} ({', '.join(self.label_set.names)})",
+                    "order the columns like the label set, NaN for labels the survey does not have",
+                )
+            low, high = int(survey.star.min()), int(survey.star.max())
+            if low < 0 or high >= self.n_stars:
+                raise InputError(
+                    f"survey {survey.name}, star",
+                    f"indices {low} to {high}",
+                    f"0 to {self.n_stars - 1}",
+                    "index the stars of the sky",
+                )
+        measured = np.any([survey.measured for survey in self.surveys], axis=0)
+        if not measured.all():
+            missing = [name for name, there in zip(self.label_set.names, measured, strict=True) if not there]
+            raise InputError(
+                f"label {', '.join(missing)}",
+                "no value in any survey",
+                "labels that at least one survey measures",
+                f"leave {'it' if len(missing) == 1 else 'them'} out of the label set, or check the columns",
+            )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the surveys."""
+        return tuple(survey.name for survey in self.surveys)
+
+    def index(self, name: str) -> int:
+        """Position of a survey by name. Raises `InputError` for a name that is not there."""
+        if name not in self.names:
+            raise InputError(
+                "survey name", repr(name), f"one of {', '.join(self.names)}", "check the spelling"
+            )
+        return self.names.index(name)
+
+
+def diagonal(error: Float[np.ndarray, "m l"]) -> Float[np.ndarray, "m l l"]:
+    """Covariances of independent one-sigma errors; NaN errors (of missing labels) become 0."""
+    error = np.asarray(error)
+    return np.where(np.isnan(error), 0.0, error)[:, :, None] ** 2 * np.eye(error.shape[1])
+
+
+def make_sky(label_set: LabelSet, surveys: Sequence[Survey], n_stars: int | None = None, group=None) -> Sky:
+    """A `Sky` with the number of stars and the groups filled in where they are not given."""
+    if n_stars is None:
+        n_stars = 1 + max((int(survey.star.max()) for survey in surveys), default=-1)
+    group = np.full(n_stars, -1) if group is None else np.asarray(group)
+    return Sky(label_set, tuple(surveys), n_stars, group)
