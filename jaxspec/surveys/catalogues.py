@@ -1,0 +1,249 @@
+"""A survey's catalogue after the door: labels with covariances, identifiers, flags, and where they came from.
+
+Identifiers are text in one canonical form for each kind, so that two tables that write the same star
+differently ("HIP 57051", 57051, "HIP057051") agree.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, Shaped
+
+from jaxspec.errors import InputError
+from jaxspec.labels import LabelSet
+
+# Kinds of identifiers, the most trustworthy first: the order in which stars are matched. Gaia's source_id
+# changes between DR2 and DR3 for a few stars in a hundred, so that the two are different kinds.
+KINDS = ("gaia", "gaia_dr2", "hip", "tmass", "name")
+# The Hipparcos catalogue's numbers run from 1 to 118322, with a few up to 120404 in its input catalogue.
+LAST_HIP = 120404
+_HIP = re.compile(r"^(?:HIP)?\s*0*(\d+)(?:\.0)?\s*([A-Za-z]?)$", re.IGNORECASE)
+_GAIA = re.compile(r"^(?:GAIA)?\s*(?:E?DR[23])?\s*0*(\d+)$", re.IGNORECASE)
+_TMASS = re.compile(r"^(?:2MASS|2M|AP)?\s*J?(\d{8}[+-]\d{7})[a-z]?$", re.IGNORECASE)
+
+
+def canonical(kind: str, text: str, where: str = "identifier") -> str:
+    """An identifier in the form in which it is compared; "" for none.
+
+    - `hip`: the number, with the letter of a component other than A ("HIP 71681 B" gives "71681B").
+    - `gaia`, `gaia_dr2`: the number. `tmass`: "03242060+0758421". `name`: capitals without blanks.
+
+    Raises `InputError` for what cannot be one of that kind.
+    """
+    text = text.strip()
+    if text.upper() in ("", "NONE", "NAN", "--", "N/A", "NULL", "0", "-1"):
+        return ""
+    if kind == "name":
+        return re.sub(r"[\s_]+", "", text).upper()
+    match = {"hip": _HIP, "gaia": _GAIA, "gaia_dr2": _GAIA, "tmass": _TMASS}[kind].match(text)
+    if match and kind == "hip":
+        number, component = int(match[1]), match[2].upper()
+        if number == 0:
+            return ""
+        if number > LAST_HIP:
+            raise InputError(
+                where, repr(text), f"a Hipparcos number, 1 to {LAST_HIP}", "is this the right column?"
+            )
+        return f"{number}{'' if component == 'A' else component}"
+    if match:
+        return "" if match[1].strip("0") == "" else match[1]
+    expected = {
+        "hip": "a Hipparcos number such as 57051 or 'HIP 57051 B'",
+        "gaia": "a Gaia source_id, an integer",
+        "gaia_dr2": "a Gaia source_id, an integer",
+        "tmass": "a 2MASS designation such as 03242060+0758421",
+    }[kind]
+    raise InputError(where, repr(text), expected, "correct the cells, or give the column as identifiers.name")
+
+
+def recognise(name: str) -> tuple[str, str]:
+    """Kind and canonical form of a star's name: "HIP 57051" is a Hipparcos number whatever column it is
+    in."""
+    text = name.strip()
+    upper = text.upper()
+    for kind, prefix in (
+        ("hip", "HIP"),
+        ("gaia", "GAIA DR3"),
+        ("gaia", "GAIA EDR3"),
+        ("gaia_dr2", "GAIA DR2"),
+    ):
+        if upper.startswith(prefix) and re.fullmatch(r"\s*\d+\s*[A-Za-z]?", text[len(prefix) :]):
+            return kind, canonical(kind, text)
+    if re.fullmatch(r"(2MASS\s*J?|2M)\d{8}[+-]\d{7}", upper):
+        return "tmass", canonical("tmass", text)
+    return "name", canonical("name", text)
+
+
+@dataclass(frozen=True)
+class Identifiers:
+    """What n rows of a table call their stars, and where they stand.
+
+    - `keys`: for each kind given, the canonical identifiers `[n]`, "" for none.
+    - `ra, dec [n]`: deg (ICRS) at `epoch [n]` (Julian year); `pmra` (times cos dec), `pmdec [n]`: mas/yr. NaN
+      where not known.
+    - `notes`: what could not be read as it should.
+    """
+
+    keys: dict[str, Shaped[np.ndarray, " n"]]
+    ra: Float[np.ndarray, " n"]
+    dec: Float[np.ndarray, " n"]
+    pmra: Float[np.ndarray, " n"]
+    pmdec: Float[np.ndarray, " n"]
+    epoch: Float[np.ndarray, " n"]
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.ra)
+
+    @property
+    def named(self) -> Bool[np.ndarray, " n"]:
+        """Rows with any identifier or a position: the others can be matched with nothing."""
+        out = np.isfinite(self.ra) & np.isfinite(self.dec)
+        for values in self.keys.values():
+            out |= values != ""
+        return out
+
+    def label(self, row: int) -> str:
+        """One readable identifier of a row."""
+        prefix = {"gaia": "Gaia DR3 ", "gaia_dr2": "Gaia DR2 ", "hip": "HIP ", "tmass": "2MASS J", "name": ""}
+        for kind in ("hip", "name", "gaia", "gaia_dr2", "tmass"):
+            if kind in self.keys and self.keys[kind][row]:
+                return prefix[kind] + str(self.keys[kind][row])
+        return f"ra {self.ra[row]:.5f} dec {self.dec[row]:+.5f}" if np.isfinite(self.ra[row]) else ""
+
+    def rows(self, index: np.ndarray) -> "Identifiers":
+        """The identifiers of these rows."""
+        return Identifiers(
+            {kind: values[index] for kind, values in self.keys.items()},
+            *(getattr(self, name)[index] for name in ("ra", "dec", "pmra", "pmdec", "epoch")),
+        )
+
+
+def identifiers(
+    n: int,
+    *,
+    ra: np.ndarray | None = None,
+    dec: np.ndarray | None = None,
+    pmra: np.ndarray | None = None,
+    pmdec: np.ndarray | None = None,
+    epoch: np.ndarray | float = 2000.0,
+    where: str = "identifiers",
+    **names: Iterable[Any],
+) -> Identifiers:
+    """Identifiers of n rows from raw columns by kind (`hip=`, `gaia=`, ...), brought to canonical form.
+
+    A name that is another catalogue's designation ("HIP 57051" under `name`) counts as that kind too. Up to
+    one cell in twenty that is no identifier of its kind counts as a name, and is noted; more raise
+    `InputError` naming the first. So do source_ids stored as floating-point numbers, which cannot hold them.
+    """
+    keys: dict[str, np.ndarray] = {}
+    notes: list[str] = []
+    for kind, values in names.items():
+        if kind not in KINDS:
+            raise InputError(f"{where}.{kind}", "an unknown kind", f"one of {', '.join(KINDS)}", "correct it")
+        array = np.ma.asarray(values)
+        if kind.startswith("gaia") and array.dtype.kind == "f":
+            raise InputError(
+                f"{where}.{kind}",
+                "floating-point numbers",
+                "integers or text: a source_id has up to 19 digits, of which a float holds 16",
+                "write the column as 64-bit integers",
+            )
+        if array.shape != (n,):
+            raise InputError(f"{where}.{kind}", f"shape {array.shape}", f"{(n,)}", "one for each row")
+        keys[kind], unread = _canonical_column(kind, _texts(array), f"{where}.{kind}")
+        for i, text in unread.items():
+            keys.setdefault("name", np.full(n, "", dtype=object))[i] = canonical("name", text)
+        if unread:
+            notes.append(
+                f"{kind}: {len(unread)} cells such as {next(iter(unread.values()))!r} taken as names"
+            )
+    if "name" in names:
+        for i, text in enumerate(_texts(np.ma.asarray(names["name"]))):
+            kind, key = recognise(text)
+            if kind != "name" and key:
+                known = keys.setdefault(kind, np.full(n, "", dtype=object))
+                known[i] = known[i] or key
+    nan = np.full(n, np.nan)
+    columns = [nan if x is None else np.asarray(x, np.float64) for x in (ra, dec, pmra, pmdec)]
+    epochs = np.broadcast_to(np.asarray(epoch, np.float64), (n,)).copy()
+    return Identifiers(keys, *columns, epochs, tuple(notes))
+
+
+def _canonical_column(kind: str, texts: list[str], where: str) -> tuple[np.ndarray, dict[int, str]]:
+    """Canonical identifiers of a column, and the cells by row that are none."""
+    out, unread = np.full(len(texts), "", dtype=object), {}
+    first: InputError | None = None
+    for i, text in enumerate(texts):
+        try:
+            out[i] = canonical(kind, text, f"{where} row {i}")
+        except InputError as error:
+            unread[i], first = text, first or error
+    if first is not None and len(unread) > max(1, len(texts) // 20):
+        raise first
+    return out, unread
+
+
+def _texts(array: np.ma.MaskedArray) -> list[str]:
+    mask = np.ma.getmaskarray(array)
+    out = []
+    for value, hidden in zip(np.asarray(array.data), mask, strict=True):
+        if hidden or (isinstance(value, np.floating) and not np.isfinite(value)):
+            out.append("")
+        elif isinstance(value, (int, float, np.integer, np.floating)):
+            # The negative fill values of a dozen tables.
+            out.append("" if value <= 0 else str(int(value)) if value == int(value) else str(value))
+        else:
+            out.append(value.decode(errors="replace") if isinstance(value, bytes) else str(value))
+    return out
+
+
+@dataclass(frozen=True)
+class SurveyCatalogue:
+    """One table of one survey, n rows, every number in jaxspec's units and on one solar scale.
+
+    - `labels [n, l]`: in the order of `label_set`; NaN where not measured. `covariance [n, l, l]`: of the
+      quoted errors; finite for measured labels, 0 in rows and columns of those that are not.
+    - `flags [n]`: bits, 0 is safe; `flag_meaning` says what each bit stands for.
+    - `magnitude [n]`: in `band`, to check matches with; NaN where not known.
+    - `cluster [n]`: name of the open cluster, "" for none.
+    - `anchor`: the labels are absolute. `solar`: the solar scale the abundances are on now, in words.
+    - `notes`: what was converted, left out or assumed, one sentence each. `provenance`: the file, its
+      SHA-256, its rows.
+    """
+
+    name: str
+    label_set: LabelSet
+    identifiers: Identifiers
+    labels: Float[np.ndarray, "n l"]
+    covariance: Float[np.ndarray, "n l l"]
+    flags: Int[np.ndarray, " n"]
+    flag_meaning: dict[int, str] = field(default_factory=dict)
+    magnitude: Float[np.ndarray, " n"] | None = None
+    band: str = ""
+    cluster: Shaped[np.ndarray, " n"] | None = None
+    anchor: bool = False
+    solar: str = "not stated"
+    notes: tuple[str, ...] = ()
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def errors(self) -> Float[np.ndarray, "n l"]:
+        """Quoted errors, NaN where the label is not measured."""
+        variance = np.diagonal(self.covariance, axis1=1, axis2=2)
+        return np.where(np.isfinite(self.labels), np.sqrt(variance), np.nan)
+
+    def rows(self, which: np.ndarray) -> "SurveyCatalogue":
+        """The catalogue of these rows (indices or a mask)."""
+        index = np.arange(len(self))[which]
+        picked = {
+            name: None if getattr(self, name) is None else getattr(self, name)[index]
+            for name in ("labels", "covariance", "flags", "magnitude", "cluster")
+        }
+        return replace(self, identifiers=self.identifiers.rows(index), **picked)
