@@ -5,7 +5,7 @@ from importlib import resources
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from jaxspec.errors import InputError
 
@@ -35,6 +35,7 @@ class AtmosphereGrid(eqx.Module):
     m_h: np.ndarray
     log_structure: Float[Array, "teff logg m_h layers 4"]
     interpolation: str = eqx.field(static=True, default="linear")
+    missing: Bool[np.ndarray, "teff logg m_h"] | None = None  # nodes for which there is no model
 
     def __check_init__(self):
         if self.interpolation not in _WEIGHTS:
@@ -49,9 +50,8 @@ class AtmosphereGrid(eqx.Module):
             weight = alpha[:, None, None]
             grid = data["log_structure"]
             structure = grid[:, :, :, 0] * (1 - weight) + grid[:, :, :, 1] * weight
-            return AtmosphereGrid(
-                data["teff"], data["logg"], data["m_h"], jnp.asarray(structure, jnp.float32), interpolation
-            )
+            axes, missing = (data["teff"], data["logg"], data["m_h"]), data["filled"].any(axis=3)
+            return AtmosphereGrid(*axes, jnp.asarray(structure, jnp.float32), interpolation, missing)
 
     def __call__(self, teff: Float[Array, ""], logg: Float[Array, ""], m_h: Float[Array, ""]) -> Atmosphere:
         weights_of = _WEIGHTS[self.interpolation]
@@ -65,11 +65,32 @@ class AtmosphereGrid(eqx.Module):
         return Atmosphere(mass, structure[:, 1], structure[:, 2])
 
     def inside(self, teff: Float[Array, "..."], logg: Float[Array, "..."], m_h: Float[Array, "..."]) -> Array:
-        """Whether the parameters lie inside the grid."""
+        """Whether the parameters lie inside the grid, and no node that is `missing` has a part in them."""
         result = True
         for x, nodes in ((teff, self.teff), (logg, self.logg), (m_h, self.m_h)):
             result = result & (x >= nodes[0]) & (x <= nodes[-1])
-        return result
+        if self.missing is None:
+            return result
+
+        def share(*x):
+            weights = (_linear_weights(v, nodes) for v, nodes in zip(x, axes, strict=True))
+            return jnp.einsum("i,j,k,ijk->", *weights, self.missing.astype(np.float32))
+
+        axes = (self.teff, self.logg, self.m_h)
+        return result & (jnp.vectorize(share)(*jnp.broadcast_arrays(teff, logg, m_h)) == 0)
+
+    def check(self, teff: Float[Array, "..."], logg: Float[Array, "..."], m_h: Float[Array, "..."]) -> None:
+        """Raise `InputError` where parameters are not `inside`; on the host, not in a compiled function."""
+        bad = np.flatnonzero(~np.asarray(self.inside(teff, logg, m_h)))
+        if len(bad):
+            found = (np.ravel(x)[bad[0]] for x in np.broadcast_arrays(teff, logg, m_h))
+            ends = (f"{x[0]:g} to {x[-1]:g}" for x in (self.teff, self.logg, self.m_h))
+            raise InputError(
+                "model atmospheres",
+                "Teff {:g}, log g {:g}, [M/H] {:g}".format(*found),
+                "Teff {}, log g {}, [M/H] {}, without stars beyond 6000 K below log g 0.5".format(*ends),
+                "there are no models outside; synthesise with an atmosphere of your own",
+            )
 
 
 def _mass_by_steps(log_structure: Float[Array, "teff logg m_h layers 4"]) -> Array:

@@ -1,16 +1,19 @@
 """From stellar labels to the synthetic spectrum: atmosphere, chemistry, lines and transfer in one module."""
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from jaxspec.errors import InputError
 from jaxspec.labels import NINE_LABELS, LabelSet
-from jaxspec.physics.atmosphere import AtmosphereGrid
-from jaxspec.physics.chemistry import AtomicData, abundances
+from jaxspec.physics.atmosphere import Atmosphere, AtmosphereGrid
+from jaxspec.physics.chemistry import AtomicData, ChemicalState, abundances
+from jaxspec.physics.departures import ElementDepartures, departures_of
+from jaxspec.physics.linelists.text import atomic_numbers
 from jaxspec.physics.lines import LineList
-from jaxspec.physics.synthesis import SurfaceFlux, Window, chemistry_of, synthesize
+from jaxspec.physics.synthesis import SurfaceFlux, Window, chemistry_of, optical_depth_5000, synthesize
 
 ATOMIC_NUMBERS = {"al_h": 13, "mg_h": 12, "ca_h": 20, "ni_h": 28, "ti_h": 22, "si_h": 14}
 # Lines this far (A) beyond a window still shape its edge.
@@ -22,7 +25,10 @@ class StellarModel(eqx.Module):
 
     `fe_h` sets iron, every metal that is not itself a label, and the atmosphere's metallicity; each other
     label sets its element; helium is solar. Call it with one star's labels (the nine, in order) and vmic;
-    batch with `jax.vmap`.
+    batch with `jax.vmap`. Lines are in LTE, but for those between levels that `departures` has.
+
+    Outside the grid of atmospheres nothing is extrapolated: `InputError`, and in a compiled function, which
+    cannot raise, a spectrum of NaN.
     """
 
     atoms: AtomicData
@@ -30,6 +36,7 @@ class StellarModel(eqx.Module):
     lines: tuple[LineList, ...]
     windows: tuple[Window, ...] = eqx.field(static=True)
     label_set: LabelSet = eqx.field(static=True)
+    departures: tuple[ElementDepartures, ...] = ()
 
     @staticmethod
     def create(
@@ -38,11 +45,13 @@ class StellarModel(eqx.Module):
         *,
         calibrated: bool = False,
         lines: LineList | None = None,
+        departures: tuple[ElementDepartures, ...] = (),
     ) -> "StellarModel":
         """The model with the shipped atoms and atmospheres.
 
         Lines are the shipped ones, log gf as published or calibrated, or those of `lines` (see
         `linelists.read_line_list`) that reach into each window. Raises `InputError` where `lines` has none.
+        `departures` are of one star: they stay the same for all that this model is called with.
         """
         if lines is None:
             chosen = tuple(
@@ -58,7 +67,15 @@ class StellarModel(eqx.Module):
             )
         else:
             chosen = tuple(_reaching(lines, w) for w in windows)
-        return StellarModel(AtomicData.load(), AtmosphereGrid.load(), chosen, tuple(windows), label_set)
+        grid = AtmosphereGrid.load()
+        return StellarModel(AtomicData.load(), grid, chosen, tuple(windows), label_set, tuple(departures))
+
+    @property
+    def approximation(self) -> str:
+        """How populations of levels are computed: "LTE", or "NLTE" with the elements that depart from it."""
+        symbols = {z: symbol for symbol, z in atomic_numbers().items()}
+        elements = ", ".join(symbols[table.element] for table in self.departures)
+        return f"NLTE ({elements})" if elements else "LTE"
 
     @property
     def wavelength(self) -> Float[np.ndarray, " pixels"]:
@@ -71,21 +88,44 @@ class StellarModel(eqx.Module):
         x_h = {z: value[name] for name, z in ATOMIC_NUMBERS.items() if name in value}
         return abundances(value["fe_h"], x_h)
 
+    def structure(self, labels: Float[Array, " labels"]) -> tuple[Atmosphere, ChemicalState]:
+        """The atmosphere of these labels and the chemical state of its layers.
+
+        Raises `InputError` outside the grid of atmospheres (unless it is being compiled).
+        """
+        value = dict(zip(self.label_set.names, labels, strict=True))
+        parameters = value["teff"], value["logg"], value["fe_h"]
+
+        solve = _structure
+        if not isinstance(labels, jax.core.Tracer):
+            self.grid.check(*parameters)
+            solve = eqx.filter_jit(solve)  # operation by operation it takes minutes
+        return solve(self.atoms, self.grid, parameters, self.composition(labels))
+
     def surface_flux(self, labels: Float[Array, " labels"], vmic: Float[Array, ""]) -> SurfaceFlux:
         """Flux and continuum (erg s^-1 cm^-2 A^-1) on `wavelength`."""
-        value = dict(zip(self.label_set.names, labels, strict=True))
-        atmosphere = self.grid(value["teff"], value["logg"], value["fe_h"])
-        state = chemistry_of(self.atoms, atmosphere, self.composition(labels))
-        parts = [
-            synthesize(self.atoms, lines, window, atmosphere, state, vmic)
-            for lines, window in zip(self.lines, self.windows, strict=True)
-        ]
-        return SurfaceFlux(*(jnp.concatenate(x) for x in zip(*parts, strict=True)))
+        atmosphere, state = self.structure(labels)
+        parts = []
+        for lines, window in zip(self.lines, self.windows, strict=True):
+            departures = None
+            if self.departures:
+                log_tau = jnp.log10(optical_depth_5000(atmosphere, state))
+                departures = departures_of(lines, self.departures, log_tau)
+            parts.append(synthesize(self.atoms, lines, window, atmosphere, state, vmic, departures))
+        inside = self.grid.inside(*(labels[self.label_set.index(n)] for n in ("teff", "logg", "fe_h")))
+        return SurfaceFlux(
+            *(jnp.where(inside, jnp.concatenate(x), jnp.nan) for x in zip(*parts, strict=True))
+        )
 
     def __call__(self, labels: Float[Array, " labels"], vmic: Float[Array, ""]) -> Float[Array, " pixels"]:
         """Continuum-normalised flux on `wavelength`."""
         surface = self.surface_flux(labels, vmic)
         return surface.flux / surface.continuum
+
+
+def _structure(atoms, grid, parameters, composition):
+    atmosphere = grid(*parameters)
+    return atmosphere, chemistry_of(atoms, atmosphere, composition)
 
 
 def _reaching(lines: LineList, window: Window) -> LineList:
