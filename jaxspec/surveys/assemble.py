@@ -140,7 +140,7 @@ def _kept_rows(
     copies, further, out = 0, 0, []
     for row in rows:
         others = seen.setdefault(int(star[row]), [])
-        if any(_same_row(catalogue, row, other) for other in others):
+        if any(_same_row(catalogue, int(row), other) for other in others):
             copies += 1
             continue
         if others and policy == "error":

@@ -322,7 +322,7 @@ def _doubts_of(catalogues, a: int, b: int, rows_a, rows_b, radius: float) -> lis
         known &= np.isfinite(one.pmra) | (np.abs(one.epoch - epoch) < 1.0)
     separation = at_epoch(x, epoch).separation(at_epoch(y, epoch)).to_value(u.arcsec)
     for n in np.flatnonzero(known & (separation > 5.0 * radius)):
-        note("position", n, f'{separation[n]:.1f}" apart')
+        note("position", int(n), f'{separation[n]:.1f}" apart')
     for n in range(len(rows_a)):
         apart = magnitudes_apart(left, int(rows_a[n]), right, int(rows_b[n]))
         if apart:
@@ -330,7 +330,7 @@ def _doubts_of(catalogues, a: int, b: int, rows_a, rows_b, radius: float) -> lis
     difference = right.labels[rows_b] - left.labels[rows_a]
     for j, label in enumerate(left.label_set):
         for n in far(difference[:, j], LARGE.get(label.name, LARGE_ABUNDANCE)):
-            note("label", n, f"{label.name} differs by {difference[n, j]:.4g} {label.unit}")
+            note("label", int(n), f"{label.name} differs by {difference[n, j]:.4g} {label.unit}")
     return found
 
 
