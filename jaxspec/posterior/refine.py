@@ -3,12 +3,12 @@ errors.
 
 A network that has seen only simulations can be led astray by what they lack. Here the labels are fitted to
 the spectrum itself, starting from the network's median: damped Gauss-Newton on a robust likelihood whose
-error is the noise plus the model's stated error, over the labels, velocity, rotation, vmic, resolution,
-scattered light and a Chebyshev continuum per arm; an arm that fits worse than stated counts by how well it
-does fit. The errors come from the sandwich of curvature and scores (Huber 1967; White 1982, Econometrica 50,
-1). Where the model fits to the noise, the scores are what that noise makes of them. Where it is seen to miss,
-they are those found, summed over stretches wider than a line: what the model misses in one line is missed in
-all its pixels at once, and counts once.
+error is the noise plus the model's stated error, over the labels, velocity, rotation, vmic, vmac and
+resolution, and over scattered light and a Chebyshev continuum per arm; an arm that fits worse than stated
+counts by how well it does fit. The errors come from the sandwich of curvature and scores (Huber 1967; White
+1982, Econometrica 50, 1). Where the model fits to the noise, the scores are what that noise makes of them.
+Where it is seen to miss, they are those found, summed over stretches wider than a line: what the model misses
+in one line is missed in all its pixels at once, and counts once.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from jaxspec.posterior.results import Posterior
 from jaxspec.posterior.simulator import SpectrumModel
 
 SCATTERED_LIGHT = ROBUST.scattered_light  # the largest, as a fraction of the continuum
+VMAC_MAX = ROBUST.vmac_range[1]
 LAG = 2  # pixels, within a resolution element
 # Steps are taken in these units (K, then dex), at most half of one at a time.
 STEP = (300.0, 0.5) + (0.2,) * 7
@@ -52,6 +53,7 @@ class RefineConfig:
 
     Attributes:
         fit: stated model error, continuum degree and priors of the nuisances.
+        vmac_prior: standard deviation [km/s] of the prior of vmac about its calibration.
         steps: Gauss-Newton steps.
         block: width [pixels] of the stretches over which errors are taken to be fully correlated.
         x_fe_mean, x_fe_scatter: weak Gaussian prior on each [X/Fe], for elements without a line.
@@ -64,6 +66,7 @@ class RefineConfig:
     """
 
     fit: FitConfig = field(default_factory=FitConfig)
+    vmac_prior: float = ROBUST.vmac_scatter
     steps: int = 15
     block: int = 20
     x_fe_mean: float = 0.1
@@ -157,29 +160,61 @@ def model_misfit(
     return jnp.sqrt(jnp.maximum(shared - 2.0 * by_chance, 0.0))
 
 
+def nuisance_range(labels: Float[Array, " l"], n_arms: int, config: RefineConfig) -> Float[Array, "4 m"]:
+    """Centres and widths of the Gaussian priors, and the limits, of what is fitted beside the labels of a
+    star: velocity [km/s], vsini squared [km^2/s^2], vmic [km/s], resolution, vmac [km/s], and the scattered
+    light of each arm.
+
+    The square, because a spectrum is a smooth function of it down to no rotation at all, where its derivative
+    by vsini vanishes and no step that follows it ever settles.
+    """
+    fit = config.fit
+    (velocity, vsini, vmic, resolution), width = nuisance_prior(labels, fit)
+    vmac = turbulence.vmac_calibration(*labels[:3])
+    light = [jnp.full((), 0.5 * SCATTERED_LIGHT)] * n_arms
+    width = [width[0], fit.vsini_prior**2, width[2], width[3], config.vmac_prior]
+    low = [LOWEST[0], LOWEST[1] ** 2, *LOWEST[2:], 0.0] + [0.0] * n_arms
+    high = [HIGHEST[0], HIGHEST[1] ** 2, *HIGHEST[2:], VMAC_MAX] + [3.0 * SCATTERED_LIGHT] * n_arms
+    return jnp.stack(
+        [
+            jnp.stack([velocity, vsini**2, vmic, resolution, vmac, *light]),
+            jnp.asarray(width + [SCATTERED_LIGHT / np.sqrt(12.0)] * n_arms),
+            jnp.asarray(low),
+            jnp.asarray(high),
+        ]
+    )
+
+
 def _refine_star(forward, start, flux, ivar, config):
     fit, label_set = config.fit, forward.label_set
-    n_label, n_nuisance = start.size, 5
+    arms = tuple(forward.instrument.slices.values())
+    n_label, n_nuisance = start.size, 5 + len(arms)
     n_free = n_label + n_nuisance
     unit = jnp.asarray(STEP[:n_label])
+    largest = jnp.full(n_free, 0.5).at[n_label + 1].set(2.0)
     margin = 0.01 * (label_set.high - label_set.low)
     low, high = jnp.asarray(label_set.low + margin), jnp.asarray(label_set.high - margin)
     low, high = low.astype(start.dtype), high.astype(start.dtype)
     basis = jnp.asarray(continuum_basis(forward.instrument, fit.continuum_degree), flux.dtype)
+    within = jnp.asarray(continuum_basis(forward.instrument, 0), flux.dtype)
     flat = jnp.zeros(basis.shape[0]).at[:: fit.continuum_degree + 1].set(1.0)
     observed = basis**2 @ ivar > 0.0
-    arms = tuple(forward.instrument.slices.values())
     flux = jnp.where(ivar > 0.0, flux, 1.0)
+
+    def limits(u):
+        centre, width, lowest, highest = nuisance_range(start + unit * u[:n_label], len(arms), config)
+        return (
+            jnp.concatenate([(low - start) / unit, (lowest - centre) / width]),
+            jnp.concatenate([(high - start) / unit, (highest - centre) / width]),
+        )
 
     def spectrum(u):
         labels = start + unit * u[:n_label]
-        centre, width = nuisance_prior(labels, fit)
-        velocity, vsini, vmic, resolution = jnp.clip(
-            centre + width * u[n_label:-1], jnp.asarray(LOWEST), jnp.asarray(HIGHEST)
-        )
-        vmac = turbulence.vmac_calibration(*labels[:3])
-        light = jnp.clip(0.5 * SCATTERED_LIGHT + SCATTERED_LIGHT / np.sqrt(12.0) * u[-1], 0.0, None)
-        return (forward(labels, Nuisances(vmic, vmac, vsini, velocity, resolution)) + light) / (1.0 + light)
+        centre, width, _, _ = nuisance_range(labels, len(arms), config)
+        velocity, vsini2, vmic, resolution, vmac, *light = centre + width * u[n_label:]
+        light = jnp.stack(light) @ within
+        model = forward(labels, Nuisances(vmic, vmac, jnp.sqrt(vsini2), velocity, resolution))
+        return (model + light) / (1.0 + light)
 
     # Pseudo-observations of [X/Fe]: rows of the Jacobian and what they ought to be.
     prior = jnp.zeros((n_label - 3, n_free)).at[:, 3:n_label].set(jnp.diag(unit[3:])).at[:, 2].set(-unit[2])
@@ -219,9 +254,14 @@ def _refine_star(forward, start, flux, ivar, config):
         u, coefs = state
         normal, right, *_ = system(u, coefs)
         change = scaled_inverse(normal) @ right
-        u = u + jnp.clip(change[:n_free], -0.5, 0.5)
-        labels = jnp.clip(start + unit * u[:n_label], low, high)
-        return u.at[:n_label].set((labels - start) / unit), jnp.where(observed, coefs + change[n_free:], flat)
+        lowest, highest = limits(u)
+        # What stands at a limit and would go beyond stays, and the others step without it.
+        held = ((u <= lowest) & (change[:n_free] < 0.0)) | ((u >= highest) & (change[:n_free] > 0.0))
+        held = jnp.concatenate([held, jnp.zeros(flat.size, bool)])
+        change = scaled_inverse(normal + jnp.diag(jnp.where(held, 1e8 * jnp.diag(normal), 0.0))) @ right
+        u = u + jnp.clip(jnp.where(held, 0.0, change)[:n_free], -largest, largest)
+        u = u.at[:n_label].set(jnp.clip(u[:n_label], (low - start) / unit, (high - start) / unit))
+        return jnp.clip(u, *limits(u)), jnp.where(observed, coefs + change[n_free:], flat)
 
     def fit_continuum(u, coefs):
         model = spectrum(u)

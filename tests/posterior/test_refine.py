@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxspec.posterior.refine import RefineConfig, model_misfit, refine_posterior
+from jaxspec.physics import turbulence
+from jaxspec.physics.forward import Nuisances
+from jaxspec.posterior.refine import RefineConfig, model_misfit, refine_labels, refine_posterior
 from jaxspec.posterior.results import Posterior
 
 
@@ -34,6 +36,22 @@ def test_refinement_finds_the_labels(toy, bright, start):
     # Errors neither hide the truth nor drown it.
     pull = (out.median - truth)[out.stats["refined"] > 0, :3] / out.error[out.stats["refined"] > 0, :3]
     assert np.median(np.abs(pull)) < 2.0 and np.median(out.error[:, 0]) < 150.0
+
+
+def test_the_fit_settles_without_rotation(toy, bright):
+    """No star rotates slower than not at all, where the derivative by vsini vanishes: the limit must hold a
+    fit, not toss it. What is left without noise is what the priors pull."""
+    labels = bright.labels[:8]
+    vmac = turbulence.vmac_calibration(*labels[:, :3].T) - 1.0
+    vmic = turbulence.vmic_calibration(*labels[:, :3].T)
+    still = Nuisances(vmic, vmac, jnp.full(8, 0.3), jnp.zeros(8), jnp.full(8, 0.95))
+    flux, ivar = jax.vmap(toy)(labels, still), jnp.full((8, len(toy.instrument.wavelength)), 1e4)
+    start = labels + jnp.asarray([80.0, 0.1] + 7 * [0.05])
+    few, many = (refine_labels(toy, start, flux, ivar, RefineConfig(steps=n)) for n in (15, 30))
+    assert (many.loss < 1e-3).all()
+    sigma = np.sqrt(np.diagonal(many.covariance, axis1=1, axis2=2))
+    assert (np.abs(few.labels - many.labels) < 0.05 * sigma).all()
+    assert (np.abs(many.labels - labels) < sigma).all()
 
 
 def test_a_spoiled_arm_does_not_spoil_the_labels(toy, bright, start):
