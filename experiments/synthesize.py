@@ -46,7 +46,7 @@ def run(cfg: DictConfig, folder: Path) -> Path:
     begin(cfg, folder, [cfg.labels])
     stars = read_stars(cfg.labels)
     wavelength, synthesise = native(cfg) if cfg.instrument == "native" else through_instrument(cfg)
-    vmic = np.where(np.isfinite(stars.vmic), stars.vmic, _calibrated(turbulence.vmic_calibration, stars))
+    vmic = calibrated_vmic(stars)
     vmac = _calibrated(turbulence.vmac_calibration, stars)
     vsini = np.where(np.isfinite(stars.vsini), stars.vsini, 0.0)
     if cfg.instrument == "native":
@@ -65,6 +65,7 @@ def run(cfg: DictConfig, folder: Path) -> Path:
         provenance={
             "instrument": cfg.instrument,
             "engine": cfg.engine,
+            "approximation": "LTE",
             "step": cfg.step,
             "calibrated": str(cfg.calibrated),
             "seed": cfg.seed,
@@ -135,6 +136,11 @@ def read_stars(path: str) -> Catalogue:
             f"{path} column snr row {row}", "0", "a positive S/N, or no value for no noise", "correct it"
         )
     return stars
+
+
+def calibrated_vmic(stars: Catalogue) -> np.ndarray:
+    """vmic (km/s) of every star: the table's own where it has one, else the calibration's."""
+    return np.where(np.isfinite(stars.vmic), stars.vmic, _calibrated(turbulence.vmic_calibration, stars))
 
 
 def native(cfg: DictConfig) -> tuple[np.ndarray, Synthesis]:

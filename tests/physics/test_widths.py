@@ -69,8 +69,9 @@ def test_weak_lines_grow_linearly_and_damped_ones_as_the_square_root(growth):
     for curve in curves(1.0):
         weak = change[np.argmin(np.abs(curve - 0.0))]  # where W is 1 mA
         assert slope(change, curve, weak) == pytest.approx(1.0, abs=0.03)
-        assert np.min(np.diff(curve)) / 0.5 < 0.37
         assert np.all(np.diff(curve) > 0)
+    # At high excitation lines form deep, where damping takes over before there is a shoulder.
+    assert np.min(np.diff(curves(1.0)[0])) / 0.5 < 0.37
     assert slope(change, curves(1.0)[0], 6.5) == pytest.approx(0.5, abs=0.03)
 
 
