@@ -1,0 +1,251 @@
+"""The likelihood of a star with its true labels integrated out, exactly.
+
+A measurement is `y = theta + delta(theta) + noise`; where `delta` is linear (or linearised) in `theta`,
+`y = D theta + a + noise`. Given which of a star's measurements are outliers and which component of the
+population it belongs to, everything is Gaussian, and in information form the integral over `theta` takes
+one inverse of `J + P`, with `J = sum D' N^-1 D` over measurements and `P` the population's precision.
+
+An outlier says nothing of its star: it is drawn from a broad Gaussian over all that its survey reports.
+Outliers are summed over exactly: all 2^m configurations of a star's m measurements up to m = 4, beyond that
+those with at most two outliers.
+
+`tests/surveys/test_marginal.py` compares with brute force.
+"""
+
+from itertools import combinations
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from jaxspec.surveys.tied import Block
+
+# Added to every noise covariance, in squared model units (a tenth of a kelvin): keeps it invertible.
+JITTER = 1e-6
+ENUMERATED = 4
+LOG_2PI = float(np.log(2.0 * np.pi))
+
+
+class SurveyTerms(NamedTuple):
+    """What the model believes of each survey, in model coordinates.
+
+    `zero_point [s, l]`; `trend [s, l, p]`; `scatter [s, l, l]`, a covariance; `inflation [s]` of quoted
+    errors; `outlier_centre [s, l]` and `outlier_width [s, l]`, where outliers lie; `outlier_logit [s]` of
+    their probability for rows without flags and `outlier_flag [s]`, to be added for flagged ones.
+    """
+
+    zero_point: Float[Array, "s l"]
+    trend: Float[Array, "s l p"]
+    scatter: Float[Array, "s l l"]
+    inflation: Float[Array, " s"]
+    outlier_centre: Float[Array, "s l"]
+    outlier_width: Float[Array, "s l"]
+    outlier_logit: Float[Array, " s"]
+    outlier_flag: Float[Array, " s"]
+
+
+class Population(NamedTuple):
+    """Gaussian components as one star sees them: `mean [k, l]`, `precision [k, l, l]`, its `log_det [k]`, and
+    `log_weight [k]`."""
+
+    mean: Float[Array, "*n k l"]
+    precision: Float[Array, "*n k l l"]
+    log_det: Float[Array, "*n k"]
+    log_weight: Float[Array, "*n k"]
+
+
+class Evidence(NamedTuple):
+    """What a star's measurements say in each configuration `c` of outliers: information `[c, l, l]`, its
+    product with the labels `[c, l]`, and everything of the log-likelihood that is free of theta `[c]`."""
+
+    information: Float[Array, "*n c l l"]
+    vector: Float[Array, "*n c l"]
+    log_constant: Float[Array, "*n c"]
+
+
+@jax.custom_jvp
+def inverse_and_log_det(matrix: Float[Array, "l l"]) -> tuple[Float[Array, "l l"], Float[Array, ""]]:
+    """Inverse and log-determinant of a positive definite matrix, by Gauss-Jordan elimination without pivots.
+
+    Derivatives come from the inverse itself, which is cheaper than differentiating the elimination.
+    """
+    rows = jnp.arange(matrix.shape[0])
+
+    def eliminate(k, state):
+        work, log_det = state
+        pivot, unit = work[k, k], (rows == k).astype(work.dtype)
+        column = work[:, k] - unit
+        work = jnp.where(rows == k, unit[:, None], work)
+        return work - column[:, None] * (work[k] / pivot)[None], log_det + jnp.log(pivot)
+
+    return jax.lax.fori_loop(0, matrix.shape[0], eliminate, (matrix, jnp.zeros((), matrix.dtype)))
+
+
+@inverse_and_log_det.defjvp
+def _inverse_and_log_det_jvp(primals, tangents):
+    (matrix,), (change,) = primals, tangents
+    inverse, log_det = inverse_and_log_det(matrix)
+    product = inverse @ change
+    return (inverse, log_det), (-product @ inverse, jnp.trace(product))
+
+
+@jax.custom_jvp
+def log_integral(precision: Float[Array, "l l"], vector: Float[Array, " l"]) -> Float[Array, ""]:
+    """Log of the integral of exp(-x' precision x / 2 + x' vector), less n/2 log(2 pi)."""
+    covariance, log_det = inverse_and_log_det(precision)
+    return 0.5 * (jnp.dot(vector, covariance @ vector) - log_det)
+
+
+@log_integral.defjvp
+def _log_integral_jvp(primals, tangents):
+    # The derivatives are the moments of the Gaussian: no product of matrices needed.
+    (precision, vector), (d_precision, d_vector) = primals, tangents
+    covariance, log_det = inverse_and_log_det(precision)
+    mean = covariance @ vector
+    second = covariance + mean[:, None] * mean[None]
+    value = 0.5 * (jnp.dot(vector, mean) - log_det)
+    return value, jnp.dot(mean, d_vector) - 0.5 * jnp.sum(second * d_precision)
+
+
+def configurations(m: int) -> Bool[np.ndarray, "c m"]:
+    """Which of `m` measurements are outliers: all subsets up to m = 4, else those of up to two."""
+    most = m if m <= ENUMERATED else 2
+    rows = [set(c) for size in range(most + 1) for c in combinations(range(m), size)]
+    return np.array([[i in row for i in range(m)] for row in rows])
+
+
+def pick(terms: Float[Array, "s *t"], survey) -> Float[Array, "*t"]:
+    """The terms of one survey. A product with an indicator: its gradient is another product, where that of
+    indexing would be a slow scatter."""
+    return jnp.tensordot(jax.nn.one_hot(survey, terms.shape[0], dtype=terms.dtype), terms, 1)
+
+
+def noise_of(terms: SurveyTerms, survey, covariance, present) -> Float[Array, "l l"]:
+    """Covariance of one measurement about its survey's scale; the identity for missing labels."""
+    noise = pick(terms.inflation, survey) ** 2 * covariance + pick(terms.scatter, survey)
+    eye = jnp.eye(covariance.shape[0], dtype=noise.dtype)
+    return jnp.where(present[:, None] & present[None], noise + JITTER * eye, eye)
+
+
+def outlier_logit(terms: SurveyTerms, survey, flagged) -> Float[Array, ""]:
+    """Log-odds that a measurement is an outlier, before its values are looked at."""
+    return pick(terms.outlier_logit, survey) + flagged * pick(terms.outlier_flag, survey)
+
+
+def outlier_log_prob(terms: SurveyTerms, survey, values, present) -> Float[Array, ""]:
+    """Log-density of the values of an outlier."""
+    width = pick(terms.outlier_width, survey)
+    z = (values - pick(terms.outlier_centre, survey)) / width
+    return jnp.sum(jnp.where(present, -0.5 * z**2 - jnp.log(width) - 0.5 * LOG_2PI, 0.0))
+
+
+def measurement_evidence(
+    terms: SurveyTerms, inputs, survey, values, covariance, present, flagged, phi, slope
+) -> tuple[Float[Array, "l l"], Float[Array, " l"], Float[Array, ""], Float[Array, ""]]:
+    """What one measurement says of theta: information, vector and log-constant as an inlier, and its
+    log-probability as an outlier."""
+    precision, log_det = inverse_and_log_det(noise_of(terms, survey, covariance, present))
+    precision = jnp.where(present[:, None] & present[None], precision, 0.0)
+    trend = pick(terms.trend, survey)
+    residual = jnp.where(present, values - pick(terms.zero_point, survey) - trend @ phi, 0.0)
+    # D = 1 + trend @ along: with few trend inputs cheaper than products of full matrices.
+    along = slope @ inputs
+    side = precision @ trend
+    cross = side @ along
+    information = precision + cross + cross.T + along.T @ (trend.T @ side) @ along
+    weighted = precision @ residual
+    vector = weighted + along.T @ (trend.T @ weighted)
+    logit = outlier_logit(terms, survey, flagged)
+    constant = -0.5 * (jnp.dot(residual, weighted) + log_det + LOG_2PI * jnp.sum(present))
+    outlier = jax.nn.log_sigmoid(logit) + outlier_log_prob(terms, survey, values, present)
+    return information, vector, jax.nn.log_sigmoid(-logit) + constant, outlier
+
+
+def gather_evidence(
+    terms: SurveyTerms,
+    blocks: tuple[Block, ...],
+    states: tuple[Bool[np.ndarray, "c m"], ...],
+    inputs: Float[Array | np.ndarray, "j l"],
+) -> list[Evidence]:
+    """Evidence of every star of every block, in each of the block's configurations of outliers."""
+
+    def flat(name):
+        parts = [jnp.asarray(getattr(block, name)) for block in blocks]
+        if name in ("phi", "slope"):  # one per star, wanted once per measurement
+            parts = [jnp.repeat(x, b.survey.shape[1], axis=0) for x, b in zip(parts, blocks, strict=True)]
+            return jnp.concatenate(parts)
+        return jnp.concatenate([x.reshape(-1, *x.shape[2:]) for x in parts])
+
+    columns = [
+        flat(name) for name in ("survey", "values", "covariance", "present", "flagged", "phi", "slope")
+    ]
+    found = jax.vmap(lambda *row: measurement_evidence(terms, inputs, *row))(*columns)
+    result, start = [], 0
+    for block, outliers in zip(blocks, states, strict=True):
+        n, m = block.survey.shape
+        part = [x[start : start + n * m].reshape(n, m, *x.shape[1:]) for x in found]
+        start += n * m
+        out = jnp.asarray(outliers, part[0].dtype)
+        result.append(
+            Evidence(
+                jnp.einsum("cm,nmij->ncij", 1.0 - out, part[0]),
+                jnp.einsum("cm,nmi->nci", 1.0 - out, part[1]),
+                jnp.einsum("cm,nm->nc", 1.0 - out, part[2]) + jnp.einsum("cm,nm->nc", out, part[3]),
+            )
+        )
+    return result
+
+
+def _cells(function, evidence: Evidence, population: Population):
+    """A function of (precision, vector) of theta for each star, component and configuration `[n, k, c, ...]`,
+    and what the function's integral leaves of the log-probability. Leading axes of the population are those
+    of the stars, or absent where all stars see the same."""
+
+    def of_star(information, vector, log_constant, mean, precision, log_det, log_weight):
+        pull = jnp.einsum("kij,kj->ki", precision, mean)
+        rest = log_weight + 0.5 * (log_det - jnp.sum(pull * mean, axis=-1))
+        by_configuration = jax.vmap(lambda i, v, p, h: function(i + p, v + h), (0, 0, None, None))
+        by_component = jax.vmap(by_configuration, (None, None, 0, 0))
+        return by_component(information, vector, precision, pull), rest[:, None] + log_constant
+
+    shared = [None if x.ndim == n else 0 for x, n in zip(population, (2, 3, 1, 1), strict=True)]
+    return jax.vmap(of_star, (0, 0, 0, *shared))(*evidence, *population)
+
+
+def log_likelihood(evidence: Evidence, population: Population) -> Float[Array, " n"]:
+    """Log-likelihood of each star, with its labels, component and outliers summed out."""
+    integral, rest = _cells(log_integral, evidence, population)
+    return jax.nn.logsumexp(integral + rest, axis=(1, 2))
+
+
+class StarPosterior(NamedTuple):
+    """Mean `[n, l]` and covariance `[n, l, l]` of each star's labels, and the probability `[n, m]` that each
+    measurement is an outlier."""
+
+    mean: Float[Array, "n l"]
+    covariance: Float[Array, "n l l"]
+    outlier: Float[Array, "n m"]
+
+
+def star_posterior(
+    evidence: Evidence, population: Population, states: Bool[np.ndarray, "c m"]
+) -> StarPosterior:
+    """The posterior of each star's labels under given terms, collapsed to its first two moments."""
+
+    def moments(precision, vector):
+        covariance, log_det = inverse_and_log_det(precision)
+        mean = covariance @ vector
+        return 0.5 * (jnp.dot(vector, mean) - log_det), mean, covariance
+
+    (integral, mean, covariance), rest = _cells(moments, evidence, population)
+    weight = jax.nn.softmax(integral + rest, axis=(1, 2))
+    average = jnp.einsum("nkc,nkci->ni", weight, mean)
+    deviation = mean - average[:, None, None]
+    second = covariance + deviation[..., :, None] * deviation[..., None, :]
+    return StarPosterior(
+        average,
+        jnp.einsum("nkc,nkcij->nij", weight, second),
+        jnp.einsum("nkc,cm->nm", weight, jnp.asarray(states, mean.dtype)),
+    )
