@@ -23,6 +23,7 @@ from jaxtyping import Array, Float
 from jaxspec.errors import InputError
 from jaxspec.instruments import Instrument
 from jaxspec.physics import turbulence
+from jaxspec.physics.exact import ExactModel
 from jaxspec.physics.forward import Nuisances
 from jaxspec.posterior.simulator import SpectrumModel
 
@@ -33,9 +34,10 @@ class BoundConfig:
     them.
 
     Attributes:
-        nuisances: prior standard deviation of each field of `Nuisances` (km/s; relative for the resolution).
-        scattered_light: prior standard deviation of the additive light of each arm.
-        continuum_degree: degree of each arm's free Chebyshev continuum (flat prior).
+        nuisances: prior standard deviation of each field of `Nuisances` (km/s; relative for the resolution);
+            0 for what is known, infinite for what only the spectrum tells.
+        scattered_light: prior standard deviation of the additive light of each arm; 0: there is none.
+        continuum_degree: degree of each arm's free Chebyshev continuum (flat prior); -1: it is known.
     """
 
     nuisances: Nuisances = field(
@@ -80,21 +82,21 @@ def cramer_rao(
     covariance = []
     for start in range(0, len(labels), batch):
         rows = np.minimum(np.arange(start, start + batch), len(labels) - 1)
-        model, columns = _jacobian(
+        model, columns = jacobian(
             forward, jnp.asarray(labels[rows]), jax.tree.map(lambda x, r=rows: jnp.asarray(x)[r], nuisances)
         )
         for i, row in enumerate(rows[: len(labels) - start]):
-            design, precision = _design(
+            design, precision = design_and_precision(
                 np.asarray(model[i]), np.asarray(columns[i]), forward.instrument, config, n_label
             )
             precision[:n_label, :n_label] += prior
-            information = fisher_information(design, np.asarray(ivar[row])) + precision
+            information = information_matrix(design, np.asarray(ivar[row])) + precision
             covariance.append(marginal_covariance(information, n_label))
     covariance = np.stack(covariance)
     return Bound(covariance, np.sqrt(np.diagonal(covariance, axis1=1, axis2=2)))
 
 
-def fisher_information(
+def information_matrix(
     design: Float[np.ndarray, "p k"], ivar: Float[np.ndarray, " p"]
 ) -> Float[np.ndarray, "k k"]:
     """J^T W J in float64 for derivatives J and independent Gaussian noise; pixels with `ivar == 0` are not
@@ -141,7 +143,7 @@ def prior_precision(labels: Float[np.ndarray, "n l"]) -> Float[np.ndarray, "l l"
 
 
 @eqx.filter_jit
-def _jacobian(forward, labels, nuisances):
+def jacobian(forward, labels, nuisances):
     """Model `[n, p]` and its derivatives `[n, l + 5, p]` by labels and by what the nuisances are away from
     their calibrations."""
 
@@ -175,24 +177,29 @@ def _jacobian(forward, labels, nuisances):
 
         zero = jnp.zeros(labels.size + 5)
         model, push = jax.linearize(spectrum, zero)
-        return model, jax.vmap(push)(jnp.eye(zero.size))
+        # The synthesis' derivatives one by one, in the memory of one; a network's at once.
+        one_by_one = isinstance(forward, ExactModel)
+        directions = jnp.eye(zero.size)
+        return model, jax.lax.map(push, directions) if one_by_one else jax.vmap(push)(directions)
 
     return jax.vmap(star)(labels, nuisances)
 
 
-def _design(
+def design_and_precision(
     model: np.ndarray, columns: np.ndarray, instrument: Instrument, config: BoundConfig, n_label: int
 ):
-    """All columns `[p, k]` and the diagonal precision of their priors `[k, k]`."""
+    """All columns `[p, k]` and the precision of their priors `[k, k]`; what is known has no column."""
+    scale = [*[np.inf] * n_label, *np.asarray(config.nuisances, float)]
     blocks = [columns.T]
-    precision = [np.zeros(n_label), 1.0 / np.square(np.asarray(config.nuisances, float))]
     for where in instrument.slices.values():
         n = config.continuum_degree + 1
         arm = np.zeros((model.size, n + 1))
-        arm[where, :n] = model[where, None] * np.polynomial.chebyshev.chebvander(
-            np.linspace(-1, 1, where.stop - where.start), n - 1
-        )
+        if n:
+            x = np.linspace(-1, 1, where.stop - where.start)
+            arm[where, :n] = model[where, None] * np.polynomial.chebyshev.chebvander(x, n - 1)
         arm[where, n] = 1.0 - model[where]
         blocks.append(arm)
-        precision += [np.zeros(n), [1.0 / config.scattered_light**2]]
-    return np.concatenate(blocks, axis=1).astype(np.float64), np.diag(np.concatenate(precision))
+        scale += [*[np.inf] * n, config.scattered_light]
+    unknown = np.array(scale) > 0
+    design = np.concatenate(blocks, axis=1).astype(np.float64)[:, unknown]
+    return design, np.diag(1.0 / np.square(np.array(scale)[unknown]))

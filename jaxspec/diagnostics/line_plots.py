@@ -11,8 +11,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
+from jaxspec.diagnostics.information import Information
 from jaxspec.diagnostics.plots import GREY, INK, style
 from jaxspec.errors import InputError
+from jaxspec.instruments import Instrument
+from jaxspec.labels import LabelSet
 from jaxspec.physics.identify import Identification, strongest
 
 COLOURS = ("#2f6db3", "#c8442f", "#3a8f5c", "#d99a2b", "#7a55a8", "#2a9d9d", "#b5588a", "#7d6b4f")
@@ -69,6 +72,59 @@ def plot_identification(
                     ncols=9, fontsize=7.5, loc="lower right", bbox_to_anchor=(1.0, 1.0), handlelength=1.0
                 )
         axes[-1, 0].set_xlabel("wavelength in air [Å]")
+    return figure
+
+
+def plot_information(
+    information: Information, instrument: Instrument, label_set: LabelSet, title: str = "", n_marks: int = 6
+) -> Figure:
+    """Where in the spectrum the information on each label is, arm by arm.
+
+    Blue: the share of 1 / sigma^2 in each pixel's neighbourhood (1 A) when nothing else is known; grey above
+    the axis' line: when all else is known, to the same scale of its own largest. The `n_marks` angstroms that
+    tell most have their wavelength written. At the left the bound, and in brackets what it would be if all
+    else were known.
+    """
+    n, arms = len(information.names), list(zip(instrument.arms, instrument.slices.values(), strict=True))
+    with style():
+        figure, axes = plt.subplots(
+            n, len(arms), figsize=(10.5, 1.05 * n + 0.9), squeeze=False, sharex="col", sharey="row",
+            width_ratios=[arm.high - arm.low for arm, _ in arms], layout="constrained",
+        )  # fmt: skip
+        for row, name in enumerate(information.names):
+            label, sigma = label_set[name], information.sigma[name]
+            alone = 1.0 / np.sqrt(max(information.known[row].sum(), 1e-300))
+            peak = 0.0
+            for column, (arm, where) in enumerate(arms):
+                ax = axes[row, column]
+                edges = np.arange(arm.low, arm.high + 1.0, 1.0)
+                centres = 0.5 * (edges[1:] + edges[:-1])
+                x = instrument.wavelength[where]
+                total = max(information.marginal[row].sum(), 1e-300)
+                share = np.histogram(x, edges, weights=information.marginal[row, where])[0] / total
+                known = np.histogram(x, edges, weights=information.known[row, where])[0]
+                known = known / max(information.known[row].sum(), 1e-300)
+                ax.fill_between(centres, known, step="mid", color=GREY, alpha=0.55, lw=0)
+                ax.step(centres, share, where="mid", color=COLOURS[0], lw=0.9)
+                best = np.argsort(-share)[:n_marks]
+                chosen = []
+                for k in best:
+                    if share[k] > 0.015 and all(abs(centres[k] - other) > 14.0 for other in chosen):
+                        chosen.append(centres[k])
+                        ax.annotate(f"{centres[k]:.0f}", (centres[k], share[k]), fontsize=6.5, ha="center",
+                                    va="bottom", textcoords="offset points", xytext=(0, 1))  # fmt: skip
+                peak = max(peak, share.max(), known.max())
+                ax.set(xlim=(arm.low, arm.high))
+                if row == n - 1:
+                    ax.set_xlabel(f"{arm.name}: wavelength [Å]")
+            unit = f" {label.unit}" if label.unit else ""
+            digits = 1 if label.unit == "K" else 4
+            axes[row, 0].set_ylabel(label.latex, rotation=0, ha="right", va="center", labelpad=4)
+            axes[row, 0].text(0.008, 0.93, f"{sigma:.{digits}f}{unit} ({alone:.{digits}f})", fontsize=8,
+                              transform=axes[row, 0].transAxes, va="top")  # fmt: skip
+            axes[row, 0].set_ylim(0.0, 1.3 * peak + 1e-9)
+        axes[0, 0].set_title(title, loc="left")
+        figure.supylabel("share of the information per Å", fontsize=9)
     return figure
 
 

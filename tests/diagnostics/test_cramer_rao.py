@@ -11,7 +11,7 @@ import pytest
 from jaxspec.diagnostics.cramer_rao import (
     BoundConfig,
     cramer_rao,
-    fisher_information,
+    information_matrix,
     marginal_covariance,
     prior_precision,
 )
@@ -56,7 +56,7 @@ def test_linear_gaussian_posterior(rng):
     prior = np.diag([0.5, 2.0, 1.0])
     good = ivar > 0
     exact = np.linalg.inv(j[good].T @ (ivar[good, None] * j[good]) + prior)
-    np.testing.assert_allclose(marginal_covariance(fisher_information(j, ivar) + prior, 3), exact, rtol=1e-9)
+    np.testing.assert_allclose(marginal_covariance(information_matrix(j, ivar) + prior, 3), exact, rtol=1e-9)
 
 
 def test_label_without_a_line_is_unbounded():
