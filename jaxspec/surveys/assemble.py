@@ -136,9 +136,11 @@ def _kept_rows(
     if not there.all():
         notes.append(f"{catalogue.name}: {int((~there).sum())} rows without any label left out")
     rows = np.flatnonzero(there)
+    _, index, counts = np.unique(star[rows], return_inverse=True, return_counts=True)
+    single = counts[index] == 1
     seen: dict[int, list[int]] = {}
     copies, further, out = 0, 0, []
-    for row in rows:
+    for row in rows[~single]:
         others = seen.setdefault(int(star[row]), [])
         if any(_same_row(catalogue, int(row), other) for other in others):
             copies += 1
@@ -161,7 +163,7 @@ def _kept_rows(
     if further:
         what = "left out" if policy == "first" else "kept as repeated measurements"
         notes.append(f"{catalogue.name}: {further} further rows of stars it has already, {what}")
-    return np.array(out, np.int64)
+    return np.sort(np.concatenate([rows[single], np.array(out, np.int64)]))
 
 
 def _same_row(catalogue: SurveyCatalogue, a: int, b: int) -> bool:
@@ -177,17 +179,22 @@ def _stars(star: list[np.ndarray], catalogues: Sequence[SurveyCatalogue], n: int
     ra, dec = np.full(n, np.nan), np.full(n, np.nan)
     for s, catalogue in zip(star, catalogues, strict=True):
         who = catalogue.identifiers
-        for row in np.flatnonzero(s >= 0):
-            i = int(s[row])
-            for kind, values in who.keys.items():
-                keys[kind][i] = keys[kind][i] or values[row]
-            identifier[i] = identifier[i] or who.label(int(row))
-            if np.isnan(ra[i]) and np.isfinite(who.ra[row]):
-                ra[i], dec[i] = who.ra[row], who.dec[row]
-            if catalogue.cluster is not None:
-                cluster[i] = cluster[i] or catalogue.cluster[row]
+        rows = np.flatnonzero(s >= 0)[::-1]  # of several rows of a star, the first is written last
+        for kind, values in who.keys.items():
+            _fill(keys[kind], s[rows], values[rows])
+        _fill(identifier, s[rows], who.labels()[rows])
+        if catalogue.cluster is not None:
+            _fill(cluster, s[rows], catalogue.cluster[rows])
+        placed = rows[np.isnan(ra[s[rows]]) & np.isfinite(who.ra[rows])]
+        ra[s[placed]], dec[s[placed]] = who.ra[placed], who.dec[placed]
     keys = {kind: values for kind, values in keys.items() if (values != "").any()}
     return Stars(identifier, keys, ra, dec, cluster, np.zeros(n, np.int64))
+
+
+def _fill(out: np.ndarray, at: np.ndarray, values: np.ndarray) -> None:
+    """Write text that is not empty to places that are."""
+    use = (values != "") & (out[at] == "")
+    out[at[use]] = values[use]
 
 
 def _groups(cluster: Shaped[np.ndarray, " n"]) -> tuple[Int[np.ndarray, " n"], list[str]]:

@@ -108,11 +108,19 @@ class Identifiers:
 
     def label(self, row: int) -> str:
         """One readable identifier of a row."""
-        prefix = {"gaia": "Gaia DR3 ", "gaia_dr2": "Gaia DR2 ", "hip": "HIP ", "tmass": "2MASS J", "name": ""}
-        for kind in ("hip", "name", "gaia", "gaia_dr2", "tmass"):
-            if kind in self.keys and self.keys[kind][row]:
-                return prefix[kind] + str(self.keys[kind][row])
-        return f"ra {self.ra[row]:.5f} dec {self.dec[row]:+.5f}" if np.isfinite(self.ra[row]) else ""
+        return str(self.rows(np.array([row])).labels()[0])
+
+    def labels(self) -> Shaped[np.ndarray, " n"]:
+        """One readable identifier of each row; "" where there is none."""
+        out = np.full(len(self), "", dtype=object)
+        prefix = {"hip": "HIP ", "name": "", "gaia": "Gaia DR3 ", "gaia_dr2": "Gaia DR2 ", "tmass": "2MASS J"}
+        for kind, text in prefix.items():
+            if kind in self.keys:
+                use = (out == "") & (self.keys[kind] != "")
+                out[use] = text + self.keys[kind][use]
+        for row in np.flatnonzero((out == "") & np.isfinite(self.ra)):
+            out[row] = f"ra {self.ra[row]:.5f} dec {self.dec[row]:+.5f}"
+        return out
 
     def rows(self, index: np.ndarray) -> "Identifiers":
         """The identifiers of these rows."""

@@ -117,11 +117,12 @@ class _Components:
         self.catalogues = catalogues
         self.offset = np.concatenate([[0], np.cumsum([len(c) for c in catalogues])])
         self.parent = np.arange(self.offset[-1])
+        self.catalogue_of = np.repeat(np.arange(len(catalogues)), [len(c) for c in catalogues])
         self.members: dict[int, list[int]] = {}
         self.findings: list[Finding] = []
 
     def place(self, node: int) -> tuple[int, int]:
-        k = int(np.searchsorted(self.offset, node, side="right")) - 1
+        k = int(self.catalogue_of[node])
         return k, int(node - self.offset[k])
 
     def root(self, node: int) -> int:
@@ -172,6 +173,8 @@ class _Components:
                 if key:
                     first.setdefault(key, []).append(int(self.offset[k]) + row)
         for key, nodes in first.items():
+            if len(nodes) == 1:
+                continue
             # Sets already seen of this designation: more than one where rows of one catalogue are apart.
             seen = [self.root(nodes[0])]
             for node in nodes[1:]:
@@ -199,18 +202,19 @@ class _Components:
         sky_a, sky_b = at_epoch(left, epoch)[rows_a], at_epoch(right, epoch)[rows_b]
         i, j, separation, _ = sky_b.search_around_sky(sky_a, radius * u.arcsec)
         separation = separation.to_value(u.arcsec)
-        nearest_a, nearest_b, many = {}, {}, defaultdict(int)
-        for n in np.argsort(separation, kind="stable"):
-            if a == b and i[n] >= j[n]:
-                continue
-            nearest_a.setdefault(int(i[n]), int(n))
-            nearest_b.setdefault(int(j[n]), int(n))
-            many[int(i[n])] += 1
-        for first, n in sorted(nearest_a.items()):
-            if nearest_b[int(j[n])] != n:
-                continue
-            p = int(self.offset[a] + rows_a[i[n]])
-            q = int(self.offset[b] + rows_b[j[n]])
+        if a == b:
+            i, j, separation = (x[i < j] for x in (i, j, separation))
+        order = np.argsort(separation, kind="stable")
+        i, j, separation = i[order], j[order], separation[order]
+        many = np.bincount(i, minlength=len(rows_a))
+        # Sorted by separation, the first of each row is its nearest.
+        first_i = np.isin(np.arange(len(i)), np.unique(i, return_index=True)[1])
+        first_j = np.isin(np.arange(len(j)), np.unique(j, return_index=True)[1])
+        left_node, right_node = self.offset[a] + rows_a[i], self.offset[b] + rows_b[j]
+        roots = self.roots()
+        apart = roots[left_node] != roots[right_node]
+        for n in np.flatnonzero(first_i & first_j & apart):
+            p, q = int(left_node[n]), int(right_node[n])
             x, y = self.root(p), self.root(q)
             if x == y:
                 continue
@@ -220,16 +224,23 @@ class _Components:
             if differs:
                 self.note("refused", p, q, f"{where}, but {differs}")
                 continue
-            if many[first] > 1:
-                self.note("ambiguous", p, q, f"{where}, the nearest of {many[first]}")
+            if many[i[n]] > 1:
+                self.note("ambiguous", p, q, f"{where}, the nearest of {many[i[n]]}")
             self.join(x, y)
 
     def _magnitudes(self, p: int, q: int) -> str:
         (k, row), (m, other) = self.place(p), self.place(q)
         return magnitudes_apart(self.catalogues[k], row, self.catalogues[m], other)
 
+    def roots(self) -> np.ndarray:
+        """The set of every row."""
+        parent = self.parent
+        while (parent[parent] != parent).any():
+            parent = parent[parent]
+        return parent
+
     def numbered(self) -> tuple[list[np.ndarray], int]:
-        roots = np.array([self.root(node) for node in range(len(self.parent))], np.int64)
+        roots = self.roots()
         unique, first, inverse = np.unique(roots, return_index=True, return_inverse=True)
         rank = np.empty(len(unique), np.int64)
         rank[np.argsort(first)] = np.arange(len(unique))
@@ -278,12 +289,10 @@ def magnitudes_apart(a: SurveyCatalogue, row: int, b: SurveyCatalogue, other: in
 def _repeats(catalogues: Sequence[SurveyCatalogue], star: list[np.ndarray]) -> list[Finding]:
     found = []
     for k, catalogue in enumerate(catalogues):
-        first: dict[int, int] = {}
-        for row, s in enumerate(star[k]):
-            if int(s) in first:
-                name = catalogue.identifiers.label(row)
-                found.append(Finding("repeat", name, (k, first[int(s)]), (k, row), f"in {catalogue.name}"))
-            first.setdefault(int(s), row)
+        _, first, inverse = np.unique(star[k], return_index=True, return_inverse=True)
+        for row in np.flatnonzero(first[inverse] != np.arange(len(star[k]))):
+            name, other = catalogue.identifiers.label(int(row)), int(first[inverse[row]])
+            found.append(Finding("repeat", name, (k, other), (k, int(row)), f"in {catalogue.name}"))
     return found
 
 

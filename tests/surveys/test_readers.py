@@ -78,6 +78,8 @@ def test_units_are_converted_and_can_be_stated(tmp_path):
     out = read(tmp_path, made, columns=columns, errors={"teff": "e_Teff"})
     np.testing.assert_allclose(out.labels[:, 0], [5772, 4500, 6200])
     np.testing.assert_allclose(out.errors[:, 0], [20, 40, 60])
+    again = read(tmp_path, made, columns={"teff": "Teff"}, errors={"teff": "e_Teff"}, units={"teff": "kK"})
+    np.testing.assert_array_equal(again.labels, out.labels)
     made["Teff"].unit = made["e_Teff"].unit = "kK"
     out = read(tmp_path, made, columns={"teff": "Teff"}, errors={"teff": "e_Teff"})
     np.testing.assert_allclose(out.labels[:, 0], [5772, 4500, 6200])
@@ -254,6 +256,9 @@ def test_a_file_may_be_a_list_a_mapping_or_one_table(tmp_path, monkeypatch):
     one = {"file": "$SOME_FOLDER/b.fits"}
     assert parse_file(one, tmp_path).tables[0].file.as_posix() == "/somewhere/b.fits"
     assert parse_file([one], tmp_path) == parse_file({"tables": [one]}, tmp_path)
+    assert parse_file({"surveys": [{"path": one["file"]}]}, tmp_path) == parse_file(one, tmp_path)
+    with pytest.raises(InputError, match="both path and file"):
+        parse_file([{**one, "path": "a.fits"}], tmp_path)
     named = parse_file({"tables": {"first": {"file": "a.fits"}}}, tmp_path).tables[0]
     assert named.name == "first" and named.file == tmp_path / "a.fits"
 

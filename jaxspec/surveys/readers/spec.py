@@ -18,9 +18,11 @@ from jaxspec.surveys.catalogues import KINDS
 IDENTIFIERS = (*KINDS, "gaia_dr3", "ra", "dec", "pmra", "pmdec", "epoch")
 TABLE_ENTRIES = (
     *("name", "file", "format", "hdu", "columns", "errors", "flags", "identifiers", "anchor"),
-    *("zero_point_error", "cluster", "magnitude", "select", "missing", "solar_scale", "duplicates"),
+    *("zero_point_error", "cluster", "magnitude", "select", "missing", "solar_scale", "duplicates", "units"),
 )
 FILE_ENTRIES = ("tables", "labels", "solar_scale", "radius")
+# Other words for the same entries, which people write without thinking.
+SYNONYMS = {"surveys": "tables", "path": "file", "ids": "identifiers", "flag": "flags"}
 QUANTITY_ENTRIES = (
     *("column", "unit", "relative_to", "absolute", "error", "otherwise"),
     *("flag", "flag_bits", "missing"),
@@ -106,6 +108,7 @@ def parse_file(content: Any, folder: str | Path, where: str = "surveys") -> Surv
     `tables` (or the whole content) is a list of tables, or a mapping of names to tables. Raises `InputError`
     naming the table and entry of what is not understood, and for tables of the same name.
     """
+    content = _synonyms(content, where)
     if isinstance(content, Mapping) and "tables" not in content and "file" in content:
         content = {"tables": [content]}
     if isinstance(content, Sequence) and not isinstance(content, str):
@@ -139,6 +142,7 @@ def parse_file(content: Any, folder: str | Path, where: str = "surveys") -> Surv
 
 def parse_table(entry: Any, folder: str | Path, where: str) -> TableSpec:
     """One table of a surveys file; see `parse_file`."""
+    entry = _synonyms(entry, where)
     _known(entry, TABLE_ENTRIES, where)
     if not isinstance(entry.get("file"), str) or not entry["file"]:
         raise InputError(f"{where}, file", repr(entry.get("file")), "the path of a table", "give file: PATH")
@@ -148,7 +152,8 @@ def parse_table(entry: Any, folder: str | Path, where: str) -> TableSpec:
     path = path if path.is_absolute() else Path(folder) / path
     name = str(entry.get("name") or path.name.split(".")[0])
     where = f"{where} ({name})"
-    columns = _columns(entry.get("columns") or {}, entry.get("errors") or {}, where)
+    units = entry.get("units") or {}
+    columns = _columns(entry.get("columns") or {}, entry.get("errors") or {}, units, where)
     _check_identifiers(entry.get("identifiers") or {}, where)
     anchor = entry.get("anchor", False)
     if not isinstance(anchor, bool):
@@ -205,14 +210,15 @@ def label_of(key: str, where: str) -> tuple[str, str | None]:
     return key, None
 
 
-def _columns(columns: Any, errors: Any, where: str) -> dict[str, tuple[Quantity, ...]]:
-    for entry, value in (("columns", columns), ("errors", errors)):
+def _columns(columns: Any, errors: Any, units: Any, where: str) -> dict[str, tuple[Quantity, ...]]:
+    for entry, value in (("columns", columns), ("errors", errors), ("units", units)):
         if not isinstance(value, Mapping):
             raise InputError(f"{where}, {entry}", repr(value), "labels and their columns", "correct it")
     error_of: dict[str, Any] = {}
     for key, value in errors.items():
         label, _ = label_of(str(key), f"{where}, errors")
         error_of[label] = _error(value, f"{where}, errors.{key}")
+    unit_of = {label_of(str(key), f"{where}, units")[0]: value for key, value in units.items()}
     parsed: dict[str, tuple[Quantity, ...]] = {}
     for key, value in columns.items():
         label, relative = label_of(str(key), f"{where}, columns")
@@ -220,7 +226,8 @@ def _columns(columns: Any, errors: Any, where: str) -> dict[str, tuple[Quantity,
             raise InputError(f"{where}, columns", f"{label} twice", "each label once", "remove one")
         alternatives = value if isinstance(value, list) else [value]
         parsed[label] = tuple(
-            _quantity(item, relative, error_of.get(label), f"{where}, columns.{key}") for item in alternatives
+            _quantity(item, relative, error_of.get(label), unit_of.get(label), f"{where}, columns.{key}")
+            for item in alternatives
         )
     if columns:
         for label in error_of:
@@ -234,7 +241,7 @@ def _columns(columns: Any, errors: Any, where: str) -> dict[str, tuple[Quantity,
     return parsed
 
 
-def _quantity(value: Any, relative: str | None, error: Any, where: str) -> Quantity:
+def _quantity(value: Any, relative: str | None, error: Any, unit: Any, where: str) -> Quantity:
     if isinstance(value, str):
         value = {"column": value}
     _known(value, QUANTITY_ENTRIES, where)
@@ -256,7 +263,7 @@ def _quantity(value: Any, relative: str | None, error: Any, where: str) -> Quant
         raise InputError(f"{where}.flag_bits", repr(bits), "a mask, an integer above 0", "correct it")
     return Quantity(
         column=column,
-        unit=_optional_text(value.get("unit"), f"{where}.unit"),
+        unit=_optional_text(value.get("unit", unit), f"{where}.unit"),
         relative_to=relative,
         absolute=absolute,
         error=error,
@@ -319,6 +326,16 @@ def _check_identifiers(value: Any, where: str) -> None:
         raise InputError(f"{where}, identifiers", ", ".join(value), "both coordinates", "give the other one")
     if "gaia" in value and "gaia_dr3" in value:
         raise InputError(f"{where}, identifiers", "gaia and gaia_dr3", "one: they are the same", "remove one")
+
+
+def _synonyms(entry: Any, where: str) -> Any:
+    """The entry with the words of `SYNONYMS` replaced."""
+    if not isinstance(entry, Mapping):
+        return entry
+    for other, word in SYNONYMS.items():
+        if other in entry and word in entry:
+            raise InputError(where, f"both {other} and {word}", f"one: they mean {word}", "remove one")
+    return {SYNONYMS.get(key, key): value for key, value in entry.items()}
 
 
 def _known(value: Any, entries: Sequence[str], where: str) -> None:
