@@ -176,11 +176,12 @@ def jacobian(forward, labels, nuisances):
             )
 
         zero = jnp.zeros(labels.size + 5)
-        model, push = jax.linearize(spectrum, zero)
-        # The synthesis' derivatives one by one, in the memory of one; a network's at once.
-        one_by_one = isinstance(forward, ExactModel)
         directions = jnp.eye(zero.size)
-        return model, jax.lax.map(push, directions) if one_by_one else jax.vmap(push)(directions)
+        if isinstance(forward, ExactModel):  # one by one, in the memory and the program of one
+            models, columns = jax.lax.map(lambda v: jax.jvp(spectrum, (zero,), (v,)), directions)
+            return models[0], columns
+        model, push = jax.linearize(spectrum, zero)
+        return model, jax.vmap(push)(directions)
 
     return jax.vmap(star)(labels, nuisances)
 

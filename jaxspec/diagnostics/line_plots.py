@@ -122,7 +122,7 @@ def plot_information(
             axes[row, 0].set_ylabel(label.latex, rotation=0, ha="right", va="center", labelpad=4)
             axes[row, 0].text(0.008, 0.93, f"{sigma:.{digits}f}{unit} ({alone:.{digits}f})", fontsize=8,
                               transform=axes[row, 0].transAxes, va="top")  # fmt: skip
-            axes[row, 0].set_ylim(0.0, 1.3 * peak + 1e-9)
+            axes[row, 0].set_ylim(0.0, 1.5 * peak + 1e-9)
         axes[0, 0].set_title(title, loc="left")
         figure.supylabel("share of the information per Å", fontsize=9)
     return figure

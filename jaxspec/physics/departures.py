@@ -45,7 +45,7 @@ class ElementDepartures(eqx.Module):
     stage: np.ndarray  # of each level: 0 neutral, 1 once ionised
     energy: np.ndarray  # of each level above its ion's ground state, eV
     log_tau: np.ndarray  # log10 of the optical depth at 5000 A, increasing
-    coefficients: Float[Array, "levels depths"]
+    coefficients: Float[Array | np.ndarray, "levels depths"]
 
     def __check_init__(self):
         shape = (len(self.energy), len(self.log_tau))
@@ -117,5 +117,5 @@ def with_departures(
     lte = LineStrengths(*(x[chosen] for x in strengths))
     x = HC_EV_ANGSTROM / lines.wavelength[chosen].astype(np.float32)[:, None] / (BOLTZMANN_EV * temperature)
     factor = lower + (lower - upper) / jnp.expm1(x)
-    opacity = strengths.opacity.at[chosen].multiply(factor)
+    opacity = strengths.opacity.at[chosen].set(lte.opacity * factor)
     return strengths._replace(opacity=opacity), lte._replace(opacity=lte.opacity * (upper - factor))

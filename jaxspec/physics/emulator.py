@@ -26,7 +26,8 @@ class Emulator(eqx.Module):
 
     It is broadened by a Gaussian of `base_sigma` km/s. Inputs are the label set's labels and vmic; inside,
     abundances are taken relative to iron and everything is scaled to about (-1, 1). `summary` keeps how it
-    was trained and its measured error against the synthesis.
+    was trained and its measured error against the synthesis, `approximation` whether that was in LTE (see
+    `StellarModel.approximation`).
     """
 
     layers: list[tuple[Float[Array, "_ _"], Float[Array, " _"]]]
@@ -38,6 +39,7 @@ class Emulator(eqx.Module):
     base_sigma: float = eqx.field(static=True)
     label_set: LabelSet = eqx.field(static=True)
     summary: str = eqx.field(static=True, default="{}")
+    approximation: str = eqx.field(static=True, default="LTE")
 
     def coefficients(self, labels: Float[Array, " l"], vmic: Float[Array, ""]) -> Float[Array, " k"]:
         """Coefficients in the basis."""
@@ -71,6 +73,7 @@ class Emulator(eqx.Module):
             "grids": [[g.start, g.step, g.n] for g in self.grids],
             "base_sigma": self.base_sigma,
             "labels": self.label_set.names,
+            "approximation": self.approximation,
             "summary": json.loads(self.summary),
         }
         buffer = io.BytesIO()
@@ -111,6 +114,8 @@ class Emulator(eqx.Module):
                 base_sigma=header["base_sigma"],
                 label_set=NINE_LABELS,
                 summary=json.dumps(header["summary"]),
+                # Files from before this was written are in LTE.
+                approximation=header.get("approximation", "LTE"),
             )
 
 

@@ -78,6 +78,7 @@ def test_saved_emulator_comes_back(tmp_path):
     emulator.save(tmp_path / "emulator.npz")
     back = Emulator.load(tmp_path / "emulator.npz")
     assert back.grids == emulator.grids and back.base_sigma == emulator.base_sigma
+    assert back.approximation == "LTE"
     assert back.label_set == emulator.label_set and json.loads(back.summary) == json.loads(emulator.summary)
     coefficients = emulator.coefficients(LABELS, jnp.float32(1.2))
     np.testing.assert_array_equal(back.coefficients(LABELS, jnp.float32(1.2)), coefficients)
