@@ -20,8 +20,8 @@ from jaxspec.surveys.marginal import configurations, gather_evidence, star_poste
 from jaxspec.surveys.model import (
     Batch,
     Structure,
+    by_kind,
     marginal_model,
-    population_of,
     sample_population,
     sample_terms,
 )
@@ -91,6 +91,7 @@ class Objective:
         def negative(flat, blocks):
             return -layout.log_density(flat, Batch(blocks, n_field, weight, states))
 
+        self.negative = negative
         self._call = jax.jit(jax.value_and_grad(negative))
 
     def __call__(self, flat: np.ndarray) -> tuple[float, np.ndarray]:
@@ -115,10 +116,8 @@ def outlier_probability(layout: Layout, batch: Batch, flat: np.ndarray) -> list[
         inputs = layout.structure.scales.input_matrix
         evidence = gather_evidence(terms, blocks, states, inputs)
         full = Batch(blocks, n_field, weight, states)
-        return [
-            star_posterior(one, population_of(layout.structure, population, full, i), states[i]).outlier
-            for i, one in enumerate(evidence)
-        ]
+        found = by_kind(star_posterior, layout.structure.group_prior, population, full, evidence, states)
+        return [one.outlier for one in found]
 
     return [np.asarray(x) for x in run(jnp.asarray(flat), to_device(batch).blocks)]
 

@@ -47,12 +47,12 @@ class SurveyTerms(NamedTuple):
 
 
 class Population(NamedTuple):
-    """Gaussian components as one star sees them: `mean [k, l]`, `precision [k, l, l]`, its `log_det [k]`, and
-    `log_weight [k]`."""
+    """Gaussian components as the stars of a block see them: `mean [k, l]`, or one for each star `[n, k, l]`;
+    `precision [k, l, l]`, its `log_det [k]`, and `log_weight`, `[k]` or `[n, k]`."""
 
     mean: Float[Array, "*n k l"]
-    precision: Float[Array, "*n k l l"]
-    log_det: Float[Array, "*n k"]
+    precision: Float[Array, "k l l"]
+    log_det: Float[Array, " k"]
     log_weight: Float[Array, "*n k"]
 
 
@@ -198,26 +198,48 @@ def gather_evidence(
     return result
 
 
-def _cells(function, evidence: Evidence, population: Population):
-    """A function of (precision, vector) of theta for each star, component and configuration `[n, k, c, ...]`,
-    and what the function's integral leaves of the log-probability. Leading axes of the population are those
-    of the stars, or absent where all stars see the same."""
+def _cells(function, evidence: list[Evidence], population: list[Population]) -> list[tuple]:
+    """A function of (precision, vector) of theta for each star, configuration and component of each block,
+    `[n, c, k, ...]`, and what its integral leaves of the log-probability, `[n, c, k]`.
 
-    def of_star(information, vector, log_constant, mean, precision, log_det, log_weight):
-        pull = jnp.einsum("kij,kj->ki", precision, mean)
-        rest = log_weight + 0.5 * (log_det - jnp.sum(pull * mean, axis=-1))
-        by_configuration = jax.vmap(lambda i, v, p, h: function(i + p, v + h), (0, 0, None, None))
-        by_component = jax.vmap(by_configuration, (None, None, 0, 0))
-        return by_component(information, vector, precision, pull), rest[:, None] + log_constant
+    All blocks go through the function at once: compiling it is what takes long. Their populations share mean
+    and precision, or all have a mean for each star (`[n, k, l]`).
+    """
+    shapes = [one.log_constant.shape for one in evidence]
+    own = population[0].mean.ndim == 3
+    mean, precision, log_det, _ = population[0]
+    if own:
+        mean = jnp.concatenate(
+            [jnp.repeat(p.mean, c, axis=0) for p, (_, c) in zip(population, shapes, strict=True)]
+        )
+    information = jnp.concatenate([e.information.reshape(-1, *e.information.shape[2:]) for e in evidence])
+    vector = jnp.concatenate([e.vector.reshape(-1, e.vector.shape[2]) for e in evidence])
+    pull = jnp.einsum("kij,...kj->...ki", precision, mean)
+    constant = 0.5 * (log_det - jnp.sum(pull * mean, axis=-1))
+    by_component = jax.vmap(lambda i, v, p, h: function(i + p, v + h), (None, None, 0, 0))
+    found = jax.vmap(by_component, (0, 0, None, 0 if own else None))(information, vector, precision, pull)
+    result, start = [], 0
+    for one, prior, (n, c) in zip(evidence, population, shapes, strict=True):
+        part = slice(start, start + n * c)
+        start += n * c
+        rest = constant[part].reshape(n, c, -1) if own else constant
+        rest = (
+            rest
+            + one.log_constant[:, :, None]
+            + jnp.broadcast_to(prior.log_weight, (n, len(log_det)))[:, None]
+        )
+        result.append(
+            (jax.tree.map(lambda x, p=part, n=n, c=c: x[p].reshape(n, c, *x.shape[1:]), found), rest)
+        )
+    return result
 
-    shared = [None if x.ndim == n else 0 for x, n in zip(population, (2, 3, 1, 1), strict=True)]
-    return jax.vmap(of_star, (0, 0, 0, *shared))(*evidence, *population)
 
-
-def log_likelihood(evidence: Evidence, population: Population) -> Float[Array, " n"]:
-    """Log-likelihood of each star, with its labels, component and outliers summed out."""
-    integral, rest = _cells(log_integral, evidence, population)
-    return jax.nn.logsumexp(integral + rest, axis=(1, 2))
+def log_likelihood(evidence: list[Evidence], population: list[Population]) -> list[Float[Array, " n"]]:
+    """Log-likelihood of each star of each block, with its labels, component and outliers summed out."""
+    return [
+        jax.nn.logsumexp(integral + rest, axis=(1, 2))
+        for integral, rest in _cells(log_integral, evidence, population)
+    ]
 
 
 class StarPosterior(NamedTuple):
@@ -230,8 +252,8 @@ class StarPosterior(NamedTuple):
 
 
 def star_posterior(
-    evidence: Evidence, population: Population, states: Bool[np.ndarray, "c m"]
-) -> StarPosterior:
+    evidence: list[Evidence], population: list[Population], states: tuple[Bool[np.ndarray, "c m"], ...]
+) -> list[StarPosterior]:
     """The posterior of each star's labels under given terms, collapsed to its first two moments."""
 
     def moments(precision, vector):
@@ -239,13 +261,19 @@ def star_posterior(
         mean = covariance @ vector
         return 0.5 * (jnp.dot(vector, mean) - log_det), mean, covariance
 
-    (integral, mean, covariance), rest = _cells(moments, evidence, population)
-    weight = jax.nn.softmax(integral + rest, axis=(1, 2))
-    average = jnp.einsum("nkc,nkci->ni", weight, mean)
-    deviation = mean - average[:, None, None]
-    second = covariance + deviation[..., :, None] * deviation[..., None, :]
-    return StarPosterior(
-        average,
-        jnp.einsum("nkc,nkcij->nij", weight, second),
-        jnp.einsum("nkc,cm->nm", weight, jnp.asarray(states, mean.dtype)),
-    )
+    result = []
+    for ((integral, mean, covariance), rest), outliers in zip(
+        _cells(moments, evidence, population), states, strict=True
+    ):
+        weight = jax.nn.softmax(integral + rest, axis=(1, 2))
+        average = jnp.einsum("nck,ncki->ni", weight, mean)
+        deviation = mean - average[:, None, None]
+        second = covariance + deviation[..., :, None] * deviation[..., None, :]
+        result.append(
+            StarPosterior(
+                average,
+                jnp.einsum("nck,nckij->nij", weight, second),
+                jnp.einsum("nck,cm->nm", weight, jnp.asarray(outliers, mean.dtype)),
+            )
+        )
+    return result

@@ -5,12 +5,12 @@ For star i with true labels theta_i, drawn from a population, survey s reports
     y = theta_i + delta_s(theta_i) + scatter + noise,   delta_s = zero point + trends,
 
 with the survey's own scatter (full covariance between labels), its quoted errors times one factor, and a
-chance that the row is an outlier of much larger scatter, which the survey's flags may raise. Trends are
-shrunk towards none by a scale per label that is learned. Anchors have no offset, scatter or factor of their
-own. The population is a Gaussian mixture whose weights differ from one set of surveys to another, because
-surveys select; stars of one group share their composition.
+chance that the row is an outlier that says nothing of its star, which the survey's flags may raise. Trends
+are shrunk towards none. Anchors have no offset, scatter or factor of their own. The population is a Gaussian
+mixture whose weights differ from one set of surveys to another, because surveys select; stars of one group
+share their composition.
 
-Every parameter is unbounded with a normal prior, in units in which it is of order one: the posterior is then
+Every parameter is unbounded with a simple prior, in units in which it is of order one: the posterior is then
 close to a Gaussian, which makes every method of inference fast. `marginal_model` has theta integrated out
 (see `marginal`); `full_model` keeps it, and is the same model.
 """
@@ -61,9 +61,8 @@ class SurveyConfig:
         reference: survey whose offset is zero where no anchor reaches; none makes the mean offset zero.
         pivot: labels at which zero points are stated; medians of the data where not given.
         zero_point: prior standard deviation of zero points.
-        trend_scale: prior median of the scale of trends over one spread of the population; its logarithm
-            has a standard deviation of `trend_scale_spread`.
-        trend_scale_spread: see `trend_scale`.
+        trend_scale: prior scale of trends over one spread of the population: small ones are shrunk, large
+            ones are not (Student's t with four degrees of freedom).
         scatter: prior median of a survey's own scatter; its logarithm has standard deviation
             `scatter_spread`, and correlations between labels a standard deviation of about
             `scatter_correlation`.
@@ -83,7 +82,6 @@ class SurveyConfig:
     pivot: dict[str, float] = field(default_factory=dict)
     zero_point: float = 3.0
     trend_scale: float = 0.3
-    trend_scale_spread: float = 0.7
     scatter: float = 0.3
     scatter_spread: float = 0.8
     scatter_correlation: float = 0.35
@@ -97,7 +95,6 @@ class SurveyConfig:
         for name in (
             "zero_point",
             "trend_scale",
-            "trend_scale_spread",
             "scatter",
             "scatter_spread",
             "scatter_correlation",
@@ -140,6 +137,12 @@ class Structure(NamedTuple):
     def free(self) -> np.ndarray:
         """Indices of the surveys with an offset of their own."""
         return np.flatnonzero(~self.is_anchor)
+
+    @property
+    def group_prior(self) -> "GroupPrior":
+        """What members of groups may be."""
+        mean, covariance = self.mixture.moments
+        return GroupPrior(np.stack([mean, np.diag(covariance)]), self.composition)
 
 
 def prepare(sky: Sky, config: SurveyConfig) -> tuple[Structure, TieIndex]:
@@ -250,13 +253,11 @@ def sample_terms(structure: Structure) -> SurveyTerms:
     """NumPyro sites of all that belongs to surveys."""
     config, free, n = structure.config, structure.free, len(structure.scales.step)
     n_surveys, n_free, n_basis = len(structure.names), len(free), structure.basis.size
-    trend_scale = jnp.exp(
-        _normal("log_trend_scale", (n,), np.log(config.trend_scale), config.trend_scale_spread)
-    )
     raw_zero = _normal("zero_point", (n_free, n), 0.0, config.zero_point)
-    # Centred: most trends are well measured, where the non-centred form would make a funnel.
+    # Heavy tails instead of a scale that is inferred: with that, the density has a pole where all trends
+    # vanish, and neither its mode nor its curvature say anything.
     raw_trend = numpyro.sample(
-        "trend", dist.Normal(0.0, trend_scale[:, None]).expand((n_free, n, n_basis)).to_event(3)
+        "trend", dist.StudentT(4.0, 0.0, config.trend_scale).expand((n_free, n, n_basis)).to_event(3)
     )
     into = np.eye(n_surveys)[:, free]
     zero_point = jnp.einsum("lst,tf,fl->sl", structure.projection, into, raw_zero)
@@ -341,13 +342,21 @@ def field_population(terms: PopulationTerms, block: Block) -> Population:
     )
 
 
-def group_population(terms: PopulationTerms, structure: Structure, block: Block) -> Population:
+class GroupPrior(NamedTuple):
+    """What members of groups may be in the labels that they do not share: `moments [2, l]`, mean and variance
+    of the whole population; and which `labels` they share."""
+
+    moments: Float[np.ndarray, "2 l"]
+    labels: tuple[int, ...]
+
+
+def group_population(terms: PopulationTerms, prior: GroupPrior, block: Block) -> Population:
     """One Gaussian per member of a group: the group's composition, and any temperature and gravity."""
-    mean, covariance = structure.mixture.moments
-    labels = np.array(structure.composition, int)
+    mean, variance = prior.moments
+    labels = np.array(prior.labels, int)
     others = np.setdiff1d(np.arange(len(mean)), labels)
     precision = jnp.zeros(len(mean)).at[labels].set(terms.group_scatter**-2.0)
-    precision = precision.at[others].set(1.0 / (4.0 * np.diag(covariance)[others]))
+    precision = precision.at[others].set(1.0 / (4.0 * variance[others]))
     own = jax.vmap(lambda g: pick(terms.group, g))(block.member)
     centre = jnp.broadcast_to(mean, (len(block.star), len(mean))).at[:, labels].set(own)
     return Population(
@@ -371,21 +380,29 @@ def whole(blocks: list[Block], n_field: int) -> Batch:
     return Batch(tuple(blocks), n_field, (1.0,) * len(blocks), states)
 
 
-def population_of(structure: Structure, terms: PopulationTerms, batch: Batch, number: int) -> Population:
-    """The population that the stars of one block come from."""
-    if number < batch.n_field:
-        return field_population(terms, batch.blocks[number])
-    return group_population(terms, structure, batch.blocks[number])
+def populations(prior: GroupPrior, terms: PopulationTerms, batch: Batch) -> list[Population]:
+    """The population that the stars of each block come from."""
+    return [
+        field_population(terms, block) if number < batch.n_field else group_population(terms, prior, block)
+        for number, block in enumerate(batch.blocks)
+    ]
+
+
+def by_kind(function, prior: GroupPrior, terms: PopulationTerms, batch: Batch, evidence, *more) -> list:
+    """A function of (evidence, populations, ...) over lists of blocks, for field blocks and group members."""
+    result, stars = [], populations(prior, terms, batch)
+    for part in (slice(0, batch.n_field), slice(batch.n_field, None)):
+        if evidence[part]:
+            result += function(evidence[part], stars[part], *(x[part] for x in more))
+    return result
 
 
 def marginal_model(structure: Structure, batch: Batch) -> tuple[SurveyTerms, PopulationTerms]:
     """The model with true labels, population components and outliers summed out, as NumPyro runs it."""
     terms, population = sample_terms(structure), sample_population(structure)
     evidence = gather_evidence(terms, batch.blocks, batch.states, structure.scales.input_matrix)
-    total = 0.0
-    for number, (one, weight) in enumerate(zip(evidence, batch.weight, strict=True)):
-        prior = population_of(structure, population, batch, number)
-        total += weight * jnp.sum(log_likelihood(one, prior))
+    stars = by_kind(log_likelihood, structure.group_prior, population, batch, evidence)
+    total = sum(weight * jnp.sum(x) for weight, x in zip(batch.weight, stars, strict=True))
     numpyro.factor("stars", total)
     _visits(structure, terms)
     return terms, population
@@ -406,8 +423,8 @@ def full_model(structure: Structure, batch: Batch) -> tuple[SurveyTerms, Populat
     """
     terms, population = sample_terms(structure), sample_population(structure)
     inputs, n = structure.scales.input_matrix, len(structure.scales.step)
-    for number, block in enumerate(batch.blocks):
-        prior = population_of(structure, population, batch, number)
+    priors = populations(structure.group_prior, population, batch)
+    for number, (block, prior) in enumerate(zip(batch.blocks, priors, strict=True)):
         n_stars, m = block.survey.shape
         flat = dist.Normal(0.0, 1.0).expand((n_stars, n)).to_event(2).mask(False)
         theta = numpyro.sample(f"theta_{number}", flat)

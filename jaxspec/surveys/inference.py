@@ -1,0 +1,195 @@
+"""Fit the survey model: one function for sampling, for its Gaussian approximation, and for minibatches."""
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, PRNGKeyArray
+from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
+
+from jaxspec.errors import InputError
+from jaxspec.io.results import atomically
+from jaxspec.surveys.density import (
+    CLEAR,
+    Gaussian,
+    Layout,
+    Objective,
+    laplace,
+    outlier_probability,
+    separate,
+)
+from jaxspec.surveys.model import Structure, SurveyConfig, prepare, spread_out, whole
+from jaxspec.surveys.observations import Sky
+from jaxspec.surveys.populations import survey_mixtures, typical_error
+from jaxspec.surveys.results import POPULATION, TERMS, Calibration, Diagnostics
+from jaxspec.surveys.sampling import Chains, NutsConfig, run_nuts
+from jaxspec.surveys.tied import TieIndex, arrange
+from jaxspec.surveys.variational import SviConfig, run_svi
+
+METHODS = ("nuts", "laplace", "svi")
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """How the posterior is found.
+
+    Attributes:
+        nuts: chains, for `method="nuts"`.
+        svi: minibatches, for `method="svi"`.
+        draws: of the Gaussian, for the other two methods.
+        most: tied stars beyond which `nuts` and `laplace` refuse: their time grows with them.
+    """
+
+    nuts: NutsConfig = field(default_factory=NutsConfig)
+    svi: SviConfig = field(default_factory=SviConfig)
+    draws: int = 1000
+    most: int = 20_000
+
+
+def fit(
+    sky: Sky,
+    config: SurveyConfig | None = None,
+    key: PRNGKeyArray | None = None,
+    method: str = "nuts",
+    settings: FitConfig | None = None,
+    checkpoint: str | Path | None = None,
+) -> Calibration:
+    """The posterior of every survey's offset, scatter, error factor and outliers, and of the population.
+
+    `method` is `nuts` (exact, to some thousands of stars that tie surveys together), `laplace` (a Gaussian at
+    the mode, seconds) or `svi` (minibatches, any number of stars). `key` makes the run reproducible.
+    `checkpoint` is a folder in which the run saves itself and from which it goes on, to the same numbers.
+
+    Raises `InputError` for skies that identify nothing (see `identification`) and unknown methods.
+    """
+    if method not in METHODS:
+        raise InputError("method", repr(method), f"one of {', '.join(METHODS)}", "check the spelling")
+    config, settings = config or SurveyConfig(), settings or FitConfig()
+    key = jax.random.key(0) if key is None else key
+    folder = None if checkpoint is None else Path(checkpoint)
+    begun = time.perf_counter()
+    structure, index = prepare(sky, config)
+    if method != "svi" and len(index) > settings.most:
+        raise InputError(
+            "surveys",
+            f"{len(index)} stars that tie them together",
+            f"at most {settings.most} for method {method!r}",
+            "use method='svi', or raise FitConfig.most",
+        )
+    with jax.enable_x64(True):
+        layout = Layout(structure)
+        subset = settings.svi.subset if method == "svi" else len(index)
+        objective, gaussian = _start(sky, layout, index, subset, folder)
+        if method == "nuts":
+            chains = run_nuts(objective, gaussian, key, settings.nuts, folder)
+            flat, numbers = _of_chains(layout, chains, gaussian)
+        else:
+            numbers = {"ess": float(settings.draws)}
+            if method == "svi":
+                gaussian, losses = run_svi(sky, layout, index, gaussian, key, settings.svi, folder)
+                quarter = len(losses) // 4 or 1
+                change = losses[-quarter:].mean() - losses[-2 * quarter : -quarter].mean()
+                numbers["more"] = {"loss": float(losses[-quarter:].mean()), "loss_change": float(change)}
+            z = jax.random.normal(jax.random.fold_in(key, 1), (settings.draws, layout.size))
+            flat = gaussian.mean + np.asarray(z) @ gaussian.root.T
+        terms, population = draws_of(layout, flat)
+    return assemble(sky, structure, terms, population, method, begun, numbers)
+
+
+def _start(
+    sky: Sky, layout: Layout, index: TieIndex, most: int, folder: Path | None
+) -> tuple[Objective, Gaussian]:
+    """The density of (at most `most` of) the tied stars and its Gaussian approximation, its width that of all
+    tied stars."""
+    structure = layout.structure
+    which = spread_out(index, most)
+    everything = whole(*arrange(sky, structure.scales, structure.basis, index, which))
+    likely = outlier_probability(layout, everything, layout.start)
+    objective = Objective(layout, separate(everything, likely))
+    file = None if folder is None else folder / "start.npz"
+    if file is not None and file.exists():
+        with np.load(file) as saved:
+            gaussian = Gaussian(saved["mean"], saved["root"])
+            likely = [saved[f"outlier_{i}"] for i in range(len(everything.blocks))]
+        return Objective(layout, separate(everything, likely)), gaussian
+    gaussian = laplace(objective, layout.start)
+    now = outlier_probability(layout, everything, gaussian.mean)
+    became = [(a.max(1) < CLEAR) & (b.max(1) > 10 * CLEAR) for a, b in zip(likely, now, strict=True)]
+    if any(x.any() for x in became):
+        likely = [np.maximum(a, b) for a, b in zip(likely, now, strict=True)]
+        objective = Objective(layout, separate(everything, likely))
+        gaussian = laplace(objective, gaussian.mean, rounds=2)
+    gaussian = gaussian._replace(root=gaussian.root * np.sqrt(len(which) / len(index)))
+    if file is not None:
+        arrays = {f"outlier_{i}": x for i, x in enumerate(likely)}
+        atomically(file, lambda path: np.savez(path, mean=gaussian.mean, root=gaussian.root, **arrays))
+    return objective, gaussian
+
+
+def _of_chains(layout: Layout, chains: Chains, gaussian: Gaussian) -> tuple[np.ndarray, dict]:
+    """Flat draws, and how well the chains mixed in every parameter."""
+    flat = gaussian.mean + chains.u @ gaussian.root.T
+    n_chains, n_draws, size = flat.shape
+    enough = n_draws >= 4
+    r_hat = split_gelman_rubin(flat) if enough and n_chains > 1 else np.full(size, np.nan)
+    ess = effective_sample_size(flat) if enough and n_chains > 1 else np.full(size, np.nan)
+    numbers = {
+        "divergences": int(chains.diverged.sum()),
+        "r_hat": float(np.max(r_hat)),
+        "ess": float(np.min(ess)),
+        "worst": layout.names()[int(np.argmin(ess))],
+        "acceptance": float(chains.acceptance.mean()),
+        "steps": int(chains.steps.sum()),
+    }
+    return flat.reshape(-1, size), numbers
+
+
+def draws_of(
+    layout: Layout, flat: Float[np.ndarray, "n d"]
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Draws of the survey terms and of the population that flat vectors mean."""
+
+    terms, population = jax.jit(jax.vmap(layout.terms))(jnp.asarray(flat))
+    return (
+        {name: np.asarray(getattr(terms, name)) for name in TERMS},
+        {name: np.asarray(getattr(population, name)) for name in POPULATION},
+    )
+
+
+def assemble(
+    sky: Sky,
+    structure: Structure,
+    terms: dict[str, np.ndarray],
+    population: dict[str, np.ndarray],
+    method: str,
+    begun: float,
+    numbers: dict,
+) -> Calibration:
+    """The result: draws, what each survey's stars look like, and the diagnostics."""
+    diagnostics = {
+        "divergences": 0,
+        "r_hat": float("nan"),
+        "ess": float("nan"),
+        "worst": "",
+        "acceptance": float("nan"),
+        "steps": 0,
+        "more": {},
+    } | numbers
+    return Calibration(
+        label_set=sky.label_set,
+        names=sky.names,
+        is_anchor=structure.is_anchor,
+        measured=structure.measured,
+        scales=structure.scales,
+        trend=structure.config.trend,
+        terms=terms,
+        population=population,
+        mixtures=survey_mixtures(sky, structure, terms),
+        typical_error=typical_error(sky, structure.scales),
+        group_prior=structure.group_prior,
+        messages=structure.identification.messages,
+        diagnostics=Diagnostics(method=method, seconds=time.perf_counter() - begun, **diagnostics),
+    )

@@ -1,0 +1,168 @@
+"""Minibatched variational inference of the survey model, for up to millions of stars.
+
+The guide is one Gaussian with full covariance over all survey and population terms (true labels are
+integrated out star by star, exactly, so none is needed for them). It starts from the curvature on a subset of
+stars, in whose coordinates the remaining problem is round, and is refined on minibatches stratified by the
+number of measurements. What is in memory is the minibatch, and a few integers per star that ties.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import optax
+from jaxtyping import PRNGKeyArray
+from numpyro.infer import SVI, Trace_ELBO
+from numpyro.infer.autoguide import AutoMultivariateNormal
+from numpyro.optim import optax_to_numpyro
+
+from jaxspec.errors import InputError
+from jaxspec.io.results import atomically
+from jaxspec.surveys.density import Gaussian, Layout, to_device
+from jaxspec.surveys.marginal import configurations
+from jaxspec.surveys.model import Batch
+from jaxspec.surveys.observations import Sky
+from jaxspec.surveys.tied import TieIndex, arrange
+
+
+@dataclass(frozen=True)
+class SviConfig:
+    """How the guide is fitted.
+
+    Attributes:
+        batch: tied stars per step.
+        steps: number of steps.
+        learning_rate: of Adam at the start; falls to a twentieth along a cosine.
+        particles: draws of the guide per step.
+        subset: stars that the starting point is taken from.
+        round: steps between two saves.
+    """
+
+    batch: int = 256
+    steps: int = 3000
+    learning_rate: float = 0.01
+    particles: int = 2
+    subset: int = 2000
+    round: int = 250
+
+    def __post_init__(self):
+        for name in ("batch", "steps", "particles", "subset", "round"):
+            if getattr(self, name) < 1:
+                raise InputError(f"svi.{name}", f"{getattr(self, name)}", "1 or more", "change it")
+
+
+class Minibatches:
+    """Batches of tied stars: always the same number from each stratum of equally many measurements."""
+
+    def __init__(self, sky: Sky, layout: Layout, index: TieIndex, size: int):
+        self.sky, self.layout, self.index = sky, layout, index
+        self.strata = []
+        for grouped in (False, True):
+            for m in np.unique(index.count[index.grouped == grouped]):
+                self.strata.append(np.flatnonzero((index.count == m) & (index.grouped == grouped)))
+        self.n_field = len(np.unique(index.count[~index.grouped]))
+        share = [len(x) / len(index) for x in self.strata]
+        self.sizes = [min(len(x), max(8, round(size * f))) for x, f in zip(self.strata, share, strict=True)]
+        self.weight = tuple(len(x) / n for x, n in zip(self.strata, self.sizes, strict=True))
+        counts = [int(index.count[x[0]]) for x in self.strata]
+        self.states = tuple(configurations(m) for m in counts)
+
+    def draw(self, rng: np.random.Generator) -> Batch:
+        """One batch; every star of the batch stands for `weight` of its stratum."""
+        which = np.concatenate(
+            [rng.choice(x, n, replace=False) for x, n in zip(self.strata, self.sizes, strict=True)]
+        )
+        structure = self.layout.structure
+        blocks, n_field = arrange(self.sky, structure.scales, structure.basis, self.index, which)
+        return to_device(Batch(tuple(blocks), n_field, self.weight, self.states))
+
+
+def run_svi(
+    sky: Sky,
+    layout: Layout,
+    index: TieIndex,
+    start: Gaussian,
+    key: PRNGKeyArray,
+    config: SviConfig = SviConfig(),
+    checkpoint: Path | None = None,
+) -> tuple[Gaussian, np.ndarray]:
+    """Fit the guide; returns it, averaged over the last half of the steps, and the losses.
+
+    `start` is the Gaussian approximation of the posterior of all stars that the guide's coordinates are taken
+    from. `checkpoint` is a folder to save to and go on from.
+    """
+    mean, root = jnp.asarray(start.mean), jnp.asarray(start.root)
+    batches = Minibatches(sky, layout, index, config.batch)
+    states, n_field, weight = batches.states, batches.n_field, batches.weight
+
+    def model(blocks):
+        u = numpyro.sample("u", dist.Normal(0.0, 1.0).expand((layout.size,)).to_event(1).mask(False))
+        batch = Batch(blocks, n_field, weight, states)
+        numpyro.factor("posterior", layout.log_density(mean + root @ u, batch))
+
+    guide = AutoMultivariateNormal(
+        model, init_scale=1.0, init_loc_fn=numpyro.infer.init_to_value(values={"u": jnp.zeros(layout.size)})
+    )
+    schedule = optax.cosine_decay_schedule(config.learning_rate, config.steps, 0.05)
+    svi = SVI(model, guide, optax_to_numpyro(optax.adam(schedule)), Trace_ELBO(config.particles))
+    seed = int(jax.random.randint(key, (), 0, 2**31 - 1))
+    first = batches.draw(np.random.default_rng((seed, 0)))
+    state = svi.init(key, first.blocks)
+    update = jax.jit(svi.update)
+    total, losses, done = None, np.zeros(config.steps), 0
+    file = None if checkpoint is None else Path(checkpoint) / "svi.npz"
+    if file is not None and file.exists():
+        state, total, losses, done = _restore(file, state, config)
+    for step in range(done, config.steps):
+        batch = batches.draw(np.random.default_rng((seed, step)))
+        state, loss = update(state, batch.blocks)
+        losses[step] = float(loss)
+        if step >= config.steps // 2:
+            params = svi.get_params(state)
+            current = [np.asarray(params["auto_loc"]), np.asarray(params["auto_scale_tril"])]
+            total = current if total is None else [a + b for a, b in zip(total, current, strict=True)]
+        if file is not None and ((step + 1) % config.round == 0 or step + 1 == config.steps):
+            _save(file, state, total, losses, step + 1, config)
+    n = config.steps - config.steps // 2
+    loc, scale = total[0] / n, total[1] / n
+    return Gaussian(start.mean + start.root @ loc, start.root @ scale), losses
+
+
+def _arrays(state) -> list[np.ndarray]:
+    return [
+        np.asarray(jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x)
+        for x in jax.tree.leaves(state)
+    ]
+
+
+def _save(file: Path, state, total, losses, done: int, config: SviConfig) -> None:
+    arrays = {f"state_{i}": x for i, x in enumerate(_arrays(state))}
+    if total is not None:
+        arrays |= {"loc": total[0], "scale": total[1]}
+    atomically(file, lambda path: np.savez(path, done=done, losses=losses, config=repr(config), **arrays))
+
+
+def _restore(file: Path, template, config: SviConfig):
+    with np.load(file) as saved:
+        leaves, structure = jax.tree.flatten(template)
+        same = str(saved["config"]) == repr(config) and all(
+            saved[f"state_{i}"].shape == old.shape for i, old in enumerate(_arrays(template))
+        )
+        if not same:
+            raise InputError(
+                f"{file}",
+                f"a guide fitted with {saved['config']}",
+                f"one of this model, with {config!r}",
+                "give another checkpoint folder, or remove this one",
+            )
+        new = []
+        for i, leaf in enumerate(leaves):
+            value = jnp.asarray(saved[f"state_{i}"])
+            is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+            new.append(jax.random.wrap_key_data(value) if is_key else value)
+        total = [saved["loc"], saved["scale"]] if "loc" in saved else None
+        return jax.tree.unflatten(structure, new), total, saved["losses"].copy(), int(saved["done"])
