@@ -62,6 +62,8 @@ class RefineConfig:
             misses by more or less: how benchmark stars in HR10 scatter about their published labels.
         misfit: fraction of the continuum (see `model_misfit`). Spectra that the model fits to the noise have
             none. From half of it on, the scores found replace those expected from noise.
+        depth: root mean square depth of the lines [of the continuum] below which the same misfit counts for
+            more, up to twice: that of the Sun in HR10.
         snr_min: fainter stars keep the network's posterior: noise, not the model, limits them.
     """
 
@@ -73,6 +75,7 @@ class RefineConfig:
     x_fe_scatter: float = 0.35
     systematic: tuple[float, ...] = (100.0, 0.15, 0.05) + (0.06,) * 6
     misfit: float = 0.006
+    depth: float = 0.115
     snr_min: float = 30.0
 
 
@@ -287,10 +290,14 @@ def _refine_star(forward, start, flux, ivar, config):
     model = spectrum(u)
     residual = flux - model * (coefs @ basis)
     weight, stated = weights(model, residual)
-    misfit = model_misfit(residual, ivar, weight / jnp.maximum(stated, 1e-6)) / config.misfit
+    trust = weight / jnp.maximum(stated, 1e-6)
+    misfit = model_misfit(residual, ivar, trust) / config.misfit
     more = jnp.diag(found) / jnp.maximum(jnp.diag(expected), 1e-12) - 1.0
     wider = jnp.sqrt(1.0 + jnp.minimum(2.0 * misfit, 1.0) * jnp.maximum(more, 0.0))
     covariance = expected * jnp.outer(wider, wider)
-    systematic = jnp.square(misfit * jnp.asarray(config.systematic[:n_label]))
+    # The same misfit is a larger error of weaker lines; twice at most, as some of it is no line's.
+    depth = jnp.sqrt(jnp.sum(trust * (1.0 - model) ** 2) / jnp.maximum(jnp.sum(trust), 1e-6))
+    weak = jnp.clip(config.depth / jnp.maximum(depth, 1e-3), 1.0, 2.0)
+    systematic = jnp.square(weak * misfit * jnp.asarray(config.systematic[:n_label]))
     covariance = covariance * jnp.outer(unit, unit) + jnp.diag(systematic)
     return Refined(start + unit * u[:n_label], covariance, loss, start_loss)
