@@ -62,7 +62,7 @@ class Basis:
             values.append(0.5 * u**2)
             slopes.append(u)
         if self.kind == "spline":
-            at_zero = _spline(np.zeros(()))
+            at_zero = _spline(np.zeros(1))
             for (value, slope), (value0, slope0) in zip(_spline(u), at_zero, strict=True):
                 values.append(value - value0 - slope0 * u)
                 slopes.append(slope - slope0)

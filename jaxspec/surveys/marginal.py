@@ -166,7 +166,7 @@ def measurement_evidence(
 def gather_evidence(
     terms: SurveyTerms,
     blocks: tuple[Block, ...],
-    states: tuple[Bool[np.ndarray, "c m"], ...],
+    states: tuple[np.ndarray, ...],
     inputs: Float[Array | np.ndarray, "j l"],
 ) -> list[Evidence]:
     """Evidence of every star of every block, in each of the block's configurations of outliers."""
@@ -234,7 +234,7 @@ def _cells(function, evidence: list[Evidence], population: list[Population]) -> 
     return result
 
 
-def log_likelihood(evidence: list[Evidence], population: list[Population]) -> list[Float[Array, " n"]]:
+def log_likelihood(evidence: list[Evidence], population: list[Population]) -> list[Float[Array, " _"]]:
     """Log-likelihood of each star of each block, with its labels, component and outliers summed out."""
     return [
         jax.nn.logsumexp(integral + rest, axis=(1, 2))
@@ -252,7 +252,7 @@ class StarPosterior(NamedTuple):
 
 
 def star_posterior(
-    evidence: list[Evidence], population: list[Population], states: tuple[Bool[np.ndarray, "c m"], ...]
+    evidence: list[Evidence], population: list[Population], states: tuple[np.ndarray, ...]
 ) -> list[StarPosterior]:
     """The posterior of each star's labels under given terms, collapsed to its first two moments."""
 

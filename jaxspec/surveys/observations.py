@@ -19,25 +19,27 @@ class Survey:
 
     Attributes:
         name: the survey's name, used in results and messages.
-        star: index of the row's star in `0..n_stars-1` of the `Sky`; a star may be repeated (visits).
-        values: labels in the order and units of the sky's `LabelSet`; NaN is missing.
-        covariance: covariance of the quoted errors, in products of the labels' units; diagonal where only
+        star: `[m]`, index of the row's star in `0..n_stars-1` of the `Sky`; a star may be repeated (visits).
+        values: `[m, l]`, labels in the order and units of the sky's `LabelSet`; NaN is missing.
+        covariance: `[m, l, l]`, of the quoted errors, in products of the labels' units; diagonal where only
             errors are given. Entries of missing labels are ignored.
-        flagged: the survey's own bad-star bits say that the row is suspect: raises its outlier probability.
+        flagged: `[m]`, the survey's own bad-star bits say that the row is suspect: raises the probability
+            that it is an outlier.
         anchor: the survey is the absolute reference. Its offset is held at zero, its errors are believed.
-        zero_point_error: for an anchor, one-sigma uncertainty of its zero point in each label's unit; none
-            means exact.
+        zero_point_error: `[l]`, for an anchor, one-sigma uncertainty of its zero point in each label's unit;
+            none means exact.
 
     Raises `InputError` for shapes that do not match, infinite values, and errors that are not positive.
     """
 
+    # Shapes are checked below, where the message can say what to do.
     name: str
-    star: Int[np.ndarray, " m"]
-    values: Float[np.ndarray, "m l"]
-    covariance: Float[np.ndarray, "m l l"]
-    flagged: Bool[np.ndarray, " m"]
+    star: Int[np.ndarray, " _"]
+    values: Float[np.ndarray, "_ _"]
+    covariance: Float[np.ndarray, "_ _ _"]
+    flagged: Bool[np.ndarray, " _"]
     anchor: bool = False
-    zero_point_error: Float[np.ndarray, " l"] | None = None
+    zero_point_error: Float[np.ndarray, " _"] | None = None
 
     def __post_init__(self):
         where = f"survey {self.name}"
@@ -135,7 +137,7 @@ class Sky:
     label_set: LabelSet
     surveys: tuple[Survey, ...]
     n_stars: int
-    group: Int[np.ndarray, " n"]
+    group: Int[np.ndarray, " _"]
 
     def __post_init__(self):
         names = self.names

@@ -157,7 +157,7 @@ def measurements_of(sky: Sky, scales: Scales, index: TieIndex, which: Int[np.nda
     return combine_visits(sky, scales, [index.row[entry[survey == s]] for s in range(len(sky.surveys))])
 
 
-def combine_visits(sky: Sky, scales: Scales, rows: list[Int[np.ndarray, " m"]]) -> Measurements:
+def combine_visits(sky: Sky, scales: Scales, rows: list[Int[np.ndarray, " _"]]) -> Measurements:
     """The chosen rows of each survey, with repeated visits of a star by one survey combined into one.
 
     A survey's own scatter is a property of the star and its spectrum's model, the same at every visit; so
