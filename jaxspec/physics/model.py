@@ -95,12 +95,12 @@ class StellarModel(eqx.Module):
         """
         value = dict(zip(self.label_set.names, labels, strict=True))
         parameters = value["teff"], value["logg"], value["fe_h"]
-
-        solve = _structure
+        solve = chemistry_of
         if not isinstance(labels, jax.core.Tracer):
             self.grid.check(*parameters)
-            solve = eqx.filter_jit(solve)  # operation by operation it takes minutes
-        return solve(self.atoms, self.grid, parameters, self.composition(labels))
+            solve = _compiled_chemistry
+        atmosphere = self.grid(*parameters)
+        return atmosphere, solve(self.atoms, atmosphere, self.composition(labels))
 
     def surface_flux(self, labels: Float[Array, " labels"], vmic: Float[Array, ""]) -> SurfaceFlux:
         """Flux and continuum (erg s^-1 cm^-2 A^-1) on `wavelength`."""
@@ -123,9 +123,8 @@ class StellarModel(eqx.Module):
         return surface.flux / surface.continuum
 
 
-def _structure(atoms, grid, parameters, composition):
-    atmosphere = grid(*parameters)
-    return atmosphere, chemistry_of(atoms, atmosphere, composition)
+# Operation by operation it takes minutes.
+_compiled_chemistry = jax.jit(chemistry_of)
 
 
 def _reaching(lines: LineList, window: Window) -> LineList:
