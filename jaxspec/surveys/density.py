@@ -180,8 +180,9 @@ def laplace(objective: Objective, start: np.ndarray, rounds: int = 4) -> Gaussia
 
 
 def curvature_root(objective: Objective, mean: np.ndarray) -> Float[np.ndarray, "d d"]:
-    """Root of the inverse Hessian, from central differences of exact gradients. Directions in which the
-    density is flatter than the prior, or not even concave, get the prior's width of one."""
+    """Cholesky root of the inverse Hessian, from central differences of exact gradients. Directions in which
+    the density is flatter than the prior, or not even concave, get the prior's width. Triangular, so that a
+    parameter whose posterior is wider than the curvature says is still one coordinate."""
     size = len(mean)
     hessian = np.empty((size, size))
     for i in range(size):
@@ -189,4 +190,4 @@ def curvature_root(objective: Objective, mean: np.ndarray) -> Float[np.ndarray, 
         step[i] = STEP
         hessian[i] = (objective(mean + step)[1] - objective(mean - step)[1]) / (2.0 * STEP)
     value, vector = np.linalg.eigh(0.5 * (hessian + hessian.T))
-    return vector / np.sqrt(np.maximum(value, 0.1))
+    return np.linalg.cholesky(vector / np.maximum(value, 0.1) @ vector.T)

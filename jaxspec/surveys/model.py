@@ -83,7 +83,7 @@ class SurveyConfig:
     zero_point: float = 3.0
     trend_scale: float = 0.3
     scatter: float = 0.3
-    scatter_spread: float = 0.8
+    scatter_spread: float = 0.6
     scatter_correlation: float = 0.35
     inflation_spread: float = 0.3
     outlier_rate: float = 0.03

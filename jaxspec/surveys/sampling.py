@@ -26,7 +26,7 @@ class NutsConfig:
 
     Attributes:
         chains: number of chains.
-        warmup: steps in which the step size is adapted; not kept.
+        warmup: steps in which the step size and the scale of each coordinate are adapted; not kept.
         draws: steps kept of each chain.
         round: steps between two saves.
         target_accept: acceptance probability that the step size is adapted to.
@@ -35,7 +35,7 @@ class NutsConfig:
     """
 
     chains: int = 4
-    warmup: int = 100
+    warmup: int = 200
     draws: int = 400
     round: int = 50
     target_accept: float = 0.8
@@ -78,7 +78,6 @@ def run_nuts(
 
     kernel = NUTS(
         potential_fn=potential,
-        adapt_mass_matrix=False,
         target_accept_prob=config.target_accept,
         max_tree_depth=config.max_tree_depth,
     )
