@@ -1,0 +1,334 @@
+"""Several surveys on one scale: offsets with errors, calibrated catalogues, predictions of a survey.
+
+    python -m experiments.calibrate surveys=my_surveys.yaml output=calibrated [predict=SURVEY]
+    python -m experiments.calibrate surveys=simulated
+
+docs/surveys.md says what the file holds and what is written. Raises no error for tables that merely lack a
+label or overlap little: what is not identified is said, and the convention chosen for it.
+"""
+
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from astropy.table import Column, QTable, Table
+from omegaconf import DictConfig, OmegaConf
+
+from experiments.calibration_report import ALL, check_truth, compare_held_out, draw, hold_out, print_offsets
+from experiments.common import begin, build, launch, named_key, write_json
+from jaxspec.errors import InputError
+from jaxspec.io import atomically, write_table
+from jaxspec.labels import LABELS, LabelSet, label_set
+from jaxspec.surveys.assemble import FLAG_TEXT, Assembled, StarFlag, Stars, assemble
+from jaxspec.surveys.catalogues import SurveyCatalogue
+from jaxspec.surveys.crossmatch import Match, crossmatch
+from jaxspec.surveys.inference import FitConfig, fit
+from jaxspec.surveys.model import SurveyConfig
+from jaxspec.surveys.observations import Sky
+from jaxspec.surveys.predict import Calibrated, calibrate_sky, predict_sky
+from jaxspec.surveys.readers import SurveysFile, label_names, parse_file, read_survey
+from jaxspec.surveys.results import Calibration
+from jaxspec.surveys.sampling import NutsConfig
+from jaxspec.surveys.simulate import SimulationConfig, Truth, simulate_sky
+from jaxspec.surveys.variational import SviConfig
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Input:
+    """What a run calibrates: the sky, its stars, and for tables the match behind it (`truth` for simulated
+    skies)."""
+
+    sky: Sky
+    stars: Stars
+    notes: tuple[str, ...]
+    files: tuple[Path, ...] = ()
+    catalogues: tuple[SurveyCatalogue, ...] = ()
+    match: Match | None = None
+    truth: Truth | None = None
+
+
+# Rows are called outliers in the flags above this probability.
+OUTLIER = 0.5
+
+
+def run(cfg: DictConfig, folder: Path) -> tuple[Calibration, dict[str, Any]]:
+    """Read, match, fit, calibrate, predict, write."""
+    loaded = load(cfg)
+    files = [] if cfg.surveys == "simulated" else [expand(cfg.surveys)]
+    begin(cfg, folder, list(dict.fromkeys([*files, *loaded.files])))
+    if cfg.predict is not None:
+        loaded.sky.index(cfg.predict)  # before the work is done, not after
+    if loaded.match is not None:
+        write_matches(folder / "matches.ecsv", loaded)
+    result = fit_sky(cfg, loaded.sky)
+    for message in result.messages:
+        log.warning("%s", message)
+    offsets = result.offsets()
+    # An empty cell would read as masked.
+    offsets["label"] = np.where(offsets["label"] == "", ALL, offsets["label"])
+    offsets.meta["units"] = "mean and sd are in the unit of their row; survey minus common scale"
+    atomically(folder / "offsets.ecsv", lambda p: offsets.write(p, format="ascii.ecsv", overwrite=True))
+    result.save(folder / "calibration.nc")
+    print_offsets(offsets)
+    calibrated = calibrate_sky(result, loaded.sky, cfg.prior)
+    flags = loaded.stars.flags | np.where(calibrated.outlier > OUTLIER, int(StarFlag.OUTLIER), 0)
+    _write_stars(folder / "calibrated.fits", loaded, calibrated, flags, "on the common scale")
+    metrics = {
+        "stars": loaded.sky.n_stars,
+        "surveys": {s.name: {"rows": len(s), "anchor": s.anchor} for s in loaded.sky.surveys},
+        "shared": shared(loaded.sky),
+        "match": {} if loaded.match is None else loaded.match.counts(),
+        "notes": {c.name: list(c.notes) for c in loaded.catalogues} | {"stars": list(loaded.notes)},
+        "messages": list(result.messages),
+        "diagnostics": vars(result.diagnostics),
+        "outliers": int((calibrated.outlier > OUTLIER).sum()),
+    }
+    held = None
+    if cfg.predict is not None:
+        predicted = predict_sky(result, loaded.sky, cfg.predict, cfg.prior)
+        what = f"as {cfg.predict} would report it"
+        _write_stars(folder / "predicted.fits", loaded, predicted, flags, what)
+        held = hold_out(loaded.sky, cfg.predict, cfg.held_out, cfg.seed) if cfg.held_out else None
+        if held is not None:
+            again = fit_sky(cfg, held.sky)
+            held = held.with_prediction(predict_sky(again, held.sky, cfg.predict, cfg.prior))
+            metrics["held_out"] = compare_held_out(held, loaded.sky.label_set)
+    if loaded.truth is not None:
+        metrics["truth"] = check_truth(result, calibrated, loaded.sky, loaded.truth)
+    if cfg.plots:
+        draw(folder, result, loaded.sky, calibrated, held)
+    write_json(folder / "metrics.json", metrics)
+    log.info(
+        "%d stars of %d surveys in %.0f s of %s; %s",
+        loaded.sky.n_stars,
+        len(loaded.sky.surveys),
+        result.diagnostics.seconds,
+        result.diagnostics.method,
+        folder,
+    )
+    return result, metrics
+
+
+def fit_sky(cfg: DictConfig, sky: Sky) -> Calibration:
+    """The posterior of all surveys' terms, as configured."""
+    settings = FitConfig(build(NutsConfig, cfg.nuts), build(SviConfig, cfg.svi), cfg.draws)
+    key = named_key(cfg.seed, "calibrate")
+    return fit(sky, build(SurveyConfig, cfg.model), key, cfg.method, settings)
+
+
+def shared(sky: Sky) -> dict[str, int]:
+    """Number of stars that two surveys both have, by "a, b"."""
+    stars = [np.unique(survey.star) for survey in sky.surveys]
+    return {
+        f"{sky.names[a]}, {sky.names[b]}": len(np.intersect1d(stars[a], stars[b]))
+        for a in range(len(stars))
+        for b in range(a + 1, len(stars))
+    }
+
+
+# --- reading
+
+
+def load(cfg: DictConfig) -> Input:
+    """What `surveys=` names: a file of tables, or a simulated sky."""
+    if cfg.surveys == "simulated":
+        return simulated(cfg.seed, build(SimulationConfig, cfg.simulated))
+    return read_tables(load_surveys(cfg.surveys))
+
+
+def expand(path: str | Path) -> Path:
+    """The path with the environment's values and the home folder in it."""
+    return Path(os.path.expandvars(str(path))).expanduser()
+
+
+def load_surveys(path: str | Path) -> SurveysFile:
+    """The surveys file at `path`. Raises `InputError` for one that is not there or no YAML."""
+    path = expand(path)
+    if not path.is_file():
+        raise InputError(
+            f"surveys={path}", "no such file", "a YAML file that lists tables", "see docs/surveys.md"
+        )
+    try:
+        # OmegaConf's loader, as it refuses a key given twice.
+        content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    except Exception as error:  # of YAML, of its types and of interpolations
+        raise InputError(str(path), str(error).replace("\n", " ")[:200], "YAML", "correct the line") from None
+    return parse_file(content, path.parent, str(path))
+
+
+def read_tables(file: SurveysFile) -> Input:
+    """Tables read, matched and assembled; what was found on the way is logged."""
+    names = label_names(file.tables)
+    if file.labels is not None:
+        missing = [name for name in file.labels if name not in names]
+        if missing:
+            raise InputError(
+                f"labels, {', '.join(missing)}", "in no table", f"some of {', '.join(names)}", "map columns"
+            )
+        names = list(file.labels)
+    elif not names:
+        raise InputError("tables", "no labels", "columns: {teff: Teff, ...}", "map labels to columns")
+    labels = label_set(*(name for name in LABELS if name in names))
+    catalogues = tuple(read_survey(table, labels, file.solar_scale) for table in file.tables)
+    for catalogue in catalogues:
+        measured = [
+            n for n, there in zip(labels.names, np.isfinite(catalogue.labels).any(0), strict=True) if there
+        ]
+        log.info(
+            "%s: %d rows, %s; abundances %s%s",
+            catalogue.name,
+            len(catalogue),
+            ", ".join(measured) or "no labels",
+            catalogue.solar,
+            "; anchor" if catalogue.anchor else "",
+        )
+        for note in catalogue.notes:
+            log.info("%s: %s", catalogue.name, note)
+    match = crossmatch(catalogues, file.radius)
+    zero = [
+        np.array([table.zero_point_error.get(name, 0.0) for name in labels.names])
+        if table.zero_point_error
+        else None
+        for table in file.tables
+    ]
+    made = assemble(
+        catalogues, match, duplicates=[table.duplicates for table in file.tables], zero_point_error=zero
+    )
+    _say_match(catalogues, match, made)
+    return Input(
+        made.sky,
+        made.stars,
+        made.notes,
+        tuple(table.file for table in file.tables),
+        catalogues,
+        match,
+    )
+
+
+def _say_match(catalogues: tuple[SurveyCatalogue, ...], match: Match, made: Assembled) -> None:
+    common = match.common()
+    for a in range(len(catalogues)):
+        for b in range(a + 1, len(catalogues)):
+            log.info("%s and %s share %d stars", catalogues[a].name, catalogues[b].name, common[a, b])
+    for kind, count in sorted(match.counts().items()):
+        examples = [f"{f.star} ({f.detail})" for f in match.findings if f.kind == kind][:3]
+        log.log(
+            logging.INFO if kind == "repeat" else logging.WARNING,
+            "%d of kind %s in the match, such as %s",
+            count,
+            kind,
+            "; ".join(examples),
+        )
+    for note in made.notes:
+        log.info("%s", note)
+
+
+def simulated(seed: int, config: SimulationConfig) -> Input:
+    """A simulated sky, its stars named by number."""
+    sky, truth = simulate_sky(seed, config)
+    n = sky.n_stars
+    seen = np.zeros(n, int)
+    for survey in sky.surveys:
+        seen += np.bincount(survey.star, minlength=n) > 0
+    nothing = np.full(n, np.nan)
+    names = np.array([f"star {i}" for i in range(n)], dtype=object)
+    stars = Stars(names, {}, nothing, nothing, np.full(n, "", dtype=object), (seen <= 1).astype(np.int64))
+    return Input(sky, stars, ("a simulated sky",), truth=truth)
+
+
+# --- writing
+
+
+def _write_stars(path: Path, loaded: Input, labels: Calibrated, flags: np.ndarray, what: str) -> None:
+    table = star_table(loaded.stars, loaded.sky.label_set, labels.mean, labels.error, flags, what)
+    write_table(path, table, meta=header(loaded))
+
+
+def star_table(
+    stars: Stars,
+    labels: LabelSet,
+    mean: np.ndarray,
+    error: np.ndarray,
+    flags: np.ndarray,
+    what: str,
+) -> QTable:
+    """One row a star: `identifier`, `NAME` and `e_NAME` for each label `[n, l]`, `flags`, then identifiers by
+    kind, position and cluster."""
+    table = QTable()
+    _text(table, "identifier", stars.identifier, "a designation of the star", "meta.id;meta.main")
+    for j, label in enumerate(labels):
+        text = f"{label.description}, {what}"
+        _number(table, label.name, mean[:, j].astype(np.float32), text, label.ucd, label.unit)
+        text = f"one-sigma error of {label.name}"
+        _number(
+            table,
+            f"e_{label.name}",
+            error[:, j].astype(np.float32),
+            text,
+            f"stat.error;{label.ucd}",
+            label.unit,
+        )
+    _number(table, "flags", flags.astype(np.int64), "bits, 0 is safe; docs/surveys.md", "meta.code.qual")
+    for kind, values in stars.keys.items():
+        if kind in ("gaia", "gaia_dr2"):
+            _number(
+                table,
+                kind,
+                np.array([int(v or 0) for v in values], np.int64),
+                "source_id, 0: none",
+                "meta.id",
+            )
+        elif kind == "hip":
+            number = [int(v.rstrip("ABCDEFGHIJKLMNOPQRSTUVWXYZ") or 0) for v in values]
+            _number(table, kind, np.array(number, np.int64), "Hipparcos number, 0: none", "meta.id")
+        else:
+            _text(table, kind, values, f"{kind} designation", "meta.id")
+    if np.isfinite(stars.ra).any():
+        _number(table, "ra", stars.ra, "right ascension as in the first table", "pos.eq.ra", "deg")
+        _number(table, "dec", stars.dec, "declination as in the first table", "pos.eq.dec", "deg")
+    if (stars.cluster != "").any():
+        _text(table, "cluster", stars.cluster, "open cluster", "meta.id.parent")
+    return table
+
+
+def _text(table: QTable, name: str, values: np.ndarray, description: str, ucd: str) -> None:
+    width = max([len(v.encode("ascii", "replace")) for v in values] + [1])
+    cells = np.array([str(v).encode("ascii", "replace").decode() for v in values], f"U{width}")
+    table[name] = Column(cells, description=description, meta={"ucd": ucd})
+
+
+def _number(table: QTable, name: str, values: np.ndarray, description: str, ucd: str, unit: str = "") -> None:
+    table[name] = Column(values, unit=unit or None, description=description, meta={"ucd": ucd})
+
+
+def write_matches(path: Path, loaded: Input) -> None:
+    """Findings of the cross-match, one a row; rows count from 0, after `select`."""
+    names = [catalogue.name for catalogue in loaded.catalogues]
+    rows = [
+        (f.kind, f.star, names[f.a[0]], f.a[1], names[f.b[0]], f.b[1], f.detail)
+        for f in loaded.match.findings
+    ]
+    columns = ("kind", "star", "table_a", "row_a", "table_b", "row_b", "detail")
+    kinds = ("U16", "U64", "U64", np.int64, "U64", np.int64, "U200")
+    table = Table(rows=rows or None, names=columns, dtype=kinds)
+    atomically(path, lambda partial: table.write(partial, format="ascii.ecsv", overwrite=True))
+
+
+def header(loaded: Input) -> dict[str, Any]:
+    """What a reader of a table should know of where it came from, as header cards."""
+    cards = {f"FLAG_{int(flag)}": text for flag, text in FLAG_TEXT.items()}
+    for i, catalogue in enumerate(loaded.catalogues):
+        cards[f"NAME_{i}"] = catalogue.name
+        cards[f"FILE_{i}"] = Path(catalogue.provenance["file"]).name
+        cards[f"SHA_{i}"] = catalogue.provenance["sha256"]
+        cards[f"SOLAR_{i}"] = catalogue.solar
+    return cards
+
+
+if __name__ == "__main__":
+    launch(run, "calibrate")
