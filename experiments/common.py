@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parents[1]
 CONF = ROOT / "conf"
 PATHS = (
-    *("spectra", "labels", "output", "checkpoint", "start_from", "literature"),
+    *("spectra", "labels", "output", "checkpoint", "start_from", "literature", "surveys"),
     *("data.spectra", "data.catalogue"),
 )
 PACKAGES = (
