@@ -1,0 +1,82 @@
+"""A posterior with its prior divided out is the likelihood it came from."""
+
+import numpy as np
+import pytest
+
+from jaxspec.errors import InputError
+from jaxspec.labels import label_set
+from jaxspec.posterior.results import Posterior
+from jaxspec.surveys.likelihoods import divide_out, from_posterior
+
+LABELS = label_set("teff", "logg", "fe_h")
+PRIOR_MEAN = np.array([5500.0, 3.5, -0.5])
+PRIOR_COVARIANCE = np.diag([800.0, 1.0, 0.6]) ** 2
+PRIOR_COVARIANCE[0, 1] = PRIOR_COVARIANCE[1, 0] = 300.0
+
+
+def gaussian_problem(rng, n=5):
+    """Likelihoods, and the posteriors that they make with the prior."""
+    root = rng.normal(size=(n, 3, 3)) * np.array([150.0, 0.2, 0.1])[:, None]
+    covariance = root @ np.swapaxes(root, 1, 2) + np.diag([60.0, 0.1, 0.05]) ** 2
+    mean = PRIOR_MEAN + rng.normal(size=(n, 3)) * np.array([400.0, 0.5, 0.3])
+    precision = np.linalg.inv(covariance)
+    posterior = np.linalg.inv(precision + np.linalg.inv(PRIOR_COVARIANCE))
+    rhs = np.einsum("nij,nj->ni", precision, mean) + np.linalg.solve(PRIOR_COVARIANCE, PRIOR_MEAN)
+    return mean, covariance, np.einsum("nij,nj->ni", posterior, rhs), posterior
+
+
+def as_posterior(draws):
+    n = draws.shape[1]
+    return Posterior(
+        draws,
+        np.zeros(draws.shape[:2]),
+        LABELS,
+        tuple(f"star {i}" for i in range(n)),
+        np.full(n, 50.0),
+        np.ones(n),
+        np.arange(n) % 2,
+    )
+
+
+def test_gaussians_divide_exactly(rng):
+    mean, covariance, posterior_mean, posterior_covariance = gaussian_problem(rng)
+    found_mean, found = divide_out(posterior_mean, posterior_covariance, PRIOR_MEAN, PRIOR_COVARIANCE)
+    np.testing.assert_allclose(found_mean, mean, rtol=1e-8)
+    np.testing.assert_allclose(found, covariance, rtol=1e-6, atol=1e-9)
+
+
+def test_a_posterior_that_is_the_prior_says_nothing():
+    mean, covariance = divide_out(PRIOR_MEAN[None], PRIOR_COVARIANCE[None], PRIOR_MEAN, PRIOR_COVARIANCE)
+    np.testing.assert_allclose(mean[0], PRIOR_MEAN)
+    assert (np.diag(covariance[0]) > 20 * np.diag(PRIOR_COVARIANCE)).all()
+
+
+@pytest.mark.parametrize("way", ["draws", "density"])
+def test_from_draws(rng, way):
+    mean, covariance, posterior_mean, posterior_covariance = gaussian_problem(rng)
+    root = np.linalg.cholesky(posterior_covariance)
+    draws = posterior_mean + np.einsum("nij,dnj->dni", root, rng.normal(size=(20_000, 5, 3)))
+    if way == "draws":
+        more = {"prior_draws": rng.multivariate_normal(PRIOR_MEAN, PRIOR_COVARIANCE, 50_000)}
+    else:
+        inverse = np.linalg.inv(PRIOR_COVARIANCE)
+        more = {"log_prior": lambda x: -0.5 * ((x - PRIOR_MEAN) @ inverse * (x - PRIOR_MEAN)).sum(-1)}
+    survey = from_posterior("flow", as_posterior(draws), np.arange(5), **more)
+    error = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
+    assert (np.abs(survey.values - mean) / error).max() < 0.1
+    found = np.sqrt(np.diagonal(survey.covariance, axis1=1, axis2=2))
+    np.testing.assert_allclose(found, error, rtol=0.06)
+    assert survey.flagged.tolist() == [False, True, False, True, False]
+
+
+def test_refused():
+    draws = np.random.default_rng(0).normal(size=(100, 2, 3)) + PRIOR_MEAN
+    with pytest.raises(InputError, match="one of them"):
+        from_posterior(
+            "flow", as_posterior(draws), np.arange(2), prior_draws=draws[:, 0], log_prior=lambda x: x[..., 0]
+        )
+    with pytest.raises(InputError, match="draw more"):
+        from_posterior("flow", as_posterior(draws[:5]), np.arange(2))
+    draws[:, 1] = PRIOR_MEAN
+    with pytest.raises(InputError, match="star 1: found draws that do not vary"):
+        from_posterior("flow", as_posterior(draws), np.arange(2))
