@@ -40,6 +40,8 @@ _U = np.linspace(0.0, 9.0, 109)  # asinh of the distance in Doppler widths
 
 
 class HydrogenLine(NamedTuple):
+    """One line, or with arrays several."""
+
     wavelength: float  # air, A
     lower: int
     upper: int
@@ -178,33 +180,39 @@ def hydrogen_opacity(
         fine = values[:-1, None] * (1 - rise) + values[1:, None] * rise
         return jnp.concatenate([fine.reshape(-1, layers), values[-1:]])
 
-    coarse = grid[0] + step * cell * np.arange(n_cells + 1)
-    corners = jnp.zeros((n_cells + 1, layers), temperature.dtype)
-    cores = []
-    for line in hydrogen_lines(grid[0], grid[-1]):
-        wings = single_line_opacity(line, np.abs(coarse - line.wavelength), temperature, state, vmic)
-        corners = corners + wings
-        first, last = np.clip(
-            [
-                np.floor((line.wavelength - NEAR - grid[0]) / (step * cell)),
-                np.ceil((line.wavelength + NEAR - grid[0]) / (step * cell)),
-            ],
-            0,
-            n_cells,
-        ).astype(int)
-        if first < last:
-            pixels = grid[0] + step * np.arange(first * cell, last * cell + 1)
-            core = single_line_opacity(line, np.abs(pixels - line.wavelength), temperature, state, vmic)
-            cores.append((first * cell, core - refine(wings[first : last + 1])))
-    total = refine(corners)
-    for start, core in cores:
-        total = total.at[start : start + len(core)].add(core)
-    return total[:n]
+    found = hydrogen_lines(grid[0], grid[-1])
+    if not found:
+        return jnp.zeros((n, layers), temperature.dtype)
+    # Distances on the host, in float64: at the corners of all cells, and at the pixels of the cells next to
+    # the centre. One loop over lines, compiled once.
+    lines = HydrogenLine(*np.array(found, float).T)
+    near = min(n_cells, 2 * int(np.ceil(NEAR / (step * cell))) + 1)
+    first = np.floor((lines.wavelength - NEAR - grid[0]) / (step * cell)).clip(0, n_cells - near).astype(int)
+    corners = grid[0] + step * cell * np.arange(n_cells + 1)
+    pixels = grid[0] + step * (first[:, None] * cell + np.arange(near * cell + 1))
+    coarse = np.abs(corners - lines.wavelength[:, None])
+    fine = np.abs(pixels - lines.wavelength[:, None])
+
+    def add(total, row):
+        line, distance, first = row
+        opacity = single_line_opacity(line, distance, temperature, state, vmic)
+        wings, core = opacity[: n_cells + 1], opacity[n_cells + 1 :]
+        correction = core - refine(jax.lax.dynamic_slice_in_dim(wings, first, near + 1))
+        smooth, sharp = total
+        before = jax.lax.dynamic_slice_in_dim(sharp, first * cell, near * cell + 1)
+        sharp = jax.lax.dynamic_update_slice_in_dim(sharp, before + correction, first * cell, 0)
+        return (smooth + wings, sharp), None
+
+    zeros = [jnp.zeros((size, layers), temperature.dtype) for size in (n_cells + 1, n_cells * cell + 1)]
+    distance = np.concatenate([coarse, fine], axis=1)
+    rows = jax.tree.map(lambda x: jnp.asarray(x, temperature.dtype), (lines, distance))
+    (smooth, sharp), _ = jax.lax.scan(add, tuple(zeros), (*rows, jnp.asarray(first, jnp.int32)))
+    return (refine(smooth) + sharp)[:n]
 
 
 def single_line_opacity(
     line: HydrogenLine,
-    distance: Float[np.ndarray, " d"],
+    distance: Float[Array | np.ndarray, " d"],
     temperature: Float[Array, " layers"],
     state: ChemicalState,
     vmic: Float[Array, ""],
@@ -228,11 +236,11 @@ def single_line_opacity(
     profile = ions * (1.0 + quasi_static) + electrons
     kt = BOLTZMANN_EV * temperature
     energy = 13.598434 * (1 - 1 / line.lower**2)
-    ln_population = state.ln_populations[:, 0, 0] + np.log(2.0 * line.lower**2) - energy / kt
+    ln_population = state.ln_populations[:, 0, 0] + jnp.log(2.0 * line.lower**2) - energy / kt
     stimulated = -jnp.expm1(-12398.42 / line.wavelength / kt)
     # phi_nu = phi_lambda lambda^2 / c, with phi_lambda = profile / doppler.
-    ln_factor = np.log(
+    ln_factor = jnp.log(
         LINE_CROSS_SECTION * line.oscillator_strength * line.wavelength**2 * 1e-8 / SPEED_OF_LIGHT
     )
-    present = occupation_probability(float(line.upper), temperature, state)
+    present = occupation_probability(1.0 * line.upper, temperature, state)
     return jnp.exp(ln_population + ln_factor) / doppler * profile * stimulated * present

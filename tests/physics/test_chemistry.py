@@ -75,6 +75,20 @@ def test_charge_nuclei_and_pressure_are_conserved(equilibrium, atoms, rng):
     np.testing.assert_allclose(state.molecular_hydrogen, molecules[:, list(MOLECULES).index("H2")], rtol=2e-4)
 
 
+def test_the_iterations_converge_in_cool_dense_layers_too(equilibrium, atoms):
+    """Far beyond stellar atmospheres: twice as many steps change nothing."""
+    grid = np.meshgrid([2000.0, 2500.0, 3500.0, 15_000.0], [1e1, 1e3, 1e6])
+    temperature, pressure = (jnp.asarray(x.ravel(), jnp.float32) for x in grid)
+    few, ln_abundance = (
+        equilibrium(temperature, pressure, composition()),
+        jnp.asarray(composition(), jnp.float32),
+    )
+    more = jax.vmap(lambda t, p: solve_chemistry(atoms, t, p, ln_abundance, n_iterations=30))
+    many = jax.jit(more)(temperature, pressure)
+    for name in ("electrons", "molecular_hydrogen", "neutral_hydrogen"):
+        np.testing.assert_allclose(getattr(few, name), getattr(many, name), rtol=2e-4, err_msg=name)
+
+
 # log10 of the formation constant of atomic hydrogen, 1 bar (NIST-JANAF tables, Chase 1998).
 JANAF_HYDROGEN = {2000: -2.788, 3000: -0.801, 4000: 0.203}
 
