@@ -27,7 +27,7 @@ from jaxspec.surveys.populations import survey_mixtures, typical_error
 from jaxspec.surveys.results import POPULATION, TERMS, Calibration, Diagnostics
 from jaxspec.surveys.sampling import Chains, NutsConfig, run_nuts
 from jaxspec.surveys.tied import TieIndex, arrange
-from jaxspec.surveys.variational import SviConfig, run_svi
+from jaxspec.surveys.variational import FixedBatch, Minibatches, SviConfig, run_svi
 
 METHODS = ("nuts", "laplace", "svi")
 
@@ -89,7 +89,13 @@ def fit(
         else:
             numbers = {"ess": float(settings.draws)}
             if method == "svi":
-                gaussian, losses = run_svi(sky, layout, index, gaussian, key, settings.svi, folder)
+                few = len(index) <= settings.svi.batch
+                batches = (
+                    FixedBatch(objective.batch)
+                    if few
+                    else Minibatches(sky, layout, index, settings.svi.batch)
+                )
+                gaussian, losses = run_svi(layout, batches, gaussian, key, settings.svi, folder)
                 quarter = len(losses) // 4 or 1
                 change = losses[-quarter:].mean() - losses[-2 * quarter : -quarter].mean()
                 numbers["more"] = {"loss": float(losses[-quarter:].mean()), "loss_change": float(change)}

@@ -4,6 +4,7 @@ The kernel is NumPyro's. Chains run side by side in threads, in rounds after eac
 saved: a run that was killed goes on from its last round and ends with the same numbers.
 """
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,12 +51,13 @@ class NutsConfig:
 
 class Chains(NamedTuple):
     """What the chains did: whitened positions `u [chain, draw, d]`, and for each draw whether it `diverged`,
-    its leapfrog `steps` and `acceptance` probability."""
+    its leapfrog `steps` and `acceptance` probability; and what compilation took."""
 
     u: Float[np.ndarray, "c n d"]
     diverged: np.ndarray
     steps: Int[np.ndarray, "c n"]
     acceptance: Float[np.ndarray, "c n"]
+    compile_seconds: float
 
 
 def run_nuts(
@@ -93,7 +95,9 @@ def run_nuts(
 
     states = [start(k) for k in jax.random.split(key, config.chains)]
     advance_round = jax.jit(lambda state: jax.lax.scan(advance, state, None, length=config.round))
+    begun = time.perf_counter()
     advance_round = advance_round.lower(states[0]).compile()
+    compile_seconds = time.perf_counter() - begun
     total = config.warmup + config.draws
     rounds = -(-total // config.round)
 
@@ -113,7 +117,7 @@ def run_nuts(
 
     with ThreadPoolExecutor(config.threads) as pool:
         chains = list(pool.map(run, range(config.chains)))
-    return Chains(*(np.stack(x) for x in zip(*chains, strict=True)))
+    return Chains(*(np.stack(x) for x in zip(*chains, strict=True)), compile_seconds)
 
 
 def _leaves(state) -> list[np.ndarray]:

@@ -6,11 +6,12 @@ where lines are weak, quote errors that are wrong by a factor, have scatter of t
 between labels, and report nonsense for some stars, flagged or not.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float
 
+from jaxspec.errors import InputError
 from jaxspec.labels import NINE_LABELS, LabelSet
 from jaxspec.surveys.observations import Sky, Survey, diagonal, make_sky
 
@@ -71,7 +72,7 @@ class Truth:
     trend: Float[np.ndarray, "s l j"]
     scatter: Float[np.ndarray, "s l l"]
     inflation: Float[np.ndarray, " s"]
-    outlier: tuple[Bool[np.ndarray, " m"], ...]
+    outlier: tuple[Bool[np.ndarray, " _"], ...]
 
     def offset(self, survey: int, labels: Float[np.ndarray, "n l"]) -> Float[np.ndarray, "n l"]:
         """The planted offset of a survey at the given labels."""
@@ -104,8 +105,14 @@ def simulate_sky(
 ) -> tuple[Sky, Truth]:
     """A sky of `config` and what was planted in it. The same seed gives the same sky.
 
-    The last survey is the anchor, named `anchor`, if `config.anchors` is above zero.
+    The last survey is the anchor, named `anchor`, if `config.anchors` is above zero. `label_set` may leave
+    out elements. Raises `InputError` if it has others, or does not begin with teff, logg, fe_h.
     """
+    if label_set.names[:3] != NINE_LABELS.names[:3]:
+        raise InputError(
+            "label_set", f"{label_set.names}", "teff, logg, fe_h, then elements", "select them in this order"
+        )
+    columns = np.array([NINE_LABELS.index(name) for name in label_set.names])
     rng = np.random.default_rng(seed)
     labels = draw_stars(rng, config.n_stars)
     group = np.full(config.n_stars, -1)
@@ -140,9 +147,16 @@ def simulate_sky(
         values = labels[star] + rng.normal(0.0, 1.0, error.shape) * error
         no_flags = np.zeros(n_anchors, bool)
         surveys.append(Survey("anchor", star, values, diagonal(error), no_flags, anchor=True))
+    pairs = np.ix_(columns, columns)
     truth = Truth(
-        truth.labels, truth.zero_point, truth.trend, truth.scatter, truth.inflation, tuple(outliers)
+        labels=labels[:, columns],
+        zero_point=truth.zero_point[:, columns],
+        trend=truth.trend[:, columns],
+        scatter=truth.scatter[:, *pairs],
+        inflation=truth.inflation,
+        outlier=tuple(outliers),
     )
+    surveys = [replace(s, values=s.values[:, columns], covariance=s.covariance[:, *pairs]) for s in surveys]
     return make_sky(label_set, surveys, config.n_stars, group), truth
 
 

@@ -81,10 +81,21 @@ class Minibatches:
         return to_device(Batch(tuple(blocks), n_field, self.weight, self.states))
 
 
+class FixedBatch:
+    """All tied stars, in every step."""
+
+    def __init__(self, batch: Batch):
+        self.batch = to_device(batch)
+        self.n_field, self.weight, self.states = batch.n_field, batch.weight, batch.states
+
+    def draw(self, rng: np.random.Generator) -> Batch:
+        """The batch."""
+        return self.batch
+
+
 def run_svi(
-    sky: Sky,
     layout: Layout,
-    index: TieIndex,
+    batches: Minibatches | FixedBatch,
     start: Gaussian,
     key: PRNGKeyArray,
     config: SviConfig = SviConfig(),
@@ -96,7 +107,6 @@ def run_svi(
     from. `checkpoint` is a folder to save to and go on from.
     """
     mean, root = jnp.asarray(start.mean), jnp.asarray(start.root)
-    batches = Minibatches(sky, layout, index, config.batch)
     states, n_field, weight = batches.states, batches.n_field, batches.weight
 
     def model(blocks):
