@@ -64,7 +64,7 @@ class Layout:
 
     def terms(self, flat: Float[Array, " d"]):
         """The survey terms and population that a flat vector means."""
-        with handlers.seed(rng_seed=0), handlers.substitute(data=self.parameters(flat)):
+        with handlers.block(), handlers.seed(rng_seed=0), handlers.substitute(data=self.parameters(flat)):
             return sample_terms(self.structure), sample_population(self.structure)
 
     def names(self) -> list[str]:
@@ -73,7 +73,8 @@ class Layout:
 
     def log_density(self, flat: Float[Array, " d"], batch: Batch) -> Float[Array, ""]:
         """Log of the posterior density, up to a constant."""
-        return log_density(marginal_model, (self.structure, batch), {}, self.parameters(flat))[0]
+        with handlers.block():  # the sites are no business of a model that this is a factor of
+            return log_density(marginal_model, (self.structure, batch), {}, self.parameters(flat))[0]
 
 
 def to_device(batch: Batch) -> Batch:
