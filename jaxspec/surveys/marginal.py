@@ -254,7 +254,8 @@ class StarPosterior(NamedTuple):
 def star_posterior(
     evidence: list[Evidence], population: list[Population], states: tuple[np.ndarray, ...]
 ) -> list[StarPosterior]:
-    """The posterior of each star's labels under given terms, collapsed to its first two moments."""
+    """The posterior of each star's labels under given terms, collapsed to its first two moments, in the most
+    likely configuration of outliers: a small chance of another would widen every star's errors."""
 
     def moments(precision, vector):
         covariance, log_det = inverse_and_log_det(precision)
@@ -265,7 +266,11 @@ def star_posterior(
     for ((integral, mean, covariance), rest), outliers in zip(
         _cells(moments, evidence, population), states, strict=True
     ):
-        weight = jax.nn.softmax(integral + rest, axis=(1, 2))
+        log_prob = integral + rest
+        every = jax.nn.softmax(log_prob, axis=(1, 2))
+        likely = jnp.argmax(jnp.sum(every, axis=2), axis=1)[:, None, None]
+        keep = jnp.arange(log_prob.shape[1])[:, None] == likely
+        weight = jax.nn.softmax(jnp.where(keep, log_prob, -jnp.inf), axis=(1, 2))
         average = jnp.einsum("nck,ncki->ni", weight, mean)
         deviation = mean - average[:, None, None]
         second = covariance + deviation[..., :, None] * deviation[..., None, :]
@@ -273,7 +278,7 @@ def star_posterior(
             StarPosterior(
                 average,
                 jnp.einsum("nck,nckij->nij", weight, second),
-                jnp.einsum("nck,cm->nm", weight, jnp.asarray(outliers, mean.dtype)),
+                jnp.einsum("nck,cm->nm", every, jnp.asarray(outliers, mean.dtype)),
             )
         )
     return result

@@ -78,6 +78,8 @@ def denoise(
 ) -> tuple[Float[np.ndarray, "n l"], Float[np.ndarray, "n l l"], Float[np.ndarray, " n"]]:
     """Mean and covariance of labels on the survey's own scale, and the probability that a row is an outlier.
 
+    The moments are those of good rows, however small the chance that they are not: a per cent of outliers
+    would otherwise double the errors of all. Rows that are outliers more likely than not get the prior's.
     `outlier` has each row's log-odds before its values are seen, and the centre and width of outliers.
     """
     logit, centre, width = outlier
@@ -96,10 +98,9 @@ def denoise(
     inlier = top + np.log(np.exp(log_prob - top[:, None]).sum(axis=1))
     odds = np.clip(inlier - wild - logit, -700.0, 700.0)
     bad = 1.0 / (1.0 + np.exp(odds))
-    weight = np.exp(log_prob - inlier[:, None]) * (1.0 - bad)[:, None]
-    prior_mean, prior_covariance = mixture.moments
-    average = np.einsum("nk,nki->ni", weight, mean) + bad[:, None] * prior_mean
-    d, e = mean - average[:, None], prior_mean - average
+    weight = np.exp(log_prob - inlier[:, None])
+    average = np.einsum("nk,nki->ni", weight, mean)
+    d = mean - average[:, None]
     total = np.einsum("nk,nkij->nij", weight, covariance + d[..., :, None] * d[..., None, :])
-    total += bad[:, None, None] * (prior_covariance + e[:, :, None] * e[:, None, :])
+    average[bad > 0.5], total[bad > 0.5] = mixture.moments
     return average, total, bad

@@ -157,9 +157,6 @@ def test_calibrated_labels_are_right_and_honest(laplace, sky_and_truth):
     assert found.outlier[wild].mean() > 10 * found.outlier[good].mean()
 
 
-@pytest.mark.xfail(
-    reason="errors of predictions are 15-30 % too large: the outlier branch widens those of good rows"
-)
 def test_a_pair_never_seen_together(laplace, sky_and_truth):
     """What survey b would report for stars of survey a, for stars that b did not see."""
     sky, truth = sky_and_truth

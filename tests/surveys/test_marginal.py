@@ -150,13 +150,13 @@ def test_against_quadrature_of_the_full_model(rng, x64):
     terms, population = layout.terms(jnp.asarray(flat))
     evidence = gather_evidence(terms, batch.blocks, batch.states, structure.scales.input_matrix)
     found = by_kind(log_likelihood, structure.group_prior, population, batch, evidence)
-    posterior = by_kind(star_posterior, structure.group_prior, population, batch, evidence, batch.states)
+    likely = by_kind(star_posterior, structure.group_prior, population, batch, evidence, batch.states)
     exact = float(log_density(marginal_model, (structure, batch), {}, parameters)[0])
 
     number, star = 0, 1
     block = batch.blocks[number].take(slice(star, star + 1))
     alone = batch._replace(blocks=(block,), n_field=1, weight=(1.0,), states=batch.states[:1])
-    one = posterior[number]
+    one = likely[number]
     centre, width = one.mean[star], jnp.sqrt(jnp.diagonal(one.covariance[star]))
     axis = jnp.linspace(-16.0, 16.0, 401)
     grid = jnp.stack(jnp.meshgrid(axis, axis, indexing="ij"), -1).reshape(-1, 2) * width + centre
@@ -169,8 +169,14 @@ def test_against_quadrature_of_the_full_model(rng, x64):
     integral = float(jax.nn.logsumexp(joint_values) + jnp.log(cell))
     base = exact - sum(float(jnp.sum(x)) for x in found)
     np.testing.assert_allclose(integral, base + float(found[number][star]), atol=1e-5)
-    weight = jax.nn.softmax(joint_values)
-    np.testing.assert_allclose(weight @ grid, centre, atol=1e-4)
+    # Without outliers, so is the mean.
+    parameters["outlier_logit"] = jnp.full_like(parameters["outlier_logit"], -1e6)
+    with handlers.block(), handlers.seed(rng_seed=0), handlers.substitute(data=parameters):
+        terms, population = marginal_model(structure, batch)
+    evidence = gather_evidence(terms, batch.blocks, batch.states, structure.scales.input_matrix)
+    good = by_kind(star_posterior, structure.group_prior, population, batch, evidence, batch.states)
+    weight = jax.nn.softmax(jax.jit(jax.vmap(joint))(grid))
+    np.testing.assert_allclose(weight @ grid, good[number].mean[star], atol=1e-4)
 
 
 def test_groups_and_full_model(rng, x64):
