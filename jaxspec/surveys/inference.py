@@ -39,12 +39,14 @@ class FitConfig:
     Attributes:
         nuts: chains, for `method="nuts"`.
         svi: minibatches, for `method="svi"`.
+        guide: the variational fit in whose coordinates chains run.
         draws: of the Gaussian, for the other two methods.
         most: tied stars beyond which `nuts` and `laplace` refuse: their time grows with them.
     """
 
     nuts: NutsConfig = field(default_factory=NutsConfig)
     svi: SviConfig = field(default_factory=SviConfig)
+    guide: SviConfig = SviConfig(steps=500, learning_rate=0.05, particles=1)
     draws: int = 1000
     most: int = 20_000
 
@@ -84,6 +86,11 @@ def fit(
         subset = settings.svi.subset if method == "svi" else len(index)
         objective, gaussian = _start(sky, layout, index, subset, folder)
         if method == "nuts":
+            # The mode is not where the mass is: scales of the surveys' noise have long tails.
+            guide_key = jax.random.fold_in(key, 2)
+            gaussian, _ = run_svi(
+                layout, FixedBatch(objective.batch), gaussian, guide_key, settings.guide, folder
+            )
             chains = run_nuts(objective, gaussian, key, settings.nuts, folder)
             flat, numbers = _of_chains(layout, chains, gaussian)
         else:

@@ -168,7 +168,7 @@ def test_against_quadrature_of_the_full_model(rng, x64):
     cell = jnp.prod(width) * (axis[1] - axis[0]) ** 2
     integral = float(jax.nn.logsumexp(joint_values) + jnp.log(cell))
     base = exact - sum(float(jnp.sum(x)) for x in found)
-    np.testing.assert_allclose(integral, base + float(found[number][star]), atol=1e-5)
+    np.testing.assert_allclose(integral, base + float(found[number][star]), atol=2e-4)
     # Without outliers, so is the mean.
     parameters["outlier_logit"] = jnp.full_like(parameters["outlier_logit"], -1e6)
     with handlers.block(), handlers.seed(rng_seed=0), handlers.substitute(data=parameters):
@@ -184,7 +184,7 @@ def test_groups_and_full_model(rng, x64):
     densities differ by the Gaussian integral alone."""
     structure, layout, batch, flat = problem(rng, ("teff", "logg", "fe_h"), groups=True, components=1)
     parameters = layout.parameters(jnp.asarray(flat))
-    parameters["outlier_logit"] = jnp.full_like(parameters["outlier_logit"], -1e6)
+    parameters["outlier_logit"] = jnp.full_like(parameters["outlier_logit"], -4000.0)
     parameters["outlier_flag"] = jnp.zeros_like(parameters["outlier_flag"])
     with handlers.seed(rng_seed=0), handlers.substitute(data=parameters), handlers.block():
         terms, population = marginal_model(structure, batch)
