@@ -14,7 +14,7 @@ run: $(VENV)/.run
 	$(BIN)/python -m experiments.demo $(if $(SPECTRA),spectra="$(SPECTRA)")
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -22,7 +22,7 @@ FLOORS = (
     {"continuum", "velocity"},
     {"physics", "flows", "networks", "io", "training"},
     {"posterior"},
-    {"diagnostics"},
+    {"surveys", "diagnostics"},
 )
 FLOOR = {part: number for number, parts in enumerate(FLOORS) for part in parts}
 

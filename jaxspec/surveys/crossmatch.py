@@ -12,8 +12,8 @@ import astropy.units as u
 import numpy as np
 from astropy.coordinates import SkyCoord
 from jaxtyping import Float, Int
+from scipy.stats import median_abs_deviation
 
-from jaxspec.diagnostics.calibration import robust_scatter
 from jaxspec.errors import InputError
 from jaxspec.surveys.catalogues import KINDS, SurveyCatalogue
 
@@ -351,5 +351,5 @@ def far(difference: Float[np.ndarray, " n"], large: float) -> Int[np.ndarray, " 
         return np.flatnonzero(there & (np.abs(difference) > large))
     centre = np.median(difference[there])
     # Values rounded to the same two decimals would make any other difference infinitely many deviations.
-    scatter = max(float(robust_scatter(difference[there])), 0.03 * large)
+    scatter = max(float(median_abs_deviation(difference[there], scale="normal")), 0.03 * large)
     return np.flatnonzero(there & (np.abs(difference - centre) > SIGMA * scatter))

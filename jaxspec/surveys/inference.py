@@ -39,16 +39,16 @@ class FitConfig:
     Attributes:
         nuts: chains, for `method="nuts"`.
         svi: minibatches, for `method="svi"`.
-        guide: the variational fit in whose coordinates chains run.
         draws: of the Gaussian, for the other two methods.
         most: tied stars beyond which `nuts` and `laplace` refuse: their time grows with them.
+        guide: the variational fit in whose coordinates chains run.
     """
 
     nuts: NutsConfig = field(default_factory=NutsConfig)
     svi: SviConfig = field(default_factory=SviConfig)
-    guide: SviConfig = SviConfig(steps=500, learning_rate=0.05, particles=1)
     draws: int = 1000
     most: int = 20_000
+    guide: SviConfig = SviConfig(steps=500, learning_rate=0.05, particles=1)
 
 
 def fit(

@@ -25,6 +25,8 @@ from jaxspec.surveys.tied import Block
 # Added to every noise covariance, in squared model units (a tenth of a kelvin): keeps it invertible.
 JITTER = 1e-6
 ENUMERATED = 4
+# Configurations of outliers that are this many times as likely as the most likely one count in the moments.
+RIVAL = 0.2
 LOG_2PI = float(np.log(2.0 * np.pi))
 
 
@@ -254,8 +256,9 @@ class StarPosterior(NamedTuple):
 def star_posterior(
     evidence: list[Evidence], population: list[Population], states: tuple[np.ndarray, ...]
 ) -> list[StarPosterior]:
-    """The posterior of each star's labels under given terms, collapsed to its first two moments, in the most
-    likely configuration of outliers: a small chance of another would widen every star's errors."""
+    """The posterior of each star's labels under given terms, collapsed to its first two moments over the most
+    likely configuration of outliers and those that are nearly as likely (`RIVAL`): a small chance of an outlier
+    would widen every star's errors, but of two measurements that disagree neither is believed."""
 
     def moments(precision, vector):
         covariance, log_det = inverse_and_log_det(precision)
@@ -268,9 +271,9 @@ def star_posterior(
     ):
         log_prob = integral + rest
         every = jax.nn.softmax(log_prob, axis=(1, 2))
-        likely = jnp.argmax(jnp.sum(every, axis=2), axis=1)[:, None, None]
-        keep = jnp.arange(log_prob.shape[1])[:, None] == likely
-        weight = jax.nn.softmax(jnp.where(keep, log_prob, -jnp.inf), axis=(1, 2))
+        each = jnp.sum(every, axis=2, keepdims=True)
+        weight = jnp.where(each >= RIVAL * jnp.max(each, axis=1, keepdims=True), every, 0.0)
+        weight = weight / jnp.sum(weight, axis=(1, 2), keepdims=True)
         average = jnp.einsum("nck,ncki->ni", weight, mean)
         deviation = mean - average[:, None, None]
         second = covariance + deviation[..., :, None] * deviation[..., None, :]

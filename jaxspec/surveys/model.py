@@ -64,8 +64,9 @@ class SurveyConfig:
         trend_scale: prior scale of trends over one spread of the population: small ones are shrunk, large
             ones are not (Student's t with four degrees of freedom).
         scatter: prior median of a survey's own scatter; its logarithm has standard deviation
-            `scatter_spread`, and correlations between labels a standard deviation of about
-            `scatter_correlation`.
+            `scatter_spread`, and the free numbers of its correlations (r / sqrt(1 - r^2) for two labels)
+            `scatter_correlation`: at 1, any correlation is about as likely as any other, and errors of one
+            label go with another's in real surveys.
         scatter_spread: see `scatter`.
         scatter_correlation: see `scatter`.
         inflation_spread: prior standard deviation of the logarithm of the error factor.
@@ -84,7 +85,7 @@ class SurveyConfig:
     trend_scale: float = 0.3
     scatter: float = 0.3
     scatter_spread: float = 0.6
-    scatter_correlation: float = 0.35
+    scatter_correlation: float = 1.0
     inflation_spread: float = 0.3
     outlier_rate: float = 0.03
     outlier_width: float = 1.5

@@ -78,9 +78,8 @@ def denoise(
 ) -> tuple[Float[np.ndarray, "n l"], Float[np.ndarray, "n l l"], Float[np.ndarray, " n"]]:
     """Mean and covariance of labels on the survey's own scale, and the probability that a row is an outlier.
 
-    The moments are those of good rows, however small the chance that they are not: a per cent of outliers
-    would otherwise double the errors of all. Rows that are outliers more likely than not get the prior's.
-    `outlier` has each row's log-odds before its values are seen, and the centre and width of outliers.
+    The moments hold if it is not: a per cent of outliers would otherwise double the errors of all, and an
+    unusual star be moved to where the usual ones are. `outlier` has each row's log-odds before its values are seen, and the centre and width of outliers.
     """
     logit, centre, width = outlier
     evidence = evidence_of(values, noise)
@@ -102,5 +101,4 @@ def denoise(
     average = np.einsum("nk,nki->ni", weight, mean)
     d = mean - average[:, None]
     total = np.einsum("nk,nkij->nij", weight, covariance + d[..., :, None] * d[..., None, :])
-    average[bad > 0.5], total[bad > 0.5] = mixture.moments
     return average, total, bad

@@ -31,7 +31,7 @@ STAR_DRAWS = 100
 class Calibrated(NamedTuple):
     """Labels of stars, in the labels' units: `mean [n, l]`, `covariance [n, l, l]`, and the probability
     `outlier [n]` that the measurement (the worst, where there are several) is an outlier. Mean and covariance
-    hold for the more likely of the two cases."""
+    of a star measured once hold if it is not; with several measurements, see `marginal.star_posterior`."""
 
     mean: Float[np.ndarray, "n l"]
     covariance: Float[np.ndarray, "n l l"]
