@@ -256,9 +256,12 @@ class StarPosterior(NamedTuple):
 def star_posterior(
     evidence: list[Evidence], population: list[Population], states: tuple[np.ndarray, ...]
 ) -> list[StarPosterior]:
-    """The posterior of each star's labels under given terms, collapsed to its first two moments over the most
-    likely configuration of outliers and those that are nearly as likely (`RIVAL`): a small chance of an outlier
-    would widen every star's errors, but of two measurements that disagree neither is believed."""
+    """The posterior of each star's labels under given terms, collapsed to its first two moments.
+
+    They are taken over the most likely configuration of outliers and those nearly as likely (`RIVAL`): a small
+    chance of an outlier would widen every star's errors, but of two measurements that disagree neither is
+    believed alone.
+    """
 
     def moments(precision, vector):
         covariance, log_det = inverse_and_log_det(precision)

@@ -79,7 +79,8 @@ def denoise(
     """Mean and covariance of labels on the survey's own scale, and the probability that a row is an outlier.
 
     The moments hold if it is not: a per cent of outliers would otherwise double the errors of all, and an
-    unusual star be moved to where the usual ones are. `outlier` has each row's log-odds before its values are seen, and the centre and width of outliers.
+    unusual star be moved to where the usual ones are. `outlier` has each row's log-odds before its values
+    are seen, and the centre and width of outliers.
     """
     logit, centre, width = outlier
     evidence = evidence_of(values, noise)
