@@ -258,9 +258,9 @@ def star_posterior(
 ) -> list[StarPosterior]:
     """The posterior of each star's labels under given terms, collapsed to its first two moments.
 
-    They are taken over the most likely configuration of outliers and those nearly as likely (`RIVAL`): a small
-    chance of an outlier would widen every star's errors, but of two measurements that disagree neither is
-    believed alone.
+    They are taken over the most likely configuration of outliers and those nearly as likely (`RIVAL`): a
+    small chance of an outlier would widen every star's errors, but of two measurements that disagree neither
+    is believed alone.
     """
 
     def moments(precision, vector):
