@@ -2,6 +2,7 @@
 
     python -m experiments.calibrate surveys=my_surveys.yaml output=calibrated [predict=SURVEY]
     python -m experiments.calibrate surveys=simulated
+    python -m experiments.calibrate surveys=spectra
 
 docs/surveys.md says what the file holds and what is written. Raises no error for tables that merely lack a
 label or overlap little: what is not identified is said, and the convention chosen for it.
@@ -18,6 +19,7 @@ from astropy.table import Column, QTable, Table
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.calibration_report import ALL, check_truth, compare_held_out, draw, hold_out, print_offsets
+from experiments.calibration_spectra import recover
 from experiments.common import begin, build, launch, named_key, write_json
 from jaxspec.errors import InputError
 from jaxspec.io import atomically, write_table
@@ -57,7 +59,9 @@ OUTLIER = 0.5
 
 
 def run(cfg: DictConfig, folder: Path) -> tuple[Calibration, dict[str, Any]]:
-    """Read, match, fit, calibrate, predict, write."""
+    """Read, match, fit, calibrate, predict, write. With `surveys=spectra`: many skies, the last one's fit."""
+    if cfg.surveys == "spectra":
+        return recover(cfg, folder, fit_sky)
     loaded = load(cfg)
     files = [] if cfg.surveys == "simulated" else [expand(cfg.surveys)]
     begin(cfg, folder, list(dict.fromkeys([*files, *loaded.files])))

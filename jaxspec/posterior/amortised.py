@@ -156,7 +156,8 @@ class AmortisedPosterior:
         flags = self._data_flags(ivar, snr)
         names = tuple(str(i) for i in range(n_star)) if names is None else tuple(names)
         chi2 = np.full(n_star, np.nan)
-        return self.flag_range(Posterior(draws, log_prob, self.label_set, names, snr, chi2, flags, stats))
+        result = Posterior(draws, log_prob, self.label_set, names, snr, chi2, flags, stats, self.prior)
+        return self.flag_range(result)
 
     def flag_range(self, result: Posterior) -> Posterior:
         """`result` with NEAR_BOUND and OUT_OF_RANGE as its draws are now; call it after a refinement.

@@ -4,8 +4,10 @@ DataTree."""
 from __future__ import annotations
 
 import dataclasses
+import json
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 
 import astropy.units as u
 import numpy as np
@@ -15,9 +17,13 @@ from jaxtyping import Float, Int
 
 import jaxspec
 from jaxspec.errors import InputError
-from jaxspec.labels import LabelSet
+from jaxspec.labels import LabelSet, label_set
 from jaxspec.posterior import flags as flag_bits
 from jaxspec.posterior.flags import Flag
+from jaxspec.posterior.prior import StellarPrior, prior_from_dict
+
+# Root attribute of a file: the density the network was trained with, as JSON, null for labels of a survey.
+PRIOR = "training_prior"
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,7 @@ class Posterior:
             checked.
         flags: bits of `jaxspec.posterior.flags.Flag`; 0 is safe.
         stats: further numbers per star (`[n_star]` each), written beside the draws.
+        prior: density of the labels that the network was trained with; None where they were a survey's.
     """
 
     draws: Float[np.ndarray, "n_draws n_star n_label"]
@@ -44,6 +51,7 @@ class Posterior:
     chi2: Float[np.ndarray, " n_star"]
     flags: Int[np.ndarray, " n_star"]
     stats: dict[str, np.ndarray] = field(default_factory=dict)
+    prior: StellarPrior | None = None
 
     def __post_init__(self):
         n_draws, n_star, n_label = self.draws.shape
@@ -177,7 +185,7 @@ class Posterior:
     def to_datatree(self, observed: dict[str, tuple] | None = None) -> xr.DataTree:
         """The draws in ArviZ's schema: groups `posterior` (one variable per label over `sample`, `star`),
         `sample_stats` (`lp`) and `constant_data` (S/N, chi2, flags and other numbers per star); amortised
-        draws are independent, so `sample_dims` is `["sample"]`.
+        draws are independent, so `sample_dims` is `["sample"]`. The root holds the training prior.
 
         `observed` adds a group `observed_data`: name to (dimensions, values), e.g. `{"flux": (("star",
         "wavelength"), flux)}`.
@@ -191,6 +199,7 @@ class Posterior:
             "inference_library": "jaxspec",
             "inference_library_version": jaxspec.__version__,
             "sample_dims": ["sample"],
+            PRIOR: json.dumps(None if self.prior is None else dataclasses.asdict(self.prior)),
         }
         coords = {"sample": np.arange(self.draws.shape[0]), "star": star}
         labels = {
@@ -221,6 +230,50 @@ class Posterior:
         if observed:
             groups["observed_data"] = xr.Dataset(observed, {"star": star})
         return xr.DataTree.from_dict(groups)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Posterior:
+        """Read a file of `to_datatree`, such as the `posterior.nc` of `experiments.infer`.
+
+        Raises `InputError` for another kind of file, and for one that does
+        not say which prior the network was trained with.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise InputError(str(path), "no such file", "the posterior.nc of an inference", "check the path")
+        try:
+            with xr.open_datatree(path, engine="h5netcdf") as tree:
+                attrs = dict(tree.attrs)
+                labels = label_set(*np.atleast_1d(tree["posterior"].attrs["sampled_variables"]).tolist())
+                draws = np.stack([tree["posterior"][name].values for name in labels.names], axis=-1)
+                log_prob = tree["sample_stats"]["lp"].values
+                names = tuple(str(name) for name in np.atleast_1d(tree["posterior"]["star"].values))
+                stats = {str(k): v.values for k, v in tree["constant_data"].data_vars.items()}
+            fixed = {name: stats.pop(name) for name in ("snr", "chi2", "flags")}
+        except (OSError, KeyError, ValueError) as error:
+            raise InputError(
+                str(path),
+                f"no posterior ({type(error).__name__}: {str(error)[:120]})",
+                "a posterior.nc that experiments.infer wrote",
+                "infer the spectra again, or give a table",
+            ) from error
+        if PRIOR not in attrs:
+            raise InputError(
+                f"{path}, attribute {PRIOR}",
+                "none",
+                "the prior that the network was trained with, to divide it out",
+                "infer the spectra again with this version of jaxspec",
+            )
+        prior = json.loads(attrs[PRIOR])
+        return cls(
+            draws,
+            log_prob,
+            labels,
+            names,
+            **fixed,
+            stats=stats,
+            prior=None if prior is None else prior_from_dict(prior),
+        )
 
 
 def _add(table, name, values, description, ucd, unit):

@@ -1,10 +1,15 @@
 """A posterior with its prior divided out is the likelihood it came from."""
 
+import dataclasses
+
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxspec.errors import InputError
-from jaxspec.labels import label_set
+from jaxspec.labels import NINE_LABELS, label_set
+from jaxspec.posterior.flags import Flag
+from jaxspec.posterior.prior import StellarPrior
 from jaxspec.posterior.results import Posterior
 from jaxspec.surveys.likelihoods import divide_out, from_posterior
 
@@ -80,3 +85,54 @@ def test_refused():
     draws[:, 1] = PRIOR_MEAN
     with pytest.raises(InputError, match="star 1: found draws that do not vary"):
         from_posterior("flow", as_posterior(draws), np.arange(2))
+
+
+PRIOR = StellarPrior()
+SOLAR_LIKE = np.array([5600.0, 4.3, -0.3, -0.2, -0.15, -0.2, -0.3, -0.2, -0.2])
+WIDTH = np.array([60.0, 0.12, 0.05] + [0.08] * 6)
+
+
+def bent(rng, n=6):
+    """Gaussian likelihoods of nine labels, and draws of what they make with the training prior."""
+    correlation = 0.3 + 0.7 * np.eye(9)
+    covariance = np.outer(WIDTH, WIDTH) * correlation
+    mean = SOLAR_LIKE + rng.multivariate_normal(np.zeros(9), covariance, n)
+    draws = np.empty((4000, n, 9))
+    for i in range(n):
+        wide = rng.multivariate_normal(mean[i], covariance, 100_000)
+        weight = np.exp(np.asarray(PRIOR.log_prob(jnp.asarray(wide, jnp.float32)), float))
+        draws[:, i] = wide[rng.choice(len(wide), 4000, p=weight / weight.sum())]
+    return mean, draws
+
+
+def test_a_prior_that_bends_is_divided_out(rng):
+    mean, draws = bent(rng)
+    n = draws.shape[1]
+    posterior = Posterior(
+        *(
+            draws,
+            np.zeros(draws.shape[:2]),
+            NINE_LABELS,
+            tuple("abcdef"),
+            np.full(n, 20.0),
+            np.full(n, np.nan),
+        ),
+        np.full(n, int(Flag.NOT_CHECKED | Flag.LOW_SNR)),
+        {"refined": np.arange(n) == 0},
+        PRIOR,
+    )
+    survey = from_posterior("flow", posterior, np.arange(n))
+    own = draws.mean(axis=0)
+    np.testing.assert_allclose(survey.values[0], own[0], rtol=1e-6)  # refined: a likelihood already
+    before, after = (np.abs((x - mean)[1:] / WIDTH)[:, 3:].mean() for x in (own, survey.values))
+    assert after < 0.6 * before and after < 0.25
+    error = np.sqrt(np.diagonal(survey.covariance[1:], axis1=1, axis2=2))
+    assert np.all(error > draws[:, 1:].std(axis=0))
+    np.testing.assert_allclose(np.median(error, axis=0), WIDTH, rtol=0.3)
+    assert not survey.flagged.any()  # wide is not wrong
+
+
+def test_a_stored_prior_of_other_labels_is_refused(rng):
+    draws = rng.normal(size=(100, 2, 3)) + PRIOR_MEAN
+    with pytest.raises(InputError, match=r"posterior\.prior: found a density of teff"):
+        from_posterior("flow", dataclasses.replace(as_posterior(draws), prior=PRIOR), np.arange(2))

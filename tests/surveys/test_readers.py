@@ -196,7 +196,7 @@ def test_positions_in_degrees_or_as_text(tmp_path):
         ({"Teff": np.ones((3, 2))}, {}, "column Teff.*one number a row"),
         ({}, {"columns": {"mg_fe": "MgFe"}, "errors": {"mg_fe": 0.1}}, "no fe_h.*map fe_h"),
         ({}, {"select": {"Teff": [10, 20]}}, "none of 3 rows left"),
-        ({}, {"format": "galha"}, "generic or one of apogee"),
+        ({}, {"format": "galha"}, "posterior or one of apogee"),
         ({}, {"solar_scale": "asplund"}, "solar_scale.*asplund2009"),
         ({}, {"file": "none.fits"}, r"none\.fits.*no such file"),
         ({}, {"columns": {"al_h": "logg"}, "errors": {"al_h": 0.1}}, "some of teff, logg"),

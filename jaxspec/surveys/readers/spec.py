@@ -19,6 +19,7 @@ IDENTIFIERS = (*KINDS, "gaia_dr3", "ra", "dec", "pmra", "pmdec", "epoch")
 TABLE_ENTRIES = (
     *("name", "file", "format", "hdu", "columns", "errors", "flags", "identifiers", "anchor"),
     *("zero_point_error", "cluster", "magnitude", "select", "missing", "solar_scale", "duplicates", "units"),
+    "stars",
 )
 FILE_ENTRIES = ("tables", "labels", "solar_scale", "radius")
 # Other words for the same entries, which people write without thinking.
@@ -88,6 +89,7 @@ class TableSpec:
     missing: tuple[float, ...] = ()
     solar_scale: str | Mapping[str, float] | None = None
     duplicates: str = "keep"
+    stars: Path | None = None  # of a posterior: a table that says which spectrum is of which star
 
 
 @dataclass(frozen=True)
@@ -146,10 +148,8 @@ def parse_table(entry: Any, folder: str | Path, where: str) -> TableSpec:
     _known(entry, TABLE_ENTRIES, where)
     if not isinstance(entry.get("file"), str) or not entry["file"]:
         raise InputError(f"{where}, file", repr(entry.get("file")), "the path of a table", "give file: PATH")
-    path = Path(os.path.expandvars(entry["file"])).expanduser()
-    if "$" in str(path):
-        raise InputError(f"{where}, file", repr(str(path)), "a variable that is set", "set it, or its path")
-    path = path if path.is_absolute() else Path(folder) / path
+    path = _path(entry["file"], folder, f"{where}, file")
+    stars = _optional_text(entry.get("stars"), f"{where}, stars")
     name = str(entry.get("name") or path.name.split(".")[0])
     where = f"{where} ({name})"
     units = entry.get("units") or {}
@@ -198,7 +198,15 @@ def parse_table(entry: Any, folder: str | Path, where: str) -> TableSpec:
         missing=_numbers(entry.get("missing", ()), f"{where}, missing"),
         solar_scale=entry.get("solar_scale"),
         duplicates=duplicates,
+        stars=None if stars is None else _path(stars, folder, f"{where}, stars"),
     )
+
+
+def _path(text: str, folder: str | Path, where: str) -> Path:
+    path = Path(os.path.expandvars(text)).expanduser()
+    if "$" in str(path):
+        raise InputError(where, repr(str(path)), "a variable that is set", "set it, or its path")
+    return path if path.is_absolute() else Path(folder) / path
 
 
 def label_of(key: str, where: str) -> tuple[str, str | None]:

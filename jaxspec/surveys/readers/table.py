@@ -21,6 +21,7 @@ from jaxspec.io.solar import solar_scale
 from jaxspec.labels import LabelSet
 from jaxspec.surveys.catalogues import Identifiers, SurveyCatalogue, identifiers
 from jaxspec.surveys.readers.layouts import LAYOUTS
+from jaxspec.surveys.readers.posterior import is_posterior, posterior_labels, read_likelihoods
 from jaxspec.surveys.readers.spec import FlagRule, Quantity, TableSpec
 
 
@@ -39,13 +40,21 @@ def read_survey(
     Raises `InputError` naming the file and column for what is missing, of the wrong type or unit, for a label
     without errors, for values that no star has, and for rows none of which can be identified.
     """
-    table = open_table(spec.file, spec.hdu)
-    if spec.format != "generic":
+    likelihoods = read_likelihoods(spec) if is_posterior(spec) else None
+    if likelihoods is not None:
+        spec, table = likelihoods.spec, likelihoods.table
+    elif spec.stars is not None:
+        raise InputError(
+            f"table {spec.name}, stars", "given for a table", "a posterior.nc", "give the columns themselves"
+        )
+    else:
+        table = open_table(spec.file, spec.hdu)
+    if likelihoods is None and spec.format != "generic":
         if spec.format not in LAYOUTS:
             raise InputError(
                 f"table {spec.name}, format",
                 repr(spec.format),
-                f"generic or one of {', '.join(LAYOUTS)}",
+                f"generic, posterior or one of {', '.join(LAYOUTS)}",
                 "correct it",
             )
         spec = LAYOUTS[spec.format](spec, table)
@@ -59,24 +68,25 @@ def read_survey(
     if not keep.all():
         notes.append(f"{int((~keep).sum())} of {n_rows} rows not selected")
         table = table[keep]
-    columns = {name: q for name, q in spec.columns.items() if name in label_set.names}
-    if not columns:
+    mapped = tuple(spec.columns) if likelihoods is None else likelihoods.names
+    wanted = [name for name in mapped if name in label_set.names]
+    if not wanted:
         raise InputError(
             f"table {spec.name}, columns",
-            ", ".join(spec.columns) or "no labels",
+            ", ".join(mapped) or "no labels",
             f"some of {', '.join(label_set.names)}",
             "map at least one label to a column",
         )
-    values, errors, relative = _labels(table, spec, notes)
-    labels, covariance = _assemble(values, errors, relative, label_set, spec, notes)
+    if likelihoods is None:
+        labels, covariance = _assemble(*_labels(table, spec, notes), label_set, spec, notes)
+    else:
+        labels, covariance = likelihoods.on(label_set, keep)
+        notes += likelihoods.notes
     scale = _to_scale(labels, label_set, spec, solar)
-    try:
-        check_physical(labels, label_set, str(spec.file))
-    except InputError as error:
-        fix = "check the column and its unit; if the number stands for no value, list it under missing:"
-        raise InputError(error.where, error.found, error.expected, fix) from None
+    if likelihoods is None:  # a flat likelihood may peak anywhere
+        _check(labels, label_set, spec)
     for j, label in enumerate(label_set):
-        if label.name in columns and not np.isfinite(labels[:, j]).any():
+        if label.name in wanted and not np.isfinite(labels[:, j]).any():
             notes.append(f"{label.name}: no value in any row")
     who = _identifiers(table, spec)
     if not who.named.any():
@@ -108,10 +118,18 @@ def read_survey(
         provenance={
             "file": str(spec.file),
             "sha256": hashlib.sha256(spec.file.read_bytes()).hexdigest(),
-            "format": spec.format,
+            "format": spec.format if likelihoods is None else "posterior",
             "rows": n_rows,
         },
     )
+
+
+def _check(labels: np.ndarray, label_set: LabelSet, spec: TableSpec) -> None:
+    try:
+        check_physical(labels, label_set, str(spec.file))
+    except InputError as error:
+        fix = "check the column and its unit; if the number stands for no value, list it under missing:"
+        raise InputError(error.where, error.found, error.expected, fix) from None
 
 
 def find_column(table: Table, name: str, spec: TableSpec, entry: str) -> tuple[Table, str]:
@@ -442,6 +460,9 @@ def label_names(specs: tuple[TableSpec, ...]) -> list[str]:
     """Labels that any of the tables maps, a survey's own format included, without order."""
     names: list[str] = []
     for spec in specs:
+        if is_posterior(spec):
+            names += [name for name in posterior_labels(spec) if name not in names]
+            continue
         if spec.format in LAYOUTS:
             table = open_table(Path(spec.file), spec.hdu)
             spec = LAYOUTS[spec.format](spec, table)
