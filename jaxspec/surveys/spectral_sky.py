@@ -1,8 +1,8 @@
 """Skies of spectra: two surveys observe simulated stars, one of them with differences that are planted in its
 spectra, and a flow turns both into likelihoods of the labels.
 
-What such differences do to labels is not planted but measured: the mean offset and its trends, label by
-label, over a large sample of other stars (`measure_offset`). A fit to a sky must find them again.
+What such differences do to labels is measured: the mean offset and its trends, label by label, over a large
+sample of other stars (`measure_offset`). A fit to a sky must find them again.
 """
 
 from dataclasses import dataclass, replace
@@ -12,7 +12,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from jaxspec.errors import InputError
 from jaxspec.instruments import Instrument
@@ -26,9 +26,16 @@ from jaxspec.posterior.simulator import SpectrumModel, observe
 from jaxspec.surveys.likelihoods import from_posterior
 from jaxspec.surveys.observations import Sky, Survey, diagonal, make_sky
 from jaxspec.surveys.results import Calibration
-from jaxspec.surveys.simulate import ERROR, PIVOT, SPREAD, draw_stars
+from jaxspec.surveys.simulate import ERROR, draw_stars
 
 NAMES = ("nominal", "planted")
+# Where offsets are compared: teff [K], logg, [Fe/H].
+STARS = {
+    "dwarf": (5700.0, 4.4, -0.1),
+    "poor dwarf": (5700.0, 4.4, -0.6),
+    "subgiant": (5100.0, 3.4, -0.3),
+    "giant": (4600.0, 2.2, -0.3),
+}
 # Stars further than this from the trend are outliers, in robust standard deviations.
 CLIP = 4.0
 
@@ -136,6 +143,11 @@ class Pool(NamedTuple):
     labels: Float[np.ndarray, "n l"]
     surveys: tuple[Survey, ...]
 
+    def first(self, n: int) -> "Pool":
+        """The first n stars."""
+        rows = np.arange(n)
+        return Pool(self.labels[:n], tuple(pick(survey, rows, rows) for survey in self.surveys))
+
 
 def draw_supported(posterior: AmortisedPosterior, n: int, seed: int) -> Float[np.ndarray, "n l"]:
     """Labels of `n` stars of the solar neighbourhood (`draw_stars`) that the flow was trained for."""
@@ -204,8 +216,8 @@ def _join(pieces: list[Survey]) -> Survey:
     return replace(pieces[0], **{name: np.concatenate([getattr(p, name) for p in pieces]) for name in arrays})
 
 
-def pick(survey: Survey, rows: np.ndarray, star: np.ndarray) -> Survey:
-    """These rows of a survey, as measurements of other stars of a sky."""
+def pick(survey: Survey, rows: Int[np.ndarray, " m"], star: Int[np.ndarray, " m"]) -> Survey:
+    """These rows of a survey, as measurements of the stars `star` of a sky."""
     return replace(
         survey,
         star=np.asarray(star),
@@ -215,7 +227,9 @@ def pick(survey: Survey, rows: np.ndarray, star: np.ndarray) -> Survey:
     )
 
 
-def cut_sky(pool: Pool, rows: np.ndarray, label_set: LabelSet, config: SpectralConfig, seed: int) -> Sky:
+def cut_sky(
+    pool: Pool, rows: Int[np.ndarray, " n"], label_set: LabelSet, config: SpectralConfig, seed: int
+) -> Sky:
     """A sky of these stars of the pool: which survey sees which is drawn, and the anchors' errors are."""
     rng = np.random.default_rng(seed)
     n = len(rows)
@@ -235,39 +249,34 @@ def cut_sky(pool: Pool, rows: np.ndarray, label_set: LabelSet, config: SpectralC
 
 
 class Offset(NamedTuple):
-    """Mean offset of a survey's labels and its slopes.
+    """Mean offset of a survey's labels, as coefficients of p functions of the stars.
 
-    - `coefficients [l, 4]`: at `PIVOT`, then per `SPREAD` of teff, logg, fe_h. `covariance [l, 4, 4]`: of
-      their sampling errors.
+    - `coefficients [l, p]`, `covariance [l, p, p]`: of their sampling errors.
     - `scatter [l]`: robust standard deviation about it, noise included; `outliers`: stars left out.
     """
 
-    coefficients: Float[np.ndarray, "l 4"]
-    covariance: Float[np.ndarray, "l 4 4"]
+    coefficients: Float[np.ndarray, "l p"]
+    covariance: Float[np.ndarray, "l p p"]
     scatter: Float[np.ndarray, " l"]
     outliers: int
 
-    def terms(self, pivot: Float[np.ndarray, " 3"]) -> tuple[np.ndarray, np.ndarray]:
-        """Zero point at `pivot` and slopes per 1000 K and per dex, with their errors, each `[l, 4]`."""
-        change = np.diag(np.concatenate([[1.0], np.array([1000.0, 1.0, 1.0]) / SPREAD]))
-        change[0, 1:] = (pivot - PIVOT) / SPREAD
-        variance = np.einsum("ij,ljk,ik->li", change, self.covariance, change)
-        return self.coefficients @ change.T, np.sqrt(variance)
+    def at(self, x: Float[np.ndarray, "m p"]) -> tuple[Float[np.ndarray, "m l"], Float[np.ndarray, "m l"]]:
+        """The offset where the functions have the values `x`, and its standard deviation."""
+        return x @ self.coefficients.T, np.sqrt(np.einsum("mi,lij,mj->ml", x, self.covariance, x))
 
 
-def measure_offset(labels: Float[np.ndarray, "n l"], survey: Survey) -> Offset:
+def measure_offset(x: Float[np.ndarray, "n p"], labels: Float[np.ndarray, "n l"], survey: Survey) -> Offset:
     """The offset of a survey that observed stars of known labels, row by row.
 
-    A linear trend in teff, logg and fe_h, fitted to each label with weights of the inverse variance, quoted
-    and found; flagged rows, and those beyond `CLIP` in any label, are left out. Errors are the sandwich of
-    White (1980, Econometrica 48, 817), which holds for any scatter.
+    A combination of the functions `x`, fitted to each label with weights of the inverse variance, quoted and
+    found; flagged rows, and those beyond `CLIP` in any label, are left out. Errors are the sandwich of White
+    (1980, Econometrica 48, 817), which holds for any scatter.
     """
     difference = survey.values - labels
-    x = np.column_stack([np.ones(len(labels)), (labels[:, :3] - PIVOT) / SPREAD])
     quoted = np.diagonal(survey.covariance, axis1=1, axis2=2)
     keep: Bool[np.ndarray, " n"] = ~survey.flagged
     weight, scatter = np.ones(difference.shape), np.ones(difference.shape[1])
-    coefficients = np.zeros((difference.shape[1], 4))
+    residual, coefficients = difference, np.zeros((difference.shape[1], x.shape[1]))
     for _ in range(6):
         for j in range(difference.shape[1]):
             root = np.sqrt(weight[keep, j])
@@ -278,7 +287,7 @@ def measure_offset(labels: Float[np.ndarray, "n l"], survey: Survey) -> Offset:
         keep = ~survey.flagged & (np.abs(residual) < CLIP * np.hypot(scatter, np.sqrt(quoted))).all(axis=1)
         excess = np.maximum(scatter**2 - np.median(quoted[keep], axis=0), 0.0)
         weight = 1.0 / (quoted + excess)
-    covariance = np.zeros((difference.shape[1], 4, 4))
+    covariance = np.zeros((difference.shape[1], x.shape[1], x.shape[1]))
     for j in range(difference.shape[1]):
         bread = np.linalg.inv(np.einsum("n,ni,nj->ij", weight[keep, j], x[keep], x[keep]))
         score = x[keep] * (weight[keep, j] * residual[keep, j])[:, None]
@@ -287,32 +296,35 @@ def measure_offset(labels: Float[np.ndarray, "n l"], survey: Survey) -> Offset:
 
 
 class Recovery(NamedTuple):
-    """Offsets inferred from one sky beside the planted ones, for each survey, label and term (zero point at
-    the fit's pivot; slopes per 1000 K, per dex of logg and fe_h): all `[2, l, 4]`, in the labels' units."""
+    """Offsets inferred from one sky beside the planted ones, for each survey of `NAMES`, star of `STARS` and
+    label, in the labels' units; and what the planted ones were taken from."""
 
-    planted: Float[np.ndarray, "2 l 4"]
-    planted_error: Float[np.ndarray, "2 l 4"]
-    inferred: Float[np.ndarray, "2 l 4"]
-    error: Float[np.ndarray, "2 l 4"]
+    planted: Float[np.ndarray, "2 m l"]
+    planted_error: Float[np.ndarray, "2 m l"]
+    inferred: Float[np.ndarray, "2 m l"]
+    error: Float[np.ndarray, "2 m l"]
+    offsets: tuple[Offset, ...]
 
     @property
-    def z(self) -> Float[np.ndarray, "2 l 4"]:
+    def z(self) -> Float[np.ndarray, "2 m l"]:
         """Difference over both errors."""
         return (self.inferred - self.planted) / np.hypot(self.error, self.planted_error)
 
 
-def compare(result: Calibration, offsets: tuple[Offset, ...]) -> Recovery:
-    """What a fit with linear trends in teff, logg and fe_h inferred, beside what was planted."""
-    table = result.offsets()
-    pivot = np.array([table.meta["pivot"][name] for name in result.label_set.names[:3]])
-    planted = [offset.terms(pivot) for offset in offsets]
-    shape = (len(NAMES), len(result.label_set), 4)
-    inferred, error = np.zeros(shape), np.zeros(shape)
-    terms = ("zero_point", *result.label_set.names[:3])
-    for row in table:
-        if row["survey"] in NAMES and row["term"] in terms:
-            at = (NAMES.index(row["survey"]), result.label_set.index(row["label"]), terms.index(row["term"]))
-            inferred[at], error[at] = row["mean"], row["sd"]
+def compare(result: Calibration, reference: Pool) -> Recovery:
+    """What a fit inferred, at four kinds of stars, beside what is measured on stars of known labels with the
+    same trends: a straight line through a curved offset depends on where the stars are."""
+
+    def functions(labels):
+        u = result.scales.to_model(labels) @ result.scales.input_matrix.T
+        return np.concatenate([np.ones((len(u), 1)), result.basis.values(u)], axis=1)
+
+    n_labels = len(result.label_set)
+    places = np.array([[*star, *[star[2]] * (n_labels - 3)] for star in STARS.values()])
+    x = functions(reference.labels)
+    offsets = tuple(measure_offset(x, reference.labels, survey) for survey in reference.surveys)
+    planted = [offset.at(functions(places)) for offset in offsets]
+    inferred = [result.offset(name, places) for name in NAMES]
     return Recovery(
-        np.stack([value for value, _ in planted]), np.stack([sd for _, sd in planted]), inferred, error
+        *(np.stack(parts) for pairs in (planted, inferred) for parts in zip(*pairs, strict=True)), offsets
     )

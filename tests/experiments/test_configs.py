@@ -1,5 +1,7 @@
 """Every configuration composes, and means something to the library."""
 
+import dataclasses
+
 import pytest
 
 from experiments.common import CONF, build, quote_paths
@@ -9,6 +11,8 @@ from jaxspec.flows import FLOW_PRESETS, FlowConfig
 from jaxspec.networks import ENCODER_PRESETS, EncoderConfig
 from jaxspec.posterior.check import FitConfig
 from jaxspec.posterior.nuisances import CONFIGS, NuisanceConfig
+from jaxspec.surveys.simulate import SimulationConfig
+from jaxspec.surveys.spectral_sky import SpectralConfig
 from tests.experiments.conftest import configured
 
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
@@ -101,3 +105,12 @@ def test_the_flow_for_real_stars():
         nuisances.resolution_mean,
         nuisances.resolution_scatter,
     )
+
+
+def test_defaults_of_simulated_skies_are_the_librarys():
+    """They are written out in conf/ so that `simulated.n_stars=800` may be said."""
+    cfg = configured("calibrate", "surveys=simulated", "simulated.n_stars=800", "spectra.n_skies=3")
+    assert build(SimulationConfig, cfg.simulated) == SimulationConfig(n_stars=800)
+    assert build(SpectralConfig, cfg.spectra) == SpectralConfig(n_skies=3)
+    for cls, node in ((SimulationConfig, cfg.simulated), (SpectralConfig, cfg.spectra)):
+        assert set(node) == {field.name for field in dataclasses.fields(cls)}
