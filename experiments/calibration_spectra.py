@@ -55,8 +55,10 @@ def recover(
     begun = time.perf_counter()
     pool = make_pool(folder / "pool.npz", posterior, forward, config, cfg.seed, checksum(checkpoint))
     seconds = {"spectra": time.perf_counter() - begun}
-    # Differences of spectra bend the offsets of labels by more than a tenth of what they are.
+    # Differences of spectra bend the offsets of labels, and one sky after another is fitted.
     cfg = OmegaConf.merge({"model": {"trend": "quadratic"}}, cfg)
+    if cfg.method == "auto":
+        cfg.method = "laplace"
     reference = pool.first(config.n_reference)
     found, result = [], None
     for k in range(config.n_skies):
@@ -75,6 +77,7 @@ def recover(
         "skies": config.n_skies,
         "stars": config.n_stars,
         "trend": cfg.model.trend,
+        "method": cfg.method,
         "reference": {
             survey.name: {
                 "outliers": offset.outliers,
