@@ -28,7 +28,7 @@ from jaxspec.surveys.model import (
 from jaxspec.surveys.tied import Block
 
 # Stars whose measurements are outliers with less than this probability keep only the configuration without.
-CLEAR = 1e-4
+CLEAR = 1e-3
 STEP = 1e-4
 
 

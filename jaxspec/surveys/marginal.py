@@ -68,21 +68,29 @@ class Evidence(NamedTuple):
 
 
 @jax.custom_jvp
-def inverse_and_log_det(matrix: Float[Array, "l l"]) -> tuple[Float[Array, "l l"], Float[Array, ""]]:
-    """Inverse and log-determinant of a positive definite matrix, by Gauss-Jordan elimination without pivots.
+def inverse_and_log_det(
+    matrix: Float[Array, "*n l l"],
+) -> tuple[Float[Array, "*n l l"], Float[Array, "*n"]]:
+    """Inverses and log-determinants of positive definite matrices: Gauss-Jordan elimination without pivots.
 
-    Derivatives come from the inverse itself, which is cheaper than differentiating the elimination.
+    The matrices run along the last axis while it works, which is what a processor's vector units want: twice
+    as fast as one matrix at a time. Derivatives come from the inverse itself, which is cheaper than
+    differentiating the elimination.
     """
-    rows = jnp.arange(matrix.shape[0])
+    *shape, size, _ = matrix.shape
+    rows = jnp.arange(size)
 
     def eliminate(k, state):
         work, log_det = state
-        pivot, unit = work[k, k], (rows == k).astype(work.dtype)
-        column = work[:, k] - unit
-        work = jnp.where(rows == k, unit[:, None], work)
-        return work - column[:, None] * (work[k] / pivot)[None], log_det + jnp.log(pivot)
+        pivot, column, here = work[k, k], work[:, k], rows == k
+        row = jnp.where(here[:, None], 1.0 / pivot, work[k] / pivot)
+        rest = jnp.where(here[None, :, None], 0.0, work) - column[:, None] * row[None]
+        return jnp.where(here[:, None, None], row[None], rest), log_det + jnp.log(pivot)
 
-    return jax.lax.fori_loop(0, matrix.shape[0], eliminate, (matrix, jnp.zeros((), matrix.dtype)))
+    work = jnp.moveaxis(matrix.reshape(-1, size, size), 0, -1)
+    start = (work, jnp.zeros(work.shape[-1], matrix.dtype))
+    work, log_det = jax.lax.fori_loop(0, size, eliminate, start)
+    return jnp.moveaxis(work, -1, 0).reshape(matrix.shape), log_det.reshape(shape)
 
 
 @inverse_and_log_det.defjvp
@@ -90,14 +98,14 @@ def _inverse_and_log_det_jvp(primals, tangents):
     (matrix,), (change,) = primals, tangents
     inverse, log_det = inverse_and_log_det(matrix)
     product = inverse @ change
-    return (inverse, log_det), (-product @ inverse, jnp.trace(product))
+    return (inverse, log_det), (-product @ inverse, jnp.trace(product, axis1=-2, axis2=-1))
 
 
 @jax.custom_jvp
-def log_integral(precision: Float[Array, "l l"], vector: Float[Array, " l"]) -> Float[Array, ""]:
-    """Log of the integral of exp(-x' precision x / 2 + x' vector), less n/2 log(2 pi)."""
+def log_integral(precision: Float[Array, "*n l l"], vector: Float[Array, "*n l"]) -> Float[Array, "*n"]:
+    """Log of the integral of exp(-x' precision x / 2 + x' vector), less l/2 log(2 pi)."""
     covariance, log_det = inverse_and_log_det(precision)
-    return 0.5 * (jnp.dot(vector, covariance @ vector) - log_det)
+    return 0.5 * (jnp.einsum("...i,...ij,...j->...", vector, covariance, vector) - log_det)
 
 
 @log_integral.defjvp
@@ -105,10 +113,11 @@ def _log_integral_jvp(primals, tangents):
     # The derivatives are the moments of the Gaussian: no product of matrices needed.
     (precision, vector), (d_precision, d_vector) = primals, tangents
     covariance, log_det = inverse_and_log_det(precision)
-    mean = covariance @ vector
-    second = covariance + mean[:, None] * mean[None]
-    value = 0.5 * (jnp.dot(vector, mean) - log_det)
-    return value, jnp.dot(mean, d_vector) - 0.5 * jnp.sum(second * d_precision)
+    mean = jnp.einsum("...ij,...j->...i", covariance, vector)
+    second = covariance + mean[..., :, None] * mean[..., None, :]
+    value = 0.5 * (jnp.sum(vector * mean, axis=-1) - log_det)
+    change = jnp.sum(mean * d_vector, axis=-1) - 0.5 * jnp.sum(second * d_precision, axis=(-2, -1))
+    return value, change
 
 
 def configurations(m: int) -> Bool[np.ndarray, "c m"]:
@@ -144,11 +153,10 @@ def outlier_log_prob(terms: SurveyTerms, survey, values, present) -> Float[Array
 
 
 def measurement_evidence(
-    terms: SurveyTerms, inputs, survey, values, covariance, present, flagged, phi, slope
+    terms: SurveyTerms, inputs, precision, log_det, survey, values, present, flagged, phi, slope
 ) -> tuple[Float[Array, "l l"], Float[Array, " l"], Float[Array, ""], Float[Array, ""]]:
-    """What one measurement says of theta: information, vector and log-constant as an inlier, and its
-    log-probability as an outlier."""
-    precision, log_det = inverse_and_log_det(noise_of(terms, survey, covariance, present))
+    """What one measurement says of theta, given the inverse of its noise and the log-determinant of that:
+    information, vector and log-constant as an inlier, and its log-probability as an outlier."""
     precision = jnp.where(present[:, None] & present[None], precision, 0.0)
     trend = pick(terms.trend, survey)
     residual = jnp.where(present, values - pick(terms.zero_point, survey) - trend @ phi, 0.0)
@@ -180,10 +188,12 @@ def gather_evidence(
             return jnp.concatenate(parts)
         return jnp.concatenate([x.reshape(-1, *x.shape[2:]) for x in parts])
 
-    columns = [
-        flat(name) for name in ("survey", "values", "covariance", "present", "flagged", "phi", "slope")
-    ]
-    found = jax.vmap(lambda *row: measurement_evidence(terms, inputs, *row))(*columns)
+    survey, present = flat("survey"), flat("present")
+    noise = jax.vmap(lambda *row: noise_of(terms, *row))(survey, flat("covariance"), present)
+    columns = (survey, flat("values"), present, *(flat(name) for name in ("flagged", "phi", "slope")))
+    found = jax.vmap(lambda *row: measurement_evidence(terms, inputs, *row))(
+        *inverse_and_log_det(noise), *columns
+    )
     result, start = [], 0
     for block, outliers in zip(blocks, states, strict=True):
         n, m = block.survey.shape
@@ -201,7 +211,7 @@ def gather_evidence(
 
 
 def _cells(function, evidence: list[Evidence], population: list[Population]) -> list[tuple]:
-    """A function of (precision, vector) of theta for each star, configuration and component of each block,
+    """A function of (precisions, vectors) of theta for each star, configuration and component of each block,
     `[n, c, k, ...]`, and what its integral leaves of the log-probability, `[n, c, k]`.
 
     All blocks go through the function at once: compiling it is what takes long. Their populations share mean
@@ -218,8 +228,7 @@ def _cells(function, evidence: list[Evidence], population: list[Population]) -> 
     vector = jnp.concatenate([e.vector.reshape(-1, e.vector.shape[2]) for e in evidence])
     pull = jnp.einsum("kij,...kj->...ki", precision, mean)
     constant = 0.5 * (log_det - jnp.sum(pull * mean, axis=-1))
-    by_component = jax.vmap(lambda i, v, p, h: function(i + p, v + h), (None, None, 0, 0))
-    found = jax.vmap(by_component, (0, 0, None, 0 if own else None))(information, vector, precision, pull)
+    found = function(information[:, None] + precision, vector[:, None] + pull)
     result, start = [], 0
     for one, prior, (n, c) in zip(evidence, population, shapes, strict=True):
         part = slice(start, start + n * c)
@@ -265,8 +274,8 @@ def star_posterior(
 
     def moments(precision, vector):
         covariance, log_det = inverse_and_log_det(precision)
-        mean = covariance @ vector
-        return 0.5 * (jnp.dot(vector, mean) - log_det), mean, covariance
+        mean = jnp.einsum("...ij,...j->...i", covariance, vector)
+        return 0.5 * (jnp.sum(vector * mean, axis=-1) - log_det), mean, covariance
 
     result = []
     for ((integral, mean, covariance), rest), outliers in zip(

@@ -75,6 +75,7 @@ def run_nuts(
     mean, root = jnp.asarray(gaussian.mean), jnp.asarray(gaussian.root)
     size = len(gaussian.mean)
 
+    @jax.jit  # NumPyro evaluates it once outside of any compiled function
     def potential(u):
         return objective.negative(mean + root @ u, objective.batch.blocks)
 

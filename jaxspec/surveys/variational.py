@@ -113,10 +113,13 @@ def run_svi(
     mean, root = jnp.asarray(start.mean), jnp.asarray(start.root)
     states, n_field, weight = batches.states, batches.n_field, batches.weight
 
+    @jax.jit  # NumPyro runs the model once outside of any compiled function
+    def log_density(u, blocks):
+        return layout.log_density(mean + root @ u, Batch(blocks, n_field, weight, states))
+
     def model(blocks):
         u = numpyro.sample("u", dist.Normal(0.0, 1.0).expand((layout.size,)).to_event(1).mask(False))
-        batch = Batch(blocks, n_field, weight, states)
-        numpyro.factor("posterior", layout.log_density(mean + root @ u, batch))
+        numpyro.factor("posterior", log_density(u, blocks))
 
     guide = AutoNormal(
         model, init_scale=1.0, init_loc_fn=numpyro.infer.init_to_value(values={"u": jnp.zeros(layout.size)})

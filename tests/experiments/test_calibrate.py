@@ -82,7 +82,7 @@ def results(sky, tmp_path_factory):
 
 
 def settings(path, folder, *more):
-    quick = ("+model.components=1", "draws=300")
+    quick = ("+model.components=1", "draws=300", "method=laplace")
     return configured("calibrate", f"surveys='{path}'", f"output='{folder}'", *quick, *more)
 
 
