@@ -18,7 +18,15 @@ import numpy as np
 from astropy.table import Column, QTable, Table
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.calibration_report import ALL, check_truth, compare_held_out, draw, hold_out, print_offsets
+from experiments.calibration_report import (
+    ALL,
+    check_truth,
+    compare_held_out,
+    draw,
+    hold_out,
+    print_offsets,
+    print_truth,
+)
 from experiments.calibration_spectra import recover
 from experiments.common import begin, build, launch, named_key, write_json
 from jaxspec.errors import InputError
@@ -104,6 +112,7 @@ def run(cfg: DictConfig, folder: Path) -> tuple[Calibration, dict[str, Any]]:
             metrics["held_out"] = compare_held_out(held, loaded.sky.label_set)
     if loaded.truth is not None:
         metrics["truth"] = check_truth(result, calibrated, loaded.sky, loaded.truth)
+        print_truth(metrics["truth"])
     if cfg.plots:
         draw(folder, result, loaded.sky, calibrated, held)
     write_json(folder / "metrics.json", metrics)

@@ -226,3 +226,14 @@ def test_published_files_parse(data):
     for path in sorted(folder.glob("*.yaml")):
         loaded = calibrate.read_tables(calibrate.load_surveys(path))
         assert len(loaded.sky.surveys) == len(loaded.files)
+
+
+def test_simulated_skies_are_compared_with_their_truth(tmp_path, capsys):
+    more = ("simulated.n_stars=300", "simulated.n_surveys=2", "simulated.overlap=0.4", "plots=false")
+    calibrate.run(settings("simulated", tmp_path, "simulated.anchors=0.1", *more), tmp_path)
+    truth = json.loads((tmp_path / "metrics.json").read_text())["truth"]
+    z = np.array(list(truth["offset_z"].values()))
+    assert z.shape == (2, 9) and np.abs(z).max() < 4.0 and np.sqrt(np.mean(z**2)) < 1.7
+    assert truth["offset_coverage_90"] == np.mean(np.abs(z) < 1.645)
+    assert 0.8 < truth["label_coverage_90"] < 0.97 and 250 < truth["stars"] < 300
+    assert "within 90 % intervals" in capsys.readouterr().out
