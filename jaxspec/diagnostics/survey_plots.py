@@ -214,7 +214,8 @@ def plot_predictive(z: Mapping[str, Float[np.ndarray, "n l"]], label_set: LabelS
                 ax.stairs(density, edges, color=COLOURS[i % len(COLOURS)], lw=1.1, label=name)
                 lines.append(f"{one.mean():+.2f} ± {robust_scatter(one):.2f}")
             ax.text(0.03, 0.95, label.latex, transform=ax.transAxes, va="top")
-            ax.text(0.97, 0.95, "\n".join(lines), transform=ax.transAxes, va="top", ha="right", fontsize=6.5)
+            text = "\n".join(lines) or "no common stars"
+            ax.text(0.97, 0.95, text, transform=ax.transAxes, va="top", ha="right", fontsize=6.5)
             ax.set(xlim=(-5, 5), ylim=(0, None), yticks=[])
         for ax in axes.flat[len(label_set) :]:
             ax.remove()
