@@ -297,16 +297,16 @@ def measure_offset(x: Float[np.ndarray, "n p"], labels: Float[np.ndarray, "n l"]
 
 class Recovery(NamedTuple):
     """Offsets inferred from one sky beside the planted ones, for each survey of `NAMES`, star of `STARS` and
-    label, in the labels' units; and what the planted ones were taken from."""
+    label, in the labels' units; and what the planted ones were taken from. Leading axes are skies."""
 
-    planted: Float[np.ndarray, "2 m l"]
-    planted_error: Float[np.ndarray, "2 m l"]
-    inferred: Float[np.ndarray, "2 m l"]
-    error: Float[np.ndarray, "2 m l"]
+    planted: Float[np.ndarray, "*k 2 m l"]
+    planted_error: Float[np.ndarray, "*k 2 m l"]
+    inferred: Float[np.ndarray, "*k 2 m l"]
+    error: Float[np.ndarray, "*k 2 m l"]
     offsets: tuple[Offset, ...]
 
     @property
-    def z(self) -> Float[np.ndarray, "2 m l"]:
+    def z(self) -> Float[np.ndarray, "*k 2 m l"]:
         """Difference over both errors."""
         return (self.inferred - self.planted) / np.hypot(self.error, self.planted_error)
 
