@@ -10,9 +10,10 @@ if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", "")
     os.environ["XLA_FLAGS"] = (
         f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4".strip()
     )
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax"))
-# Only a cache of limited size is locked while it is written, and the workers share it.
-os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(4 * 2**30))
+# One cache for each worker: JAX does not lock what it writes. A worker inherits its parent's environment.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(
+    ROOT / ".cache" / f"jax-{os.environ.get('PYTEST_XDIST_WORKER', 'main')}"
+)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
