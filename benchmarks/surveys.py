@@ -161,7 +161,7 @@ def pymc_model(structure: Structure, batch: Batch):
         z = pm.Normal(
             "scatter_correlation", 0.0, config.scatter_correlation, shape=(len(free), len(lower[0]))
         )
-        log_inflation = pm.Normal("log_inflation", 0.0, config.inflation_spread, shape=len(free))
+        log_inflation = pm.Normal("log_inflation", 0.0, config.inflation_spread, shape=(len(free), n))
         rate = np.log(config.outlier_rate / (1 - config.outlier_rate))
         logit = pm.Normal("outlier_logit", rate, 0.8, shape=n_surveys)
         flag = pm.Normal("outlier_flag", 2.0, 1.5, shape=n_surveys)
@@ -180,9 +180,9 @@ def pymc_model(structure: Structure, batch: Batch):
 
         survey, there = data["survey"], data["present"].astype(float)
         pairs = there[:, :, None] * there[:, None, :]
-        noise = (
-            inflation[survey][:, None, None] ** 2 * data["covariance"] + scatter[survey] + 1e-6 * np.eye(n)
-        )
+        factor = inflation[survey]
+        factor = factor[:, :, None] * factor[:, None, :]
+        noise = factor * data["covariance"] + scatter[survey] + 1e-6 * np.eye(n)
         noise = noise * pairs + np.eye(n) * (1.0 - pairs)
         precision = pt.linalg.inv(noise) * pairs
         design = np.eye(n) + trend[survey] @ inputs

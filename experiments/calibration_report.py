@@ -26,7 +26,7 @@ MOST_FIGURES = 12
 
 def print_offsets(offsets: Table) -> None:
     """Zero points and slopes of every survey, one line for each label."""
-    terms = [t for t in dict.fromkeys(offsets["term"]) if t not in ("inflation", "outlier_rate")]
+    terms = [t for t in dict.fromkeys(offsets["term"]) if t != "outlier_rate"]
     pivot = ", ".join(f"{name} {value:g}" for name, value in offsets.meta["pivot"].items())
     print(f"\noffsets, survey minus common scale, at {pivot}; slopes per 1000 K and per dex")
     print(f"{'survey':<14}{'label':<8}" + "".join(f"{term:>20}" for term in terms))
@@ -36,7 +36,7 @@ def print_offsets(offsets: Table) -> None:
                 continue
             cells = {}
             for row in offsets[(offsets["survey"] == survey) & (offsets["label"] == label)]:
-                digits = 1 if label == "teff" else 3
+                digits = 1 if row["unit"].startswith("K") else 3
                 cells[row["term"]] = f"{row['mean']:+.{digits}f} ± {row['sd']:.{digits}f}"
             print(f"{survey:<14}{label:<8}" + "".join(f"{cells.get(term, ''):>20}" for term in terms))
         rest = offsets[(offsets["survey"] == survey) & (offsets["label"] == ALL)]
@@ -193,7 +193,7 @@ def draw(folder: Path, result: Calibration, sky: Sky, calibrated: Calibrated, he
     for s in free:
         own = np.sqrt(np.diagonal(result.terms["scatter"][:, s], axis1=1, axis2=2)) * step
         scatter[result.names[s]] = np.where(result.measured[s], own, np.nan)
-        inflation[result.names[s]] = result.terms["inflation"][:, s]
+        inflation[result.names[s]] = np.where(result.measured[s], result.terms["inflation"][:, s], np.nan)
         quoted[result.names[s]] = np.sqrt(result.typical_error[s]) * step
     save(survey_plots.plot_scatter(scatter, inflation, labels, quoted), folder / "scatter.png")
     if held is not None:
@@ -225,7 +225,7 @@ def differences(result: Calibration, sky: Sky, calibrated: Calibrated, a: int, b
         mean, sd = result.offset(survey.name, calibrated.mean[star])
         after = after - sign * mean
         own = np.diagonal(result.terms["scatter"][:, s].mean(0)) * result.scales.step**2
-        factor = np.mean(result.terms["inflation"][:, s] ** 2)
+        factor = np.mean(result.terms["inflation"][:, s] ** 2, axis=0)
         noise = factor * np.diagonal(survey.covariance[rows], axis1=1, axis2=2)
         variance = variance + noise + sd**2 + own
     return before, after, np.sqrt(variance), star

@@ -140,12 +140,12 @@ def plot_offsets(
 
 def plot_scatter(
     scatter: Mapping[str, Float[np.ndarray, "s l"]],
-    inflation: Mapping[str, Float[np.ndarray, " s"]],
+    inflation: Mapping[str, Float[np.ndarray, "s l"]],
     label_set: LabelSet,
     quoted: Mapping[str, Float[np.ndarray, " l"]] | None = None,
 ) -> Figure:
-    """Posterior of every survey's own scatter, label by label, and of the factor on its quoted errors. Ticks
-    mark the median quoted error where given."""
+    """Posterior of every survey's own scatter, label by label, and of the factors on its quoted errors (with
+    bars of one sigma). Dots mark the median quoted error where given."""
     names = list(scatter)
     columns = min(5, len(label_set) + 1)
     rows = -(-(len(label_set) + 1) // columns)
@@ -163,10 +163,19 @@ def plot_scatter(
             ax.set_title(f"own scatter, {axis_label(label)}")
         ax = axes.flat[len(label_set)]
         for i, name in enumerate(names):
-            _violin(ax, inflation[name], i)
+            low, middle, high = np.quantile(inflation[name], [0.16, 0.5, 0.84], axis=0)
+            place = np.arange(len(label_set)) + 0.16 * (i - 0.5 * (len(names) - 1))
+            bars = (middle - low, high - middle)
+            ax.errorbar(place, middle, bars, fmt="o", ms=2.5, lw=0.9, color=COLOURS[i % len(COLOURS)])
         ax.axhline(1.0, color=INK, lw=0.7, ls="--")
+        ax.set_yscale("log")
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.yaxis.set_minor_formatter("{x:g}")
+        ax.tick_params(axis="y", which="both", labelsize=6)
         ax.set_title("factor on quoted errors")
-        for ax in axes.flat[: len(label_set) + 1]:
+        ax.set_xticks(range(len(label_set)), [one.latex for one in label_set], rotation=60, fontsize=6)
+        ax.tick_params(axis="x", length=0, top=False)
+        for ax in axes.flat[: len(label_set)]:
             ax.set_xticks(range(len(names)), names, rotation=35, ha="right", fontsize=7)
             ax.tick_params(axis="x", length=0, top=False)
             ax.set_xlim(-0.6, len(names) - 0.4)

@@ -64,13 +64,13 @@ class Identification:
 class Overlap(NamedTuple):
     """How the surveys overlap: the number of stars that pairs share in each label `shared [l, s, s]`, pairs
     that share a star or a group `linked [l, s, s]`, and the differences between visits of one star by one
-    survey, in squared quoted errors: `visit_chi2 [s]`, `visit_dof [s]`, and in how many stars they were too
-    large to be used."""
+    survey, `visit_chi2 [s, l, l]` and `visit_dof [s, l]` (see `tied.Measurements`), and in how many stars
+    they were too large to be used."""
 
     shared: Int[np.ndarray, "l s s"]
     linked: Bool[np.ndarray, "l s s"]
-    visit_chi2: Float[np.ndarray, " s"]
-    visit_dof: Float[np.ndarray, " s"]
+    visit_chi2: Float[np.ndarray, "s l l"]
+    visit_dof: Float[np.ndarray, "s l"]
     n_suspect: int
 
 
@@ -79,7 +79,8 @@ def find_overlap(sky: Sky, scales: Scales, index: TieIndex) -> Overlap:
     n_surveys, n_labels = len(sky.surveys), len(sky.label_set)
     shared = np.zeros((n_labels, n_surveys, n_surveys), int)
     in_group = np.zeros((index.n_groups, n_labels, n_surveys), bool)
-    chi2, dof, suspect = np.zeros(n_surveys), np.zeros(n_surveys), 0
+    chi2, dof = np.zeros((n_surveys, n_labels, n_labels)), np.zeros((n_surveys, n_labels))
+    suspect = 0
     for begin in range(0, len(index), STARS):
         which = np.arange(begin, min(begin + STARS, len(index)))
         rows = measurements_of(sky, scales, index, which)

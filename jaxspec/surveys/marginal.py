@@ -33,7 +33,7 @@ LOG_2PI = float(np.log(2.0 * np.pi))
 class SurveyTerms(NamedTuple):
     """What the model believes of each survey, in model coordinates.
 
-    `zero_point [s, l]`; `trend [s, l, p]`; `scatter [s, l, l]`, a covariance; `inflation [s]` of quoted
+    `zero_point [s, l]`; `trend [s, l, p]`; `scatter [s, l, l]`, a covariance; `inflation [s, l]` of quoted
     errors; `outlier_centre [s, l]` and `outlier_width [s, l]`, where outliers lie; `outlier_logit [s]` of
     their probability for rows without flags and `outlier_flag [s]`, to be added for flagged ones.
     """
@@ -41,7 +41,7 @@ class SurveyTerms(NamedTuple):
     zero_point: Float[Array, "s l"]
     trend: Float[Array, "s l p"]
     scatter: Float[Array, "s l l"]
-    inflation: Float[Array, " s"]
+    inflation: Float[Array, "s l"]
     outlier_centre: Float[Array, "s l"]
     outlier_width: Float[Array, "s l"]
     outlier_logit: Float[Array, " s"]
@@ -135,7 +135,8 @@ def pick(terms: Float[Array, "s *t"], survey) -> Float[Array, "*t"]:
 
 def noise_of(terms: SurveyTerms, survey, covariance, present) -> Float[Array, "l l"]:
     """Covariance of one measurement about its survey's scale; the identity for missing labels."""
-    noise = pick(terms.inflation, survey) ** 2 * covariance + pick(terms.scatter, survey)
+    factor = pick(terms.inflation, survey)
+    noise = factor[:, None] * factor * covariance + pick(terms.scatter, survey)
     eye = jnp.eye(covariance.shape[0], dtype=noise.dtype)
     return jnp.where(present[:, None] & present[None], noise + JITTER * eye, eye)
 

@@ -4,11 +4,11 @@ For star i with true labels theta_i, drawn from a population, survey s reports
 
     y = theta_i + delta_s(theta_i) + scatter + noise,   delta_s = zero point + trends,
 
-with the survey's own scatter (full covariance between labels), its quoted errors times one factor, and a
-chance that the row is an outlier that says nothing of its star, which the survey's flags may raise. Trends
-are shrunk towards none. Anchors have no offset, scatter or factor of their own. The population is a Gaussian
-mixture whose weights differ from one set of surveys to another, because surveys select; stars of one group
-share their composition.
+with the survey's own scatter (full covariance between labels), its quoted errors times a factor for each
+label, and a chance that the row is an outlier that says nothing of its star, which the survey's flags may
+raise. Trends are shrunk towards none. Anchors have no offset, scatter or factor of their own. The population
+is a Gaussian mixture whose weights differ from one set of surveys to another, because surveys select; stars
+of one group share their composition.
 
 Every parameter is unbounded with a simple prior, in units in which it is of order one: the posterior is then
 close to a Gaussian, which makes every method of inference fast. `marginal_model` has theta integrated out
@@ -69,7 +69,8 @@ class SurveyConfig:
             label go with another's in real surveys.
         scatter_spread: see `scatter`.
         scatter_correlation: see `scatter`.
-        inflation_spread: prior standard deviation of the logarithm of the error factor.
+        inflation_spread: prior standard deviation of the logarithm of the error factors, one for each label:
+            quoted errors of one label may be right and another's three times too large.
         outlier_rate: prior median of the probability that an unflagged row is an outlier.
         outlier_width: prior median of the width of outliers' values over that of all the survey's values.
         group_scatter: prior median of the scatter of abundances within a group.
@@ -86,7 +87,7 @@ class SurveyConfig:
     scatter: float = 0.3
     scatter_spread: float = 0.6
     scatter_correlation: float = 1.0
-    inflation_spread: float = 0.3
+    inflation_spread: float = 0.5
     outlier_rate: float = 0.03
     outlier_width: float = 1.5
     group_scatter: float = 0.3
@@ -270,7 +271,7 @@ def sample_terms(structure: Structure) -> SurveyTerms:
     z = _normal("scatter_correlation", (n_free, n * (n - 1) // 2), 0.0, config.scatter_correlation)
     root = jnp.exp(log_scatter)[:, :, None] * _correlation_root(z, n)
     scatter = jnp.tensordot(into, root @ jnp.swapaxes(root, 1, 2), 1)
-    log_inflation = _normal("log_inflation", (n_free,), 0.0, config.inflation_spread)
+    log_inflation = _normal("log_inflation", (n_free, n), 0.0, config.inflation_spread)
     rate = config.outlier_rate
     logit = _normal("outlier_logit", (n_surveys,), np.log(rate / (1 - rate)), 0.8)
     flag = _normal("outlier_flag", (n_surveys,), 2.0, 1.5)
@@ -410,11 +411,12 @@ def marginal_model(structure: Structure, batch: Batch) -> tuple[SurveyTerms, Pop
 
 
 def _visits(structure: Structure, terms: SurveyTerms) -> None:
-    """What differences between visits say of the error factor, as sufficient statistics."""
+    """What differences between visits say of the error factors, as sufficient statistics (exact where visits
+    of a star have the same labels)."""
     if structure.visit_dof.any():
-        log_factor = jnp.log(terms.inflation)
-        value = -0.5 * structure.visit_chi2 * jnp.exp(-2.0 * log_factor) - structure.visit_dof * log_factor
-        numpyro.factor("visits", jnp.sum(value))
+        inverse = 1.0 / terms.inflation
+        quadratic = jnp.einsum("si,sij,sj->", inverse, structure.visit_chi2, inverse)
+        numpyro.factor("visits", -0.5 * quadratic - jnp.sum(structure.visit_dof * jnp.log(terms.inflation)))
 
 
 def full_model(structure: Structure, batch: Batch) -> tuple[SurveyTerms, PopulationTerms]:

@@ -8,6 +8,7 @@ that an offset's error moves a star and its prior alike and is not mistaken for 
 import numpy as np
 from jaxtyping import Float
 
+from jaxspec.surveys.marginal import RIVAL
 from jaxspec.surveys.model import Structure
 from jaxspec.surveys.observations import Sky, Survey
 from jaxspec.surveys.population import Evidence, Mixture, choose_mixture, deconvolve, evidence_of, posterior
@@ -52,7 +53,8 @@ def survey_noise(
     terms: dict[str, np.ndarray], s: int, covariance: Float[np.ndarray, "n l l"]
 ) -> Float[np.ndarray, "n l l"]:
     """Covariance of measurements about the survey's own scale: inflated errors, and scatter."""
-    inflation = np.mean(terms["inflation"][:, s] ** 2)
+    factor = terms["inflation"][:, s]
+    inflation = factor.T @ factor / len(factor)
     scatter = terms["scatter"][:, s].mean(axis=0)
     return inflation * covariance + scatter + 1e-6 * np.eye(covariance.shape[-1])
 
@@ -78,9 +80,10 @@ def denoise(
 ) -> tuple[Float[np.ndarray, "n l"], Float[np.ndarray, "n l l"], Float[np.ndarray, " n"]]:
     """Mean and covariance of labels on the survey's own scale, and the probability that a row is an outlier.
 
-    The moments hold if it is not: a per cent of outliers would otherwise double the errors of all, and an
-    unusual star be moved to where the usual ones are. `outlier` has each row's log-odds before its values
-    are seen, and the centre and width of outliers.
+    The mean holds if it is not: an unusual star must not be moved to where the usual ones are. So does the
+    covariance, as a per cent of outliers would otherwise double the errors of all; but where the row is
+    an outlier with odds above `RIVAL`, the star may be anything that the mixture holds. `outlier` has each
+    row's log-odds before its values are seen, and the centre and width of outliers.
     """
     logit, centre, width = outlier
     evidence = evidence_of(values, noise)
@@ -102,4 +105,7 @@ def denoise(
     average = np.einsum("nk,nki->ni", weight, mean)
     d = mean - average[:, None]
     total = np.einsum("nk,nkij->nij", weight, covariance + d[..., :, None] * d[..., None, :])
-    return average, total, bad
+    centre, spread = mixture.moments
+    d = average - centre
+    share = np.where(bad > RIVAL * (1.0 - bad), bad, 0.0)[:, None, None]
+    return average, (1.0 - share) * total + share * (spread + d[:, :, None] * d[:, None, :]), bad

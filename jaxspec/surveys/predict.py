@@ -30,8 +30,9 @@ STAR_DRAWS = 100
 
 class Calibrated(NamedTuple):
     """Labels of stars, in the labels' units: `mean [n, l]`, `covariance [n, l, l]`, and the probability
-    `outlier [n]` that the measurement (the worst, where there are several) is an outlier. Mean and covariance
-    of a star measured once hold if it is not; with several measurements, see `marginal.star_posterior`."""
+    `outlier [n]` that the measurement (the worst, where there are several) is an outlier. The mean of a star
+    measured once holds if it is not, and its errors are wide where it may well be; see `populations.denoise`,
+    and with several measurements `marginal.star_posterior`."""
 
     mean: Float[np.ndarray, "n l"]
     covariance: Float[np.ndarray, "n l l"]

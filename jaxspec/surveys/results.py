@@ -26,7 +26,7 @@ TERMS = {
     "zero_point": ("survey", "label"),
     "trend": ("survey", "label", "basis"),
     "scatter": ("survey", "label", "label_"),
-    "inflation": ("survey",),
+    "inflation": ("survey", "label"),
     "outlier_centre": ("survey", "label"),
     "outlier_width": ("survey", "label"),
     "outlier_logit": ("survey",),
@@ -143,9 +143,9 @@ class Calibration:
         """One row per survey, label and term: columns `survey`, `label`, `term`, `mean`, `sd`, `unit`.
 
         Terms are `zero_point`, the offset at the pivot (in `meta`); the slopes `teff`, per 1000 K, and
-        `logg` and `fe_h`, per dex, at the pivot; and `scatter`, the survey's own; per survey, with no label,
-        the `inflation` of its errors and `outlier_rate` of rows without flags. Surveys' terms for labels that
-        they do not measure are left out, as are those of anchors.
+        `logg` and `fe_h`, per dex, at the pivot; `scatter`, the survey's own; `inflation`, the factor on its
+        quoted errors; and per survey, with no label, the `outlier_rate` of rows without flags. Surveys' terms
+        for labels that they do not measure are left out, as are those of anchors.
         """
         rows: list[tuple[str, str, str, float, float, str]] = []
         slope_at_pivot = self.basis.slopes(np.zeros((1, len(self.scales.inputs))))[0]
@@ -162,13 +162,16 @@ class Calibration:
                     for n, j in zip(self.scales.natural, self.scales.inputs, strict=True)
                 ]
                 scatter = np.sqrt(self.terms["scatter"][:, s, i, i]) * step
+                inflation = self.terms["inflation"][:, s, i]
                 for term, values, unit in zip(
-                    (*terms, "scatter"), (*draws.T, scatter), (*units, label.unit), strict=True
+                    (*terms, "scatter", "inflation"),
+                    (*draws.T, scatter, inflation),
+                    (*units, label.unit, ""),
+                    strict=True,
                 ):
                     rows.append((self.names[s], label.name, term, values.mean(), values.std(), unit))
             rate = 1.0 / (1.0 + np.exp(-self.terms["outlier_logit"][:, s]))
-            for term, values in (("inflation", self.terms["inflation"][:, s]), ("outlier_rate", rate)):
-                rows.append((self.names[s], "", term, values.mean(), values.std(), ""))
+            rows.append((self.names[s], "", "outlier_rate", rate.mean(), rate.std(), ""))
         table = QTable(rows=rows, names=("survey", "label", "term", "mean", "sd", "unit"))
         table.meta["pivot"] = {
             label.name: float(p) for label, p in zip(self.label_set, self.scales.pivot, strict=True)

@@ -52,16 +52,17 @@ class Block(NamedTuple):
 
 class Measurements(NamedTuple):
     """One row per star and survey, visits combined: `star [r]`, `survey [r]`, `values [r, l]` (NaN missing),
-    `covariance [r, l, l]`, `flagged [r]`, in model coordinates; for each survey `visit_chi2 [s]` and
-    `visit_dof [s]`, the squared differences between visits in units of their quoted errors."""
+    `covariance [r, l, l]`, `flagged [r]`, in model coordinates; for each survey the differences between
+    visits: `visit_chi2 [s, l, l]`, the terms of which their chi-square under the quoted errors is the sum,
+    and `visit_dof [s, l]`, how many of them there are in each label."""
 
     star: Int[np.ndarray, " r"]
     survey: Int[np.ndarray, " r"]
     values: Float[np.ndarray, "r l"]
     covariance: Float[np.ndarray, "r l l"]
     flagged: Bool[np.ndarray, " r"]
-    visit_chi2: Float[np.ndarray, " s"]
-    visit_dof: Float[np.ndarray, " s"]
+    visit_chi2: Float[np.ndarray, "s l l"]
+    visit_dof: Float[np.ndarray, "s l"]
     n_suspect: int
 
     def select(self, rows: np.ndarray) -> "Measurements":
@@ -165,7 +166,9 @@ def combine_visits(sky: Sky, scales: Scales, rows: list[Int[np.ndarray, " _"]]) 
     are left out where others are not flagged. Visits that differ by much more than their errors are kept,
     marked as flagged and counted, and their differences not used.
     """
-    parts, chi2, dof, suspect = [], np.zeros(len(rows)), np.zeros(len(rows)), 0
+    n_labels = len(sky.label_set)
+    chi2, dof = np.zeros((len(rows), n_labels, n_labels)), np.zeros((len(rows), n_labels))
+    parts, suspect = [], 0
     for s, (survey, chosen) in enumerate(zip(sky.surveys, rows, strict=True)):
         star = np.asarray(survey.star[chosen])
         values = scales.to_model(np.asarray(survey.values[chosen], float))
@@ -183,7 +186,7 @@ def combine_visits(sky: Sky, scales: Scales, rows: list[Int[np.ndarray, " _"]]) 
                 visits = visits[~flagged[visits]]
             out_flag[i] = flagged[visits].all()
             out_values[i], out_covariance[i], one_chi2, one_dof = _combine(values[visits], covariance[visits])
-            if one_dof and one_chi2 / one_dof > VISIT_CHI2:
+            if one_dof.any() and one_chi2.sum() > VISIT_CHI2 * one_dof.sum():
                 out_flag[i], suspect = True, suspect + 1
             else:
                 chi2[s], dof[s] = chi2[s] + one_chi2, dof[s] + one_dof
@@ -192,23 +195,21 @@ def combine_visits(sky: Sky, scales: Scales, rows: list[Int[np.ndarray, " _"]]) 
     return Measurements(star, survey_index, values, covariance, flagged, chi2, dof, suspect)
 
 
-def _combine(values, covariance) -> tuple[np.ndarray, np.ndarray, float, float]:
-    """Precision-weighted mean of visits, its covariance, and the chi-square and degrees of freedom left."""
-    n_labels = values.shape[1]
-    precision, weighted = np.zeros((n_labels, n_labels)), np.zeros(n_labels)
-    quadratic, n_values = 0.0, 0
-    for value, cov in zip(values, covariance, strict=True):
-        there = ~np.isnan(value)
-        inverse = np.linalg.inv(cov[np.ix_(there, there)])
-        precision[np.ix_(there, there)] += inverse
-        weighted[there] += inverse @ value[there]
-        quadratic += value[there] @ inverse @ value[there]
-        n_values += there.sum()
-    there = ~np.isnan(values).all(axis=0)
+def _combine(values, covariance) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Precision-weighted mean of visits, its covariance, the terms `[l, l]` of the chi-square about it, and
+    each label's degrees of freedom."""
+    n_labels, seen = values.shape[1], ~np.isnan(values)
+    there = seen.any(axis=0)
+    inverse = np.zeros(covariance.shape)
+    for one, cov, has in zip(inverse, covariance, seen, strict=True):
+        one[np.ix_(has, has)] = np.linalg.inv(cov[np.ix_(has, has)])
     mean, result = np.full(n_labels, np.nan), np.zeros((n_labels, n_labels))
-    result[np.ix_(there, there)] = np.linalg.inv(precision[np.ix_(there, there)])
+    result[np.ix_(there, there)] = np.linalg.inv(inverse.sum(axis=0)[np.ix_(there, there)])
+    weighted = np.einsum("vij,vj->i", inverse, np.nan_to_num(values))
     mean[there] = result[np.ix_(there, there)] @ weighted[there]
-    return mean, result, float(quadratic - mean[there] @ weighted[there]), float(n_values - there.sum())
+    residual = np.where(seen, values - mean, 0.0)
+    chi2 = np.einsum("vi,vij,vj->ij", residual, inverse, residual)
+    return mean, result, chi2, np.maximum(seen.sum(axis=0) - 1.0, 0.0)
 
 
 def arrange(

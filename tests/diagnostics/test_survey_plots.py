@@ -52,7 +52,8 @@ def test_offsets_scatter_and_predictive_draw_every_survey_that_measures(stars, r
     np.testing.assert_allclose(line.get_ydata(), 100.0, atol=0.1)
     assert len(figure.axes[4].lines) == 1  # only the zero: nobody measures the third label
     scatter = {"a": np.abs(noise), "b": np.abs(noise) * [1, 1, np.nan]}
-    figure = survey_plots.plot_scatter(scatter, {k: np.ones(N) + 0.01 * noise[:, 1] for k in scatter}, LABELS)
+    factor = {k: np.exp(0.01 * noise) for k in scatter}
+    figure = survey_plots.plot_scatter(scatter, factor, LABELS)
     assert len(figure.axes) == 4 and len(figure.axes[0].collections) > len(figure.axes[2].collections)
     figure = survey_plots.plot_predictive({"a": noise / [50.0, 0.1, 0.05]}, LABELS)
     mean, spread = (float(x) for x in figure.axes[0].texts[1].get_text().split(" ± "))

@@ -58,8 +58,9 @@ def flux(atoms, sun, lines):
     return call
 
 
-def test_coefficients_of_one_are_lte_exactly(flux):
-    np.testing.assert_array_equal(flux(1.0, 1.0), flux())
+def test_coefficients_of_one_are_lte(flux):
+    """To rounding: compilers contract the additional product differently."""
+    np.testing.assert_allclose(flux(1.0, 1.0), flux(), rtol=4 * np.finfo(np.float32).eps)
 
 
 def test_equal_coefficients_are_another_abundance(flux, lines):

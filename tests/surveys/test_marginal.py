@@ -24,6 +24,7 @@ from jaxspec.surveys.marginal import (
 )
 from jaxspec.surveys.model import (
     SurveyConfig,
+    _visits,
     by_kind,
     full_model,
     marginal_model,
@@ -148,7 +149,11 @@ def test_against_the_joint_gaussian_of_all_values(rng, x64, trend):
                         (matrix @ population.mean[k] + t.zero_point[s] + t.trend[s] @ block.phi[i])[there]
                     )
                     design.append(matrix[there])
-                    one = t.inflation[s] ** 2 * block.covariance[i, j] + t.scatter[s] + JITTER * np.eye(2)
+                    one = (
+                        np.outer(t.inflation[s], t.inflation[s]) * block.covariance[i, j]
+                        + t.scatter[s]
+                        + JITTER * np.eye(2)
+                    )
                     noise.append(one[np.ix_(there, there)])
                 if value and sum(map(len, value)):
                     design = np.concatenate(design)
@@ -190,6 +195,32 @@ def test_against_quadrature_of_the_full_model(rng, x64):
     good = evaluate(structure, layout, batch, parameters)[3]
     weight = jax.nn.softmax(jax.jit(jax.vmap(joint))(grid))
     np.testing.assert_allclose(weight @ grid, good[number].mean[star], atol=1e-4)
+
+
+def test_visits_say_how_wrong_quoted_errors_are(rng, x64):
+    """Two visits with one covariance: their difference is Gaussian with twice that, times the factors."""
+    labels, n = label_set("teff", "logg"), 5
+    root = np.array([60.0, 0.1])[:, None] * np.array([[1.0, 0.0], [0.7, 0.5]])
+    values = np.array([5400.0, 4.0]) + rng.normal(size=(2 * n, 2)) @ root.T
+    star = np.repeat(np.arange(n), 2)
+    visits = Survey("a", star, values, np.tile(root @ root.T, (2 * n, 1, 1)), np.zeros(2 * n, bool))
+    once = Survey("b", np.arange(n), values[1::2], visits.covariance[1::2], np.zeros(n, bool))
+    structure, _ = prepare(make_sky(labels, (visits, once)), SurveyConfig(components=1))
+    covariance = root @ root.T / np.outer(structure.scales.step, structure.scales.step)
+    difference = (values[1::2] - values[::2]) / structure.scales.step
+
+    def density(factor):
+        noise = 2.0 * np.outer(factor, factor) * covariance
+        return stats.multivariate_normal(cov=noise).logpdf(difference).sum()
+
+    some = handlers.seed(sample_terms, 0)(structure)
+
+    def model(factor):
+        terms = some._replace(inflation=jnp.array([factor, [1.0, 1.0]]))
+        return log_density(_visits, (structure, terms), {}, {})[0]
+
+    low, high = np.array([0.8, 1.3]), np.array([1.7, 0.6])
+    np.testing.assert_allclose(model(high) - model(low), density(high) - density(low), rtol=1e-8)
 
 
 def test_groups_and_full_model(rng, x64):
