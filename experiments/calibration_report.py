@@ -10,6 +10,7 @@ import numpy as np
 from astropy.table import Table
 
 from jaxspec.diagnostics import survey_plots
+from jaxspec.diagnostics.calibration import robust_scatter
 from jaxspec.diagnostics.plots import save
 from jaxspec.labels import LabelSet
 from jaxspec.surveys.observations import Sky, Survey
@@ -108,18 +109,19 @@ def _rows(survey: Survey, keep: np.ndarray) -> Survey:
 
 
 def compare_held_out(held: HeldOut, label_set: LabelSet) -> dict[str, Any]:
-    """Bias, scatter (standard deviation and robust) and reduced chi-square of the predictions, by label."""
+    """Bias (predicted minus reported), scatter (standard deviation and robust) and reduced chi-square of the
+    predictions, by label."""
     out: dict[str, Any] = {"survey": held.survey, "stars": len(held.star), "labels": {}}
-    z = (held.reported - held.predicted) / held.error
+    z = (held.predicted - held.reported) / held.error
     for j, name in enumerate(label_set.names):
         there = np.isfinite(z[:, j])
         if there.any():
-            difference = (held.reported - held.predicted)[there, j]
+            difference = (held.predicted - held.reported)[there, j]
             out["labels"][name] = {
                 "n": int(there.sum()),
                 "bias": float(difference.mean()),
                 "scatter": float(difference.std()),
-                "robust_scatter": float(1.4826 * np.median(np.abs(difference - np.median(difference)))),
+                "robust_scatter": float(robust_scatter(difference)),
                 "predicted_error": float(np.median(held.error[there, j])),
                 "chi2": float(np.mean(z[there, j] ** 2)),
             }

@@ -29,6 +29,7 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from experiments.common import begin, launch, versions, write_json
+from jaxspec.diagnostics.calibration import robust_scatter
 from jaxspec.instruments import SPEED_OF_LIGHT, Arm, get_instrument
 from jaxspec.io import atomically, read_spectra
 from jaxspec.labels import NINE_LABELS
@@ -193,7 +194,7 @@ def read_star(fit: LineFit, cfg: DictConfig, row: DictConfig) -> Star:
 def misfit(fit: LineFit, change, shape, star: Star) -> dict[str, float]:
     """rms and robust scatter (1.4826 MAD) of the residual over the pixels that count."""
     residual = np.asarray(fit.residual(synthesise(fit, change, star), shape, star))[np.asarray(star.seen) > 0]
-    robust = 1.4826 * np.median(np.abs(residual - np.median(residual)))
+    robust = robust_scatter(residual)
     return {"rms": float(np.sqrt(np.mean(residual**2))), "robust": float(robust)}
 
 

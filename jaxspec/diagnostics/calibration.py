@@ -21,9 +21,9 @@ SNR_BINS = (5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0)
 
 
 def robust_scatter(x: Float[np.ndarray, n * l]) -> Float[np.ndarray, "*l"]:
-    """1.4826 times the median absolute deviation from the median along the first axis: the standard deviation
-    of a Gaussian."""
-    return np.asarray(1.4826 * np.median(np.abs(x - np.median(x, axis=0)), axis=0))
+    """The median absolute deviation from the median along the first axis, as the standard deviation of the
+    Gaussian that has it."""
+    return np.asarray(stats.median_abs_deviation(x, axis=0, scale="normal"))
 
 
 def ranks(truth: Float[np.ndarray, "n l"], draws: Float[np.ndarray, "s n l"]) -> Int[np.ndarray, "n l"]:

@@ -135,8 +135,9 @@ def pick(terms: Float[Array, "s *t"], survey) -> Float[Array, "*t"]:
 
 def noise_of(terms: SurveyTerms, survey, covariance, present) -> Float[Array, "l l"]:
     """Covariance of one measurement about its survey's scale; the identity for missing labels."""
-    factor = pick(terms.inflation, survey)
-    noise = factor[:, None] * factor * covariance + pick(terms.scatter, survey)
+    # Squared before the survey is picked: the gradient then sums over stars first.
+    squared = terms.inflation[:, :, None] * terms.inflation[:, None, :]
+    noise = pick(squared, survey) * covariance + pick(terms.scatter, survey)
     eye = jnp.eye(covariance.shape[0], dtype=noise.dtype)
     return jnp.where(present[:, None] & present[None], noise + JITTER * eye, eye)
 
@@ -161,7 +162,6 @@ def measurement_evidence(
     precision = jnp.where(present[:, None] & present[None], precision, 0.0)
     trend = pick(terms.trend, survey)
     residual = jnp.where(present, values - pick(terms.zero_point, survey) - trend @ phi, 0.0)
-    # D = 1 + trend @ along: with few trend inputs cheaper than products of full matrices.
     along = slope @ inputs
     side = precision @ trend
     cross = side @ along
@@ -172,6 +172,12 @@ def measurement_evidence(
     constant = -0.5 * (jnp.dot(residual, weighted) + log_det + LOG_2PI * jnp.sum(present))
     outlier = jax.nn.log_sigmoid(logit) + outlier_log_prob(terms, survey, values, present)
     return information, vector, jax.nn.log_sigmoid(-logit) + constant, outlier
+
+
+def split(values: Float[Array, "m *t"], sizes: list[int]) -> list[Array]:
+    """Parts of an array along its first axis. The gradient puts them together again, where that of slices
+    would be a sum of arrays of full size."""
+    return jnp.split(values, np.cumsum(sizes)[:-1])
 
 
 def gather_evidence(
@@ -195,11 +201,11 @@ def gather_evidence(
     found = jax.vmap(lambda *row: measurement_evidence(terms, inputs, *row))(
         *inverse_and_log_det(noise), *columns
     )
-    result, start = [], 0
-    for block, outliers in zip(blocks, states, strict=True):
-        n, m = block.survey.shape
-        part = [x[start : start + n * m].reshape(n, m, *x.shape[1:]) for x in found]
-        start += n * m
+    result = []
+    for block, outliers, *of_block in zip(
+        blocks, states, *(split(x, [b.survey.size for b in blocks]) for x in found), strict=True
+    ):
+        part = [x.reshape(*block.survey.shape, *x.shape[1:]) for x in of_block]
         out = jnp.asarray(outliers, part[0].dtype)
         result.append(
             Evidence(
@@ -230,19 +236,17 @@ def _cells(function, evidence: list[Evidence], population: list[Population]) -> 
     pull = jnp.einsum("kij,...kj->...ki", precision, mean)
     constant = 0.5 * (log_det - jnp.sum(pull * mean, axis=-1))
     found = function(information[:, None] + precision, vector[:, None] + pull)
-    result, start = [], 0
-    for one, prior, (n, c) in zip(evidence, population, shapes, strict=True):
-        part = slice(start, start + n * c)
-        start += n * c
-        rest = constant[part].reshape(n, c, -1) if own else constant
-        rest = (
-            rest
-            + one.log_constant[:, :, None]
-            + jnp.broadcast_to(prior.log_weight, (n, len(log_det)))[:, None]
-        )
-        result.append(
-            (jax.tree.map(lambda x, p=part, n=n, c=c: x[p].reshape(n, c, *x.shape[1:]), found), rest)
-        )
+    sizes = [n * c for n, c in shapes]
+    leaves, tree = jax.tree.flatten(found)
+    rests = split(constant, sizes) if own else [constant] * len(sizes)
+    result = []
+    for one, prior, (n, c), rest, *parts in zip(
+        evidence, population, shapes, rests, *(split(x, sizes) for x in leaves), strict=True
+    ):
+        rest = rest.reshape(n, c, -1) if own else rest
+        weight = jnp.broadcast_to(prior.log_weight, (n, len(log_det)))
+        parts = [x.reshape(n, c, *x.shape[1:]) for x in parts]
+        result.append((tree.unflatten(parts), rest + one.log_constant[:, :, None] + weight[:, None]))
     return result
 
 

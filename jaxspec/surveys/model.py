@@ -40,8 +40,8 @@ from jaxspec.surveys.marginal import (
     outlier_logit,
     pick,
 )
+from jaxspec.surveys.mixture import Mixture, choose_mixture, evidence_of, initial_mixture
 from jaxspec.surveys.observations import Sky, Survey
-from jaxspec.surveys.population import Mixture, choose_mixture, evidence_of, initial_mixture
 from jaxspec.surveys.scales import Scales, check_trend_labels, make_scales
 from jaxspec.surveys.tied import Block, Measurements, TieIndex, index_ties, measurements_of
 

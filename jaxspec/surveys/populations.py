@@ -9,9 +9,9 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxspec.surveys.marginal import RIVAL
+from jaxspec.surveys.mixture import Evidence, Mixture, choose_mixture, deconvolve, evidence_of, posterior
 from jaxspec.surveys.model import Structure
 from jaxspec.surveys.observations import Sky, Survey
-from jaxspec.surveys.population import Evidence, Mixture, choose_mixture, deconvolve, evidence_of, posterior
 from jaxspec.surveys.scales import Scales
 
 MOST_STARS = 4000

@@ -17,8 +17,8 @@ from jaxspec.errors import InputError
 from jaxspec.io import atomically
 from jaxspec.labels import LabelSet, label_set
 from jaxspec.surveys.basis import Basis
+from jaxspec.surveys.mixture import Mixture
 from jaxspec.surveys.model import GroupPrior
-from jaxspec.surveys.population import Mixture
 from jaxspec.surveys.scales import Scales, trend_names
 
 # Terms of the surveys and of the population that are kept draw by draw, with the names of their axes.
