@@ -73,7 +73,7 @@ def run(cfg: DictConfig, folder: Path) -> Table:
         table[name].unit = forward.label_set[name].unit
         table[name].description = f"smallest standard error of {name}"
     table.meta = {"instrument": cfg.instrument, "unknown": cfg.unknown, "engine": cfg.engine,
-                  "approximation": "LTE"}  # fmt: skip
+                  "approximation": forward.approximation}  # fmt: skip
     atomically(folder / "bound.ecsv", lambda p: table.write(p, format="ascii.ecsv", overwrite=True))
     return table
 

@@ -69,7 +69,7 @@ def run(cfg: DictConfig, folder: Path) -> None:
         table = line_table(found, cfg.smallest_width)
         table.meta = {
             "source": stars.names[i],
-            "approximation": "LTE",
+            "approximation": model.approximation,
             "vmic": float(vmic[i]),
             **dict(zip(model.label_set.names, map(float, stars.labels[i]), strict=True)),
         }

@@ -103,7 +103,8 @@ def infer_and_write(
         known, known_name = literature(cfg.literature, spectra, posterior.label_set), "literature"
     print_table(result, known, known_name)
 
-    write_table(folder / f"{prefix}labels.fits", result.to_table(), meta={"REFUSED": len(refused)})
+    header = {"REFUSED": len(refused), "PHYSICS": forward.approximation}
+    write_table(folder / f"{prefix}labels.fits", result.to_table(), meta=header)
     observed = None
     if len(result) <= cfg.observed_max:
         dims = ("star", "wavelength")
@@ -114,7 +115,9 @@ def infer_and_write(
             "ivar": (dims, ivar),
             "model": (dims, fit.model),
         }
-    write_datatree(folder / f"{prefix}posterior.nc", result.to_datatree(observed))
+    tree = result.to_datatree(observed)
+    tree.attrs["approximation"] = forward.approximation
+    write_datatree(folder / f"{prefix}posterior.nc", tree)
     draw(cfg, folder, result, fit, forward, flux, ivar, known, known_name, prefix)
 
     metrics = {
@@ -123,6 +126,7 @@ def infer_and_write(
             {"where": e.where, "found": e.found, "expected": e.expected, "fix": e.fix} for e in refused
         ],
         "seconds": seconds,
+        "approximation": forward.approximation,
         "spectra": [
             {"source": name, "flags": flags.names(int(flag)), "snr": snr, "chi2": chi2, **_facts(meta)}
             for name, flag, snr, chi2, meta in zip(

@@ -14,6 +14,7 @@ an unfinished store. Datasets: `flux`, `ivar` [n, p] (1e8 where noiseless), `wav
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -38,14 +39,13 @@ log = logging.getLogger(__name__)
 # For what the line list, the atmospheres and the calibrations hold: [X/Fe] is limited, not only [X/H].
 X_FE = (-0.6, 0.9)
 NOISELESS = 1e8  # inverse variance where no noise was added
-Synthesis = Callable[[np.ndarray, Nuisances], np.ndarray]
 
 
 def run(cfg: DictConfig, folder: Path) -> Path:
     """Synthesise the stars that the store does not hold yet."""
     begin(cfg, folder, [cfg.labels])
     stars = read_stars(cfg.labels)
-    wavelength, synthesise = native(cfg) if cfg.instrument == "native" else through_instrument(cfg)
+    engine = native(cfg) if cfg.instrument == "native" else through_instrument(cfg)
     vmic = calibrated_vmic(stars)
     vmac = _calibrated(turbulence.vmac_calibration, stars)
     vsini = np.where(np.isfinite(stars.vsini), stars.vsini, 0.0)
@@ -58,14 +58,14 @@ def run(cfg: DictConfig, folder: Path) -> Path:
 
     store = SpectraStore.open_or_create(
         cfg.output,
-        wavelength,
+        engine.wavelength,
         capacity=len(stars),
         labels={label.name: label.unit for label in NINE_LABELS},
         columns={"vmic": "km/s", "vmac": "km/s", "vsini": "km/s", "snr": ""},
         provenance={
             "instrument": cfg.instrument,
             "engine": cfg.engine,
-            "approximation": "LTE",
+            "approximation": engine.approximation,
             "step": cfg.step,
             "calibrated": str(cfg.calibrated),
             "seed": cfg.seed,
@@ -80,7 +80,7 @@ def run(cfg: DictConfig, folder: Path) -> Path:
             log.info("%s: %d of %d stars are there already", cfg.output, len(store), len(stars))
         for i in range(len(store), len(stars)):
             nuisances = Nuisances(vmic[i], vmac[i], vsini[i], 0.0, 1.0)
-            flux = synthesise(stars.labels[i], nuisances)
+            flux = engine.synthesise(stars.labels[i], nuisances)
             if not np.isfinite(flux).all():
                 raise InputError(
                     f"{cfg.labels} row {i}",
@@ -143,8 +143,17 @@ def calibrated_vmic(stars: Catalogue) -> np.ndarray:
     return np.where(np.isfinite(stars.vmic), stars.vmic, _calibrated(turbulence.vmic_calibration, stars))
 
 
-def native(cfg: DictConfig) -> tuple[np.ndarray, Synthesis]:
-    """Wavelengths, and the function that makes a star's unbroadened flux on them by exact synthesis."""
+class Engine(NamedTuple):
+    """What makes spectra: wavelengths (A), the function from labels and nuisances of a star to its flux, and
+    whether that is in LTE."""
+
+    wavelength: np.ndarray
+    synthesise: Callable[[np.ndarray, Nuisances], np.ndarray]
+    approximation: str
+
+
+def native(cfg: DictConfig) -> Engine:
+    """Exact synthesis, unbroadened."""
     if cfg.engine != "synthesis":
         raise InputError("engine", repr(cfg.engine), "synthesis for instrument=native", "drop engine=")
     if not 0.002 <= cfg.step <= 0.1:
@@ -153,11 +162,15 @@ def native(cfg: DictConfig) -> tuple[np.ndarray, Synthesis]:
     model = StellarModel.create(windows, calibrated=bool(cfg.calibrated))
     # A closure: the model's tables are constants, as the shapes of what it computes follow from them.
     compiled = jax.jit(lambda labels, vmic: model(labels, vmic))
-    return model.wavelength, lambda labels, nuisances: np.asarray(compiled(*_star(labels, nuisances.vmic)))
+    return Engine(
+        model.wavelength,
+        lambda labels, nuisances: np.asarray(compiled(*_star(labels, nuisances.vmic))),
+        model.approximation,
+    )
 
 
-def through_instrument(cfg: DictConfig) -> tuple[np.ndarray, Synthesis]:
-    """Wavelengths of an instrument's pixels, and the function that makes a star's spectrum on them."""
+def through_instrument(cfg: DictConfig) -> Engine:
+    """Spectra on an instrument's pixels."""
     forward = forward_model(cfg.forward, cfg.instrument)
     wavelength = forward.instrument.wavelength
     if cfg.engine == "emulator":
@@ -166,7 +179,11 @@ def through_instrument(cfg: DictConfig) -> tuple[np.ndarray, Synthesis]:
                 "calibrated", "false with engine=emulator", "true or null", "use engine=synthesis"
             )
         compiled = eqx.filter_jit(forward)
-        return wavelength, lambda labels, nuisances: np.asarray(compiled(*_star(labels, nuisances)))
+        return Engine(
+            wavelength,
+            lambda labels, nuisances: np.asarray(compiled(*_star(labels, nuisances))),
+            forward.approximation,
+        )
     if cfg.engine != "synthesis":
         raise InputError("engine", repr(cfg.engine), "synthesis or emulator", "correct it")
     # The emulator's own grids and base broadening, filled by the synthesis instead of the network.
@@ -190,7 +207,7 @@ def through_instrument(cfg: DictConfig) -> tuple[np.ndarray, Synthesis]:
         parts = [jnp.asarray(matrix @ f, jnp.float32) for matrix, f in zip(resample, flux, strict=True)]
         return np.asarray(respond(parts, jax.tree.map(jnp.float32, nuisances)))
 
-    return wavelength, synthesise
+    return Engine(wavelength, synthesise, model.approximation)
 
 
 def add_noise(flux: np.ndarray, snr: float, seed: int, row: int) -> tuple[np.ndarray, np.ndarray]:

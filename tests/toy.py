@@ -20,6 +20,7 @@ class ToyForwardModel(eqx.Module):
 
     label_set: LabelSet = eqx.field(static=True)
     instrument: Instrument = eqx.field(static=True)
+    approximation = "LTE"
     centre: np.ndarray
     arm_index: np.ndarray
     offset: np.ndarray

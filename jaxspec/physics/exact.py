@@ -43,6 +43,11 @@ class ExactModel:
     def label_set(self) -> LabelSet:
         return self.model.label_set
 
+    @property
+    def approximation(self) -> str:
+        """ "LTE" or "NLTE (...)", see `StellarModel.approximation`."""
+        return self.model.approximation
+
     @staticmethod
     def for_pixels(
         wavelengths: Sequence[Float[np.ndarray, " _"]],

@@ -66,6 +66,11 @@ class ForwardModel(eqx.Module):
     def label_set(self) -> LabelSet:
         return self.emulator.label_set
 
+    @property
+    def approximation(self) -> str:
+        """ "LTE" or "NLTE (...)", see `StellarModel.approximation`."""
+        return self.emulator.approximation
+
     @staticmethod
     def create(emulator: Emulator, instrument: Instrument) -> "ForwardModel":
         """Raises InputError when an arm lies outside the emulator's wavelengths or is sharper than it."""

@@ -30,6 +30,7 @@ class SpectrumModel(Protocol):
 
     label_set: LabelSet
     instrument: Instrument
+    approximation: str
 
     def __call__(self, labels: Float[Array, " l"], nuisances: Nuisances) -> Float[Array, " p"]: ...
 

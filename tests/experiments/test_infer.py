@@ -84,7 +84,8 @@ def test_label_table_has_the_promised_columns(results):
     np.testing.assert_allclose(table["teff"].value, posterior.median[:, 0], rtol=1e-6)
     assert np.all(table["flags"] & Flag.ARM_MISSING)
     header = fits.getheader(folder / "labels.fits", 1)
-    assert header["REFUSED"] == 1 and header["TUCD2"].startswith("phys.temperature")
+    assert header["REFUSED"] == 1 and header["PHYSICS"] == "LTE"
+    assert header["TUCD2"].startswith("phys.temperature")
 
 
 def test_draws_are_arviz_groups(results):
