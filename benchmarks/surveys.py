@@ -1,7 +1,7 @@
 """The survey model sampled here and in PyMC: effective draws a second, on the same sky in the same run.
 
     pip install "jaxspec[bench]"
-    python -m benchmarks.surveys [--stars 2000] [--draws 400] [--peer-tune 300] [--peer-draws 150] [--no-peer]
+    python -m benchmarks.surveys [--stars 2000] [--draws 500] [--peer-tune 300] [--peer-draws 150] [--no-peer]
 
 Both sample the same posterior of the same simulated sky: four surveys, nine labels, true labels, components
 and outliers summed out, the same priors, the same start. Each is used as it is meant to be: ours whitens by
@@ -31,6 +31,7 @@ from jaxspec.surveys.density import (
     separate,
 )
 from jaxspec.surveys.inference import FitConfig
+from jaxspec.surveys.marginal import JITTER
 from jaxspec.surveys.model import Batch, Structure, SurveyConfig, prepare, whole
 from jaxspec.surveys.sampling import NutsConfig, run_nuts
 from jaxspec.surveys.simulate import SimulationConfig, simulate_sky
@@ -155,13 +156,16 @@ def pymc_model(structure: Structure, batch: Batch):
     with pm.Model() as model:
         zero = pm.Normal("zero_point", 0.0, config.zero_point, shape=(len(free), n))
         trend = pm.StudentT("trend", 4.0, 0.0, config.trend_scale, shape=(len(free), n, len(inputs)))
-        log_scatter = pm.Normal(
-            "log_scatter", np.log(config.scatter), config.scatter_spread, shape=(len(free), n)
-        )
+        quoted = np.log(structure.typical_error[free] + JITTER)
+        own = 2.0 * np.log(config.scatter)
+        middle = 0.5 * np.logaddexp(quoted, own)
+        log_noise = pm.Normal("log_noise", middle, config.noise_spread, shape=(len(free), n))
+        share = pm.Normal("scatter_share", own - quoted, config.share_spread, shape=(len(free), n))
+        log_scatter = log_noise - 0.5 * pt.softplus(-share)
+        log_inflation = log_noise - 0.5 * (pt.softplus(share) + quoted)
         z = pm.Normal(
             "scatter_correlation", 0.0, config.scatter_correlation, shape=(len(free), len(lower[0]))
         )
-        log_inflation = pm.Normal("log_inflation", 0.0, config.inflation_spread, shape=(len(free), n))
         rate = np.log(config.outlier_rate / (1 - config.outlier_rate))
         logit = pm.Normal("outlier_logit", rate, 0.8, shape=n_surveys)
         flag = pm.Normal("outlier_flag", 2.0, 1.5, shape=n_surveys)
@@ -182,7 +186,7 @@ def pymc_model(structure: Structure, batch: Batch):
         pairs = there[:, :, None] * there[:, None, :]
         factor = inflation[survey]
         factor = factor[:, :, None] * factor[:, None, :]
-        noise = factor * data["covariance"] + scatter[survey] + 1e-6 * np.eye(n)
+        noise = factor * data["covariance"] + scatter[survey] + JITTER * np.eye(n)
         noise = noise * pairs + np.eye(n) * (1.0 - pairs)
         precision = pt.linalg.inv(noise) * pairs
         design = np.eye(n) + trend[survey] @ inputs
@@ -282,7 +286,7 @@ def peer(layout: Layout, batch: Batch, args: argparse.Namespace) -> tuple[dict[s
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--stars", type=int, default=2000)
-    parser.add_argument("--draws", type=int, default=400, help="of each of our four chains")
+    parser.add_argument("--draws", type=int, default=500, help="of each of our four chains")
     parser.add_argument("--peer-tune", type=int, default=300)
     parser.add_argument("--peer-draws", type=int, default=150, help="of each of PyMC's two chains")
     parser.add_argument("--no-peer", action="store_true")

@@ -23,7 +23,7 @@ from jaxspec.surveys.density import (
 )
 from jaxspec.surveys.model import Structure, SurveyConfig, prepare, spread_out, whole
 from jaxspec.surveys.observations import Sky
-from jaxspec.surveys.populations import survey_mixtures, typical_error
+from jaxspec.surveys.populations import survey_mixtures
 from jaxspec.surveys.results import POPULATION, TERMS, Calibration, Diagnostics
 from jaxspec.surveys.sampling import Chains, NutsConfig, run_nuts
 from jaxspec.surveys.tied import TieIndex, arrange
@@ -207,7 +207,7 @@ def assemble(
         terms=terms,
         population=population,
         mixtures=survey_mixtures(sky, structure, terms),
-        typical_error=typical_error(sky, structure.scales),
+        typical_error=structure.typical_error,
         group_prior=structure.group_prior,
         messages=structure.identification.messages,
         diagnostics=Diagnostics(method=method, seconds=time.perf_counter() - begun, **diagnostics),

@@ -29,6 +29,7 @@ from jaxspec.errors import InputError
 from jaxspec.surveys.basis import Basis
 from jaxspec.surveys.identification import Identification, composition, find_overlap, identify, need_two
 from jaxspec.surveys.marginal import (
+    JITTER,
     LOG_2PI,
     Population,
     SurveyTerms,
@@ -42,7 +43,7 @@ from jaxspec.surveys.marginal import (
 )
 from jaxspec.surveys.mixture import Mixture, choose_mixture, evidence_of, initial_mixture
 from jaxspec.surveys.observations import Sky, Survey
-from jaxspec.surveys.scales import Scales, check_trend_labels, make_scales
+from jaxspec.surveys.scales import Scales, check_trend_labels, make_scales, typical_error
 from jaxspec.surveys.tied import Block, Measurements, TieIndex, index_ties, measurements_of
 
 # Tied stars that the starting values are taken from.
@@ -63,14 +64,14 @@ class SurveyConfig:
         zero_point: prior standard deviation of zero points.
         trend_scale: prior scale of trends over one spread of the population: small ones are shrunk, large
             ones are not (Student's t with four degrees of freedom).
-        scatter: prior median of a survey's own scatter; its logarithm has standard deviation
-            `scatter_spread`, and the free numbers of its correlations (r / sqrt(1 - r^2) for two labels)
-            `scatter_correlation`: at 1, any correlation is about as likely as any other, and errors of one
-            label go with another's in real surveys.
-        scatter_spread: see `scatter`.
-        scatter_correlation: see `scatter`.
-        inflation_spread: prior standard deviation of the logarithm of the error factors, one for each label:
-            quoted errors of one label may be right and another's three times too large.
+        scatter: prior median of a survey's own scatter, where its quoted errors are right.
+        noise_spread: prior standard deviation of the logarithm of each label's noise as a whole, quoted
+            errors and scatter together.
+        share_spread: and of the log-odds of which part of its variance is the survey's scatter, the rest
+            being quoted errors times a factor: stars say much of the whole, and little of the parts.
+        scatter_correlation: prior standard deviation of the free numbers of the scatter's correlations
+            (r / sqrt(1 - r^2) for two labels): large, as errors of one label go with another's in real
+            surveys.
         outlier_rate: prior median of the probability that an unflagged row is an outlier.
         outlier_width: prior median of the width of outliers' values over that of all the survey's values.
         group_scatter: prior median of the scatter of abundances within a group.
@@ -85,9 +86,9 @@ class SurveyConfig:
     zero_point: float = 3.0
     trend_scale: float = 0.3
     scatter: float = 0.3
-    scatter_spread: float = 0.6
-    scatter_correlation: float = 1.0
-    inflation_spread: float = 0.5
+    noise_spread: float = 0.6
+    share_spread: float = 1.5
+    scatter_correlation: float = 0.7
     outlier_rate: float = 0.03
     outlier_width: float = 1.5
     group_scatter: float = 0.3
@@ -98,9 +99,9 @@ class SurveyConfig:
             "zero_point",
             "trend_scale",
             "scatter",
-            "scatter_spread",
+            "noise_spread",
+            "share_spread",
             "scatter_correlation",
-            "inflation_spread",
             "outlier_width",
             "group_scatter",
         ):
@@ -121,6 +122,7 @@ class Structure(NamedTuple):
     is_anchor: np.ndarray
     zero_point_error: np.ndarray
     measured: np.ndarray
+    typical_error: np.ndarray
     centre: np.ndarray
     width: np.ndarray
     scales: Scales
@@ -175,6 +177,7 @@ def prepare(sky: Sky, config: SurveyConfig) -> tuple[Structure, TieIndex]:
         is_anchor=is_anchor,
         zero_point_error=np.array(error),
         measured=np.array([survey.measured for survey in sky.surveys]),
+        typical_error=typical_error(sky, scales),
         centre=centre,
         width=width,
         scales=scales,
@@ -267,11 +270,15 @@ def sample_terms(structure: Structure) -> SurveyTerms:
     if structure.zero_point_error.any():
         unit = _normal("anchor_zero_point", (n_surveys, n))
         zero_point = zero_point + structure.zero_point_error * unit
-    log_scatter = _normal("log_scatter", (n_free, n), np.log(config.scatter), config.scatter_spread)
+    quoted = np.log(np.nan_to_num(structure.typical_error[free], nan=1.0) + JITTER)
+    own = 2.0 * np.log(config.scatter)
+    log_noise = _normal("log_noise", (n_free, n), 0.5 * np.logaddexp(quoted, own), config.noise_spread)
+    share = _normal("scatter_share", (n_free, n), own - quoted, config.share_spread)
+    log_scatter = log_noise + 0.5 * jax.nn.log_sigmoid(share)
+    log_inflation = log_noise + 0.5 * (jax.nn.log_sigmoid(-share) - quoted)
     z = _normal("scatter_correlation", (n_free, n * (n - 1) // 2), 0.0, config.scatter_correlation)
     root = jnp.exp(log_scatter)[:, :, None] * _correlation_root(z, n)
     scatter = jnp.tensordot(into, root @ jnp.swapaxes(root, 1, 2), 1)
-    log_inflation = _normal("log_inflation", (n_free, n), 0.0, config.inflation_spread)
     rate = config.outlier_rate
     logit = _normal("outlier_logit", (n_surveys,), np.log(rate / (1 - rate)), 0.8)
     flag = _normal("outlier_flag", (n_surveys,), 2.0, 1.5)

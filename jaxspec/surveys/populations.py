@@ -59,19 +59,6 @@ def survey_noise(
     return inflation * covariance + scatter + 1e-6 * np.eye(covariance.shape[-1])
 
 
-def typical_error(sky: Sky, scales: Scales) -> Float[np.ndarray, "s l"]:
-    """Median quoted variance of each survey and label, model units; NaN where it is not measured."""
-    result = np.full((len(sky.surveys), len(sky.label_set)), np.nan)
-    for s, survey in enumerate(sky.surveys):
-        rows = slice(None, None, max(1, len(survey) // 20_000))
-        variance = np.diagonal(np.asarray(survey.covariance[rows], float), axis1=1, axis2=2)
-        for label in np.flatnonzero(survey.measured):
-            there = ~np.isnan(survey.values[rows, label])
-            if there.any():
-                result[s, label] = np.median(variance[there, label]) / scales.step[label] ** 2
-    return result
-
-
 def denoise(
     mixture: Mixture,
     values: Float[np.ndarray, "n l"],

@@ -30,16 +30,17 @@ class NutsConfig:
         warmup: steps in which the step size and the scale of each coordinate are adapted; not kept.
         draws: steps kept of each chain.
         round: steps between two saves.
-        target_accept: acceptance probability that the step size is adapted to.
+        target_accept: acceptance probability that the step size is adapted to; after a short warm-up, draws
+            are accepted more often than that.
         max_tree_depth: log2 of the most leapfrog steps of one draw.
         threads: chains that run at the same time.
     """
 
     chains: int = 4
-    warmup: int = 200
-    draws: int = 400
+    warmup: int = 150
+    draws: int = 500
     round: int = 50
-    target_accept: float = 0.8
+    target_accept: float = 0.6
     max_tree_depth: int = 8
     threads: int = 2
 
