@@ -64,7 +64,7 @@ def fit(
     """The posterior of every survey's offset, scatter, error factor and outliers, and of the population.
 
     `method` is `nuts` (exact, to some thousands of stars that tie surveys together), `laplace` (a Gaussian at
-    the mode, seconds; its errors of predictions are 3 % smaller than those of `nuts` with 50 common stars),
+    the mode, seconds; its errors of predictions are 8 % smaller than those of `nuts` with 50 common stars),
     `svi` (minibatches, any number of stars), or `auto`: the first of these for which there are few
     enough stars. `key` makes the run reproducible.
     `checkpoint` is a folder in which the run saves itself and from which it goes on, to the same numbers.
