@@ -92,7 +92,7 @@ def run(cfg: DictConfig, folder: Path) -> Path:
             row = [vmic[i], vmac[i], vsini[i], stars.snr[i]]
             store.append(flux, ivar, stars.labels[i], columns=row, names=[stars.names[i]])
             bar.update()
-    log.info("%s: %d spectra of %d pixels", cfg.output, len(stars), len(wavelength))
+    log.info("%s: %d spectra of %d pixels", cfg.output, len(stars), len(engine.wavelength))
     return Path(cfg.output)
 
 
