@@ -1,7 +1,7 @@
 """The survey model sampled here and in PyMC: effective draws a second, on the same sky in the same run.
 
     pip install "jaxspec[bench]"
-    python -m benchmarks.surveys [--stars 2000] [--draws 500] [--peer-tune 300] [--peer-draws 150] [--no-peer]
+    python -m benchmarks.surveys [--stars 2000] [--draws 900] [--peer-tune 300] [--peer-draws 150] [--no-peer]
 
 Both sample the same posterior of the same simulated sky: four surveys, nine labels, true labels, components
 and outliers summed out, the same priors, the same start. Each is used as it is meant to be: ours whitens by
@@ -286,7 +286,7 @@ def peer(layout: Layout, batch: Batch, args: argparse.Namespace) -> tuple[dict[s
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--stars", type=int, default=2000)
-    parser.add_argument("--draws", type=int, default=500, help="of each of our four chains")
+    parser.add_argument("--draws", type=int, default=900, help="of each of our four chains")
     parser.add_argument("--peer-tune", type=int, default=300)
     parser.add_argument("--peer-draws", type=int, default=150, help="of each of PyMC's two chains")
     parser.add_argument("--no-peer", action="store_true")

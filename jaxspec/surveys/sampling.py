@@ -38,7 +38,7 @@ class NutsConfig:
 
     chains: int = 4
     warmup: int = 150
-    draws: int = 500
+    draws: int = 900
     round: int = 50
     target_accept: float = 0.6
     max_tree_depth: int = 8

@@ -111,6 +111,11 @@ class PlantedModel(eqx.Module):
         """That of the model."""
         return self.forward.instrument
 
+    @property
+    def approximation(self) -> str:
+        """That of the model."""
+        return self.forward.approximation
+
     def __call__(self, labels: Float[Array, " l"], nuisances: Nuisances) -> Float[Array, " p"]:
         nuisances = nuisances._replace(resolution=nuisances.resolution * self.resolution)
         flux = jnp.maximum(self.forward(labels, nuisances), 1e-3)
