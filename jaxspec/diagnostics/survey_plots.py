@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 from scipy import stats
 
 from jaxspec.diagnostics.calibration import robust_scatter
@@ -169,9 +170,9 @@ def plot_scatter(
             ax.errorbar(place, middle, bars, fmt="o", ms=2.5, lw=0.9, color=COLOURS[i % len(COLOURS)])
         ax.axhline(1.0, color=INK, lw=0.7, ls="--")
         ax.set_yscale("log")
+        ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         ax.yaxis.set_major_formatter("{x:g}")
-        ax.yaxis.set_minor_formatter("{x:g}")
-        ax.tick_params(axis="y", which="both", labelsize=6)
+        ax.yaxis.set_minor_formatter(NullFormatter())
         ax.set_title("factor on quoted errors")
         ax.set_xticks(range(len(label_set)), [one.latex for one in label_set], rotation=60, fontsize=6)
         ax.tick_params(axis="x", length=0, top=False)
