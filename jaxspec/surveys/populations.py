@@ -92,7 +92,7 @@ def denoise(
     average = np.einsum("nk,nki->ni", weight, mean)
     d = mean - average[:, None]
     total = np.einsum("nk,nkij->nij", weight, covariance + d[..., :, None] * d[..., None, :])
-    centre, spread = mixture.moments
-    d = average - centre
+    middle, spread = mixture.moments
+    d = average - middle
     share = np.where(bad > RIVAL * (1.0 - bad), bad, 0.0)[:, None, None]
     return average, (1.0 - share) * total + share * (spread + d[:, :, None] * d[:, None, :]), bad
