@@ -14,6 +14,7 @@ points and trends. Prints a table and writes `outputs/benchmarks/surveys.json`.
 import argparse
 import json
 import time
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -304,6 +305,7 @@ def main() -> None:
         if not args.no_peer:
             line, difference = peer(layout, batch, args)
             result["rows"].append(line)
+            result["versions"] |= {name: metadata.version(name) for name in ("pymc", "pytensor")}
             result["difference_of_log_density"] = difference
             for what in ("ess_min_per_second", "ess_median_per_second"):
                 result[f"ratio_{what}"] = result["rows"][0][what] / line[what]

@@ -45,6 +45,7 @@ PACKAGES = (
         "flax",
         "optax",
         "distrax",
+        "numpyro",
         "tfp-nightly",
         "equinox",
         "orbax-checkpoint",

@@ -45,6 +45,12 @@ class Label:
                 "give hard bounds in the label's unit, of its logarithm where it has none",
             )
 
+    @property
+    def element(self) -> str | None:
+        """Symbol of the element whose abundance this is, None for other labels."""
+        element = self.name.removesuffix("_h").capitalize()
+        return element if self.name.endswith("_h") and self.name != "m_h" else None
+
 
 class ScaledSigmoid(distrax.Bijector):
     """y = low + (high - low) sigmoid(z), elementwise, exact to the last bits near both bounds.

@@ -69,15 +69,26 @@ def calibration_error(
     return np.mean(np.abs(coverage(truth, draws, levels) - np.asarray(levels)[:, None]), axis=0)
 
 
-def joint_coverage(
-    log_prob_truth: Float[np.ndarray, " n"],
-    log_prob_draws: Float[np.ndarray, "s n"],
-    levels: Float[np.ndarray, " q"] = LEVELS,
-) -> Float[np.ndarray, " q"]:
-    """Fraction of stars whose truth lies in the joint highest-density region of each level (all labels at
-    once; Hermans et al. 2022, arXiv:2110.06581)."""
-    share = np.mean(log_prob_draws > log_prob_truth, axis=0)
-    return np.mean(share < np.asarray(levels)[:, None], axis=1)
+def tarp_ranks(
+    truth: Float[np.ndarray, "n l"], draws: Float[np.ndarray, "s n l"], seed: int = 0
+) -> Int[np.ndarray, " n"]:
+    """Number of draws nearer to a random point than the truth is: uniform on 0 ... s for posteriors that are
+    right in all labels at once (TARP, Lemos et al. 2023, arXiv:2302.03026, algorithm 2).
+
+    The random point of a star is another star's truth; distances are in units of the truths' scatter. What
+    is seen beside `ranks` are wrong correlations between labels.
+    """
+    truth, draws = np.asarray(truth, float), np.asarray(draws)
+    n = len(truth)
+    if n < 2:
+        raise InputError("tarp_ranks: truth", f"{n} stars", "two or more", "give more stars")
+    scale = np.maximum(robust_scatter(truth), 1e-12)
+    # Moved on along one random circle, no star is its own reference.
+    order = np.random.default_rng(seed).permutation(n)
+    reference = np.empty_like(truth)
+    reference[order] = truth[np.roll(order, 1)]
+    far = np.sum(np.square((truth - reference) / scale), axis=1)
+    return np.sum(np.sum(np.square((draws - reference) / scale), axis=2) < far, axis=0)
 
 
 def summarise(
@@ -100,7 +111,8 @@ def summarise(
     Returns: `{"all": {...}, "by_snr": [{"snr": [low, high], ...}, ...]}`; each holds `n` and, for every label
         under `labels`, `bias` (median of estimate minus truth), `scatter` (robust), `error` (median stated
         error), `pull` (robust scatter in units of the stated error), `calibration_error`, `coverage_68`,
-        `sbc_p` and, with `bound`, `over_bound` (robust scatter of (estimate - truth) / bound).
+        `sbc_p` and, with `bound`, `over_bound` (robust scatter of (estimate - truth) / bound); and for all
+        labels at once `tarp_p`, the p-value that `tarp_ranks` are uniform.
     """
     truth, draws, snr = np.asarray(truth, float), np.asarray(draws), np.asarray(snr, float)
     p16, median, p84 = np.quantile(draws, [0.16, 0.5, 0.84], axis=0)
@@ -119,7 +131,8 @@ def summarise(
         if bound is not None:
             values["over_bound"] = robust_scatter(offset[rows] / np.asarray(bound)[rows])
         labels = {name: {key: float(v[i]) for key, v in values.items()} for i, name in enumerate(label_names)}
-        return {"n": int(rows.sum()), "labels": labels}
+        joint = uniformity(tarp_ranks(truth[rows], draws[:, rows])[:, None], draws.shape[0])
+        return {"n": int(rows.sum()), "labels": labels, "tarp_p": float(joint[0])}
 
     by_snr = []
     for low, high in itertools.pairwise(bins):
@@ -130,11 +143,12 @@ def summarise(
 
 
 def format_summary(summary: dict[str, Any], units: Sequence[str] | None = None) -> str:
-    """The summary as a text table: one line per label, all stars."""
+    """The summary as a text table: one line per label, and one for all labels at once; all stars."""
     labels = summary["all"]["labels"]
     keys = list(next(iter(labels.values())))
     lines = [f"{'label':<8}" + "".join(f"{key:>18}" for key in keys)]
     for i, (name, values) in enumerate(labels.items()):
         unit = f" [{units[i]}]" if units else ""
         lines.append(f"{name + unit:<8}" + "".join(f"{values[key]:>18.4g}" for key in keys))
+    lines.append(f"all labels at once (TARP): p = {summary['all']['tarp_p']:.3g}")
     return "\n".join(lines)

@@ -5,10 +5,11 @@ Needs the `plots` extra (matplotlib).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+from jaxtyping import Bool, Float
 from matplotlib.figure import Figure
 
 from jaxspec.diagnostics.information import Information
@@ -85,46 +86,93 @@ def plot_information(
     tell most have their wavelength written. At the left the bound, and in brackets what it would be if all
     else were known.
     """
-    n, arms = len(information.names), list(zip(instrument.arms, instrument.slices.values(), strict=True))
+    notes = []
+    for row, name in enumerate(information.names):
+        unit = f" {label_set[name].unit}" if label_set[name].unit else ""
+        digits = 1 if label_set[name].unit == "K" else 4
+        alone = 1.0 / np.sqrt(max(information.known[row].sum(), 1e-300))
+        notes.append(f"{information.sigma[name]:.{digits}f}{unit} ({alone:.{digits}f})")
+    figure = _plot_shares(
+        information.names, information.marginal, information.known, instrument, label_set, notes,
+        title=title, n_marks=n_marks,
+    )  # fmt: skip
+    figure.supylabel("share of the information per Å", fontsize=9)
+    return figure
+
+
+def plot_saliency(
+    influence: Float[np.ndarray, "l p"],
+    best: Float[np.ndarray, "l p"],
+    instrument: Instrument,
+    label_set: LabelSet,
+    near: Mapping[str, Bool[np.ndarray, " p"]] | None = None,
+    title: str = "",
+    n_marks: int = 6,
+) -> Figure:
+    """Where in the spectrum the network looked for each label, arm by arm, beside the best linear estimate.
+
+    Blue: the share of the squared `influence` (see `saliency`; of one star, or averaged over a population) in
+    each angstrom; grey: the same of the `best` linear estimate. Red bars at the top: pixels `near` lines of
+    the label's own element, by label. The `n_marks` angstroms looked at most have their wavelength
+    written.
+    """
+    figure = _plot_shares(
+        label_set.names, np.square(influence), np.square(best), instrument, label_set,
+        [""] * len(label_set), near or {}, title, n_marks,
+    )  # fmt: skip
+    figure.supylabel("share of the squared influence per Å", fontsize=9)
+    return figure
+
+
+def _plot_shares(
+    names: Sequence[str],
+    front: Float[np.ndarray, "l p"],
+    back: Float[np.ndarray, "l p"],
+    instrument: Instrument,
+    label_set: LabelSet,
+    notes: Sequence[str],
+    near: Mapping[str, Bool[np.ndarray, " p"]] | None = None,
+    title: str = "",
+    n_marks: int = 6,
+) -> Figure:
+    """For each label what each angstrom has of two sums over pixels, the first as a line, the second grey."""
+    n, arms = len(names), list(zip(instrument.arms, instrument.slices.values(), strict=True))
     with style():
         figure, axes = plt.subplots(
             n, len(arms), figsize=(10.5, 1.05 * n + 0.9), squeeze=False, sharex="col", sharey="row",
             width_ratios=[arm.high - arm.low for arm, _ in arms], layout="constrained",
         )  # fmt: skip
-        for row, name in enumerate(information.names):
-            label, sigma = label_set[name], information.sigma[name]
-            alone = 1.0 / np.sqrt(max(information.known[row].sum(), 1e-300))
+        for row, name in enumerate(names):
             peak = 0.0
             for column, (arm, where) in enumerate(arms):
                 ax = axes[row, column]
                 edges = np.arange(arm.low, arm.high + 1.0, 1.0)
                 centres = 0.5 * (edges[1:] + edges[:-1])
                 x = instrument.wavelength[where]
-                total = max(information.marginal[row].sum(), 1e-300)
-                share = np.histogram(x, edges, weights=information.marginal[row, where])[0] / total
-                known = np.histogram(x, edges, weights=information.known[row, where])[0]
-                known = known / max(information.known[row].sum(), 1e-300)
-                ax.fill_between(centres, known, step="mid", color=GREY, alpha=0.55, lw=0)
+                share, behind = (
+                    np.histogram(x, edges, weights=part[row, where])[0] / max(part[row].sum(), 1e-300)
+                    for part in (front, back)
+                )
+                ax.fill_between(centres, behind, step="mid", color=GREY, alpha=0.55, lw=0)
                 ax.step(centres, share, where="mid", color=COLOURS[0], lw=0.9)
-                best = np.argsort(-share)[:n_marks]
                 chosen = []
-                for k in best:
+                for k in np.argsort(-share)[:n_marks]:
                     if share[k] > 0.015 and all(abs(centres[k] - other) > 14.0 for other in chosen):
                         chosen.append(centres[k])
                         ax.annotate(f"{centres[k]:.0f}", (centres[k], share[k]), fontsize=6.5, ha="center",
                                     va="bottom", textcoords="offset points", xytext=(0, 1))  # fmt: skip
-                peak = max(peak, share.max(), known.max())
+                if near and name in near:
+                    ax.fill_between(x, 0.93, 1.0, where=near[name][where], color=COLOURS[1], lw=0,
+                                    transform=ax.get_xaxis_transform())  # fmt: skip
+                peak = max(peak, share.max(), behind.max())
                 ax.set(xlim=(arm.low, arm.high))
                 if row == n - 1:
                     ax.set_xlabel(f"{arm.name}: wavelength [Å]")
-            unit = f" {label.unit}" if label.unit else ""
-            digits = 1 if label.unit == "K" else 4
-            axes[row, 0].set_ylabel(label.latex, rotation=0, ha="right", va="center", labelpad=4)
-            axes[row, 0].text(0.008, 0.93, f"{sigma:.{digits}f}{unit} ({alone:.{digits}f})", fontsize=8,
+            axes[row, 0].set_ylabel(label_set[name].latex, rotation=0, ha="right", va="center", labelpad=4)
+            axes[row, 0].text(0.008, 0.93, notes[row], fontsize=8,
                               transform=axes[row, 0].transAxes, va="top")  # fmt: skip
             axes[row, 0].set_ylim(0.0, 1.5 * peak + 1e-9)
         axes[0, 0].set_title(title, loc="left")
-        figure.supylabel("share of the information per Å", fontsize=9)
     return figure
 
 

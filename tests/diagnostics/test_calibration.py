@@ -8,10 +8,10 @@ from jaxspec.diagnostics.calibration import (
     calibration_error,
     coverage,
     format_summary,
-    joint_coverage,
     ranks,
     robust_scatter,
     summarise,
+    tarp_ranks,
     uniformity,
 )
 
@@ -54,12 +54,28 @@ def test_uniformity_has_its_stated_rate(rng):
     assert 0.02 < np.mean(p < 0.05) < 0.09
 
 
-def test_joint_coverage(rng):
-    truth, draws = gaussian(rng, n=3000, n_label=3)
-    # In the posterior's own frame: density falls with distance from the estimate.
-    estimate = draws.mean(0)
-    log_truth, log_draws = -((truth - estimate) ** 2).sum(-1), -((draws - estimate) ** 2).sum(-1)
-    np.testing.assert_allclose(joint_coverage(log_truth, log_draws), LEVELS, atol=0.045)
+@pytest.mark.parametrize(
+    ("correlation", "stretch", "right"), [(0.9, 1.0, True), (0.0, 1.0, False), (0.9, 0.7, False)]
+)
+def test_tarp_sees_what_no_label_alone_shows(rng, correlation, stretch, right):
+    """Posteriors of correlated labels, drawn with and without the correlation: each label alone looks right
+    in both."""
+    n, n_draws = 3000, 100
+
+    def noise(shape, r):
+        z = rng.normal(size=(*shape, 2))
+        return np.stack([z[..., 0], r * z[..., 0] + np.sqrt(1 - r**2) * z[..., 1]], axis=-1)
+
+    estimate = 2.0 * rng.normal(size=(n, 2))
+    truth = estimate + noise((n,), 0.9)
+    draws = estimate + stretch * noise((n_draws, n), correlation)
+    marginal = uniformity(ranks(truth, draws), n_draws).min()
+    joint = uniformity(tarp_ranks(truth, draws)[:, None], n_draws)[0]
+    assert bool(joint > 1e-3) is right
+    if stretch == 1.0:
+        assert marginal > 1e-3
+    if not right:
+        assert joint < 1e-6
 
 
 def test_robust_scatter(rng):
@@ -82,4 +98,5 @@ def test_summary_by_snr(rng):
         and abs(a["coverage_68"] - 0.68) < 0.06
     )
     text = format_summary(summary, ("K", "dex"))
-    assert "a [K]" in text and len(text.splitlines()) == 3
+    assert "a [K]" in text and "TARP" in text and len(text.splitlines()) == 4
+    assert summary["all"]["tarp_p"] > 1e-3
