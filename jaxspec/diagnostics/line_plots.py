@@ -92,12 +92,10 @@ def plot_information(
         digits = 1 if label_set[name].unit == "K" else 4
         alone = 1.0 / np.sqrt(max(information.known[row].sum(), 1e-300))
         notes.append(f"{information.sigma[name]:.{digits}f}{unit} ({alone:.{digits}f})")
-    figure = _plot_shares(
+    return _plot_shares(
         information.names, information.marginal, information.known, instrument, label_set, notes,
-        title=title, n_marks=n_marks,
+        "share of the information per Å", title=title, n_marks=n_marks,
     )  # fmt: skip
-    figure.supylabel("share of the information per Å", fontsize=9)
-    return figure
 
 
 def plot_saliency(
@@ -116,12 +114,11 @@ def plot_saliency(
     the label's own element, by label. The `n_marks` angstroms looked at most have their wavelength
     written.
     """
-    figure = _plot_shares(
+    key = "blue: network; grey: best linear estimate" + ("; red: the element's lines" if near else "")
+    return _plot_shares(
         label_set.names, np.square(influence), np.square(best), instrument, label_set,
-        [""] * len(label_set), near or {}, title, n_marks,
+        [""] * len(label_set), "share of the squared influence per Å", near, f"{title}   ({key})", n_marks,
     )  # fmt: skip
-    figure.supylabel("share of the squared influence per Å", fontsize=9)
-    return figure
 
 
 def _plot_shares(
@@ -131,6 +128,7 @@ def _plot_shares(
     instrument: Instrument,
     label_set: LabelSet,
     notes: Sequence[str],
+    quantity: str,
     near: Mapping[str, Bool[np.ndarray, " p"]] | None = None,
     title: str = "",
     n_marks: int = 6,
@@ -173,6 +171,7 @@ def _plot_shares(
                               transform=axes[row, 0].transAxes, va="top")  # fmt: skip
             axes[row, 0].set_ylim(0.0, 1.5 * peak + 1e-9)
         axes[0, 0].set_title(title, loc="left")
+        figure.supylabel(quantity, fontsize=9)
     return figure
 
 
