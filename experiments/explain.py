@@ -30,6 +30,7 @@ from jaxspec.diagnostics.information import fisher_information
 from jaxspec.diagnostics.line_plots import plot_saliency
 from jaxspec.diagnostics.plots import save
 from jaxspec.diagnostics.saliency import Score, near_lines, saliency, score
+from jaxspec.errors import InputError
 from jaxspec.io import atomically
 from jaxspec.physics.identify import line_identifier
 from jaxspec.physics.model import StellarModel
@@ -76,32 +77,35 @@ def run(cfg: DictConfig, folder: Path) -> Table:
         trusted = np.asarray(floored_ivar(jnp.asarray(ivar[i]), posterior.network.config.error_floor))
         information = fisher_information(forward, labels[i], np.sqrt(trusted), prior=precision)
         best = np.sqrt(information.marginal)
-        found = identify(labels[i], float(vmic_calibration(*map(jnp.float32, labels[i][:3]))))
-        near = near_lines(label_set, found.lines, instrument, cfg.smallest_width)
-        seen = ivar[i] > 0.0
-        for name, value in score(label_set, near, mean, best, seen, cfg.top).items():
-            rows.append((names[i], name, *value))
+        try:
+            found = identify(labels[i], float(vmic_calibration(*map(jnp.float32, labels[i][:3]))))
+            near = near_lines(label_set, found.lines, instrument, cfg.smallest_width)
+            scores = score(label_set, near, mean, best, ivar[i] > 0.0, cfg.top)
+        except InputError as error:  # no pixels, or no atmosphere: the others go on
+            refused.append(InputError(names[i], error.found, error.expected, error.fix))
+            continue
+        rows += [(names[i], name, *value) for name, value in scores.items()]
         shares.append([_unit(mean), _unit(best), _unit(width)])
         lines.append(near)
         stem = re.sub(r"[^\w.+-]+", "_", names[i])
-        save(
-            plot_saliency(mean, best, instrument, label_set, near, title=names[i]),
-            folder / f"{stem}_saliency.png",
-        )
+        figure = plot_saliency(mean, best, instrument, label_set, near, title=names[i])
+        save(figure, folder / f"{stem}_saliency.png")
         arrays = {"wavelength": instrument.wavelength, "labels": np.array(label_set.names)}
         arrays |= {"mean": mean.astype(np.float32), "width": width.astype(np.float32)}
         atomically(folder / f"{stem}_saliency.npz", lambda p, a=arrays: np.savez_compressed(p, **a))
+    for error in refused:
+        print(f"refused: {error}")
+    if not rows:
+        raise InputError("explain", "no star that could be used", "one or more", "see what was refused")
     influence, best, width = (np.sqrt(np.mean(np.square(x), axis=0)) for x in zip(*shares, strict=True))
     usual = {name: np.mean([near[name] for near in lines], axis=0) > 0.5 for name in lines[0]}
     for name, front in (("population", influence), ("population_width", width)):
-        title = f"{'mean' if name == 'population' else 'width'} of the posterior, {len(names)} stars"
+        title = f"{'mean' if name == 'population' else 'width'} of the posterior, {len(shares)} stars"
         save(plot_saliency(front, best, instrument, label_set, usual, title), folder / f"{name}.png")
     table = Table(rows=rows, names=("source", "label", *Score._fields))
     table.meta = {"method": cfg.method, "top": cfg.top, "smallest_width_mA": cfg.smallest_width}
     atomically(folder / "scores.ecsv", lambda p: table.write(p, format="ascii.ecsv", overwrite=True))
     print_scores(table)
-    for error in refused:
-        print(f"refused: {error}")
     return table
 
 

@@ -35,3 +35,21 @@ def test_unknown_method_is_named(trained, tmp_path):
     cfg = configured("explain", *TOY, "method=lime", f"checkpoint='{trained[1]}'", f"output='{tmp_path}'")
     with pytest.raises(InputError, match="gradient, smooth, integrated"):
         explain.run(cfg, tmp_path)
+
+
+def test_stars_that_cannot_be_used_are_named_and_the_others_go_on(trained, tmp_path, capsys, monkeypatch):
+    """Two stars, of which the first has no pixels."""
+    stars = explain.stars
+
+    def blind(*arguments):
+        names, flux, ivar, refused = stars(*arguments)
+        return names, flux, np.where(np.arange(len(ivar))[:, None] == 0, 0.0, ivar), refused
+
+    monkeypatch.setattr(explain, "stars", blind)
+    cfg = configured("explain", *TOY, f"checkpoint='{trained[1]}'", f"output='{tmp_path}'")
+    table = explain.run(cfg, tmp_path)
+    assert len(set(table["source"])) == 1 and len(list(tmp_path.glob("star_*_saliency.png"))) == 1
+    assert "refused: star_1" in capsys.readouterr().out
+    cfg.n_stars = 1
+    with pytest.raises(InputError, match="no star"):
+        explain.run(cfg, tmp_path)
