@@ -24,6 +24,7 @@ from jaxspec.surveys.density import (
 from jaxspec.surveys.model import Structure, SurveyConfig, prepare, spread_out, whole
 from jaxspec.surveys.observations import Sky
 from jaxspec.surveys.populations import survey_mixtures
+from jaxspec.surveys.quoted import QuotedErrors
 from jaxspec.surveys.results import POPULATION, TERMS, Calibration, Diagnostics
 from jaxspec.surveys.sampling import Chains, NutsConfig, run_nuts
 from jaxspec.surveys.tied import TieIndex, arrange
@@ -207,7 +208,7 @@ def assemble(
         terms=terms,
         population=population,
         mixtures=survey_mixtures(sky, structure, terms),
-        typical_error=structure.typical_error,
+        quoted=tuple(QuotedErrors.of(survey, structure.scales) for survey in sky.surveys),
         group_prior=structure.group_prior,
         messages=structure.identification.messages,
         diagnostics=Diagnostics(method=method, seconds=time.perf_counter() - begun, **diagnostics),

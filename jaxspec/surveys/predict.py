@@ -79,8 +79,9 @@ def predict(
     """What survey `target` would report for stars that `survey` measured, in the labels' units.
 
     The covariance is that of the report itself: it includes the target's own scatter, and its quoted errors
-    times its error factor. Those are `target_covariance` where given, else its median ones. Labels that the
-    target does not measure are NaN. Raises `InputError` like `calibrate`.
+    times its error factor. Those are `target_covariance` where given, else the mean of what it quotes for
+    stars like these (see `quoted`). Labels that the target does not measure are NaN. Raises `InputError` like
+    `calibrate`.
     """
     t = result.index(target)
     s, mean, noise_free, bad = _own_scale(result, survey, values, covariance, flagged, prior)
@@ -246,11 +247,10 @@ def _offset_covariance(result: Calibration, x, y, s: int, t: int) -> Float[np.nd
 
 def _report(result: Calibration, t: int, mean, covariance, quoted, bad) -> Calibrated:
     """The report's own scatter and noise added, labels that the survey does not measure taken out."""
-    n, n_labels = mean.shape
     scales = result.scales
     if quoted is None:
-        typical = np.nan_to_num(result.typical_error[t])
-        quoted = np.broadcast_to(np.diag(typical), (n, n_labels, n_labels))
+        near = result.quoted[t].near(mean @ scales.input_matrix.T)
+        quoted = near[:, :, None] * np.eye(mean.shape[1])
     else:
         quoted = scales.covariance_to_model(np.nan_to_num(np.asarray(quoted, float)))
     total = covariance + survey_noise(result.terms, t, quoted)

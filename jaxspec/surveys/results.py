@@ -19,6 +19,7 @@ from jaxspec.labels import LabelSet, label_set
 from jaxspec.surveys.basis import Basis
 from jaxspec.surveys.mixture import Mixture
 from jaxspec.surveys.model import GroupPrior
+from jaxspec.surveys.quoted import QuotedErrors
 from jaxspec.surveys.scales import Scales, trend_names
 
 # Terms of the surveys and of the population that are kept draw by draw, with the names of their axes.
@@ -83,7 +84,7 @@ class Calibration:
         terms: draws `[n_draws, ...]` of what belongs to surveys, in model coordinates (see `SurveyTerms`).
         population: draws of the population (see `PopulationTerms`).
         mixtures: what the stars of each survey look like on its own scale, noise taken off.
-        typical_error: median quoted variances of each survey `[s, l]`, model coordinates.
+        quoted: what errors each survey quotes for which stars.
         group_prior: what members of groups may be.
         messages: what is convention, and what rests on little.
         diagnostics: whether to trust the draws.
@@ -98,7 +99,7 @@ class Calibration:
     terms: dict[str, np.ndarray]
     population: dict[str, np.ndarray]
     mixtures: tuple[Mixture, ...]
-    typical_error: Float[np.ndarray, "s l"]
+    quoted: tuple[QuotedErrors, ...]
     group_prior: GroupPrior
     messages: tuple[str, ...]
     diagnostics: Diagnostics
@@ -107,6 +108,11 @@ class Calibration:
     def basis(self) -> Basis:
         """The functions that trends are made of."""
         return Basis(self.trend, len(self.scales.inputs))
+
+    @property
+    def typical_error(self) -> Float[np.ndarray, "s l"]:
+        """Median quoted variances of each survey, model units; NaN where a label is not measured."""
+        return np.stack([quoted.typical for quoted in self.quoted])
 
     @property
     def n_draws(self) -> int:
@@ -210,7 +216,6 @@ class Calibration:
             "step": ("label", scales.step),
             "spread": ("input", scales.spread),
             "natural": ("input", scales.natural),
-            "typical_error": (("survey", "label"), self.typical_error),
             "group_moments": (("moment", "label"), self.group_prior.moments),
         }
         for s, mixture in enumerate(self.mixtures):
@@ -218,6 +223,10 @@ class Calibration:
             constants[f"mixture_{s}_weight"] = (k, mixture.weight)
             constants[f"mixture_{s}_mean"] = ((k, "label"), mixture.mean)
             constants[f"mixture_{s}_covariance"] = ((k, "label", "label_"), mixture.covariance)
+        for s, quoted in enumerate(self.quoted):
+            row = f"quoted_row_{s}"
+            constants[f"quoted_{s}_inputs"] = ((row, "input"), quoted.inputs)
+            constants[f"quoted_{s}_variance"] = ((row, "label"), quoted.variance)
         tree = xr.DataTree.from_dict(
             {
                 "/": xr.Dataset(attrs=attrs),
@@ -261,7 +270,10 @@ class Calibration:
             terms={name: posterior[name] for name in TERMS},
             population={name: posterior[f"population_{name}"] for name in POPULATION},
             mixtures=mixtures,
-            typical_error=constant["typical_error"],
+            quoted=tuple(
+                QuotedErrors(constant[f"quoted_{s}_inputs"], constant[f"quoted_{s}_variance"])
+                for s in range(len(meta["surveys"]))
+            ),
             group_prior=GroupPrior(constant["group_moments"], tuple(meta["shared"])),
             messages=tuple(meta["messages"]),
             diagnostics=Diagnostics(**meta["diagnostics"]),
