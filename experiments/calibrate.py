@@ -24,6 +24,7 @@ from experiments.calibration_report import (
     compare_held_out,
     draw,
     hold_out,
+    print_held_out,
     print_offsets,
     print_truth,
 )
@@ -105,11 +106,11 @@ def run(cfg: DictConfig, folder: Path) -> tuple[Calibration, dict[str, Any]]:
         predicted = predict_sky(result, loaded.sky, cfg.predict, cfg.prior)
         what = f"as {cfg.predict} would report it"
         _write_stars(folder / "predicted.fits", loaded, predicted, flags, what)
-        held = hold_out(loaded.sky, cfg.predict, cfg.held_out, cfg.seed) if cfg.held_out else None
+        again = lambda sky: predict_sky(fit_sky(cfg, sky), sky, cfg.predict, cfg.prior)  # noqa: E731
+        held = hold_out(loaded.sky, cfg.predict, cfg.folds, cfg.seed, again)
         if held is not None:
-            again = fit_sky(cfg, held.sky)
-            held = held.with_prediction(predict_sky(again, held.sky, cfg.predict, cfg.prior))
             metrics["held_out"] = compare_held_out(held, loaded.sky.label_set)
+            print_held_out(metrics["held_out"])
     if loaded.truth is not None:
         metrics["truth"] = check_truth(result, calibrated, loaded.sky, loaded.truth)
         print_truth(metrics["truth"])

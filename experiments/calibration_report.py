@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +14,14 @@ from astropy.table import Table
 from jaxspec.diagnostics import survey_plots
 from jaxspec.diagnostics.calibration import robust_scatter
 from jaxspec.diagnostics.plots import save
+from jaxspec.errors import InputError
 from jaxspec.labels import LabelSet
 from jaxspec.surveys.observations import Sky, Survey
 from jaxspec.surveys.predict import Calibrated
 from jaxspec.surveys.results import Calibration
 from jaxspec.surveys.simulate import PIVOT, Truth
+
+log = logging.getLogger(__name__)
 
 # Pairs of surveys with fewer common stars get no figure of residuals.
 FEW = 8
@@ -50,26 +55,21 @@ def print_offsets(offsets: Table) -> None:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Stars of one survey that were kept from it: the `sky` without those rows, the stars, what the survey
-    reported of them `[m, l]` with its quoted errors `[m, l]`, and, when known, what was predicted."""
+    """Stars that one survey shares with others, each taken out of it in turn: the stars' numbers `[m]`, what
+    the survey reported of them, what was predicted without those reports, and its error, all `[m, l]`."""
 
-    sky: Sky
     survey: str
     star: np.ndarray
     reported: np.ndarray
-    quoted: np.ndarray
-    flagged: np.ndarray
-    predicted: np.ndarray | None = None
-    error: np.ndarray | None = None
-
-    def with_prediction(self, all_stars: Calibrated) -> HeldOut:
-        """With what was predicted of the stars, from predictions for the whole sky."""
-        return replace(self, predicted=all_stars.mean[self.star], error=all_stars.error[self.star])
+    predicted: np.ndarray
+    error: np.ndarray
 
 
-def hold_out(sky: Sky, survey: str, fraction: float, seed: int) -> HeldOut | None:
-    """Take a fraction of the stars that a survey shares with others out of it; None where it shares fewer
-    than five."""
+def hold_out(
+    sky: Sky, survey: str, folds: int, seed: int, predict: Callable[[Sky], Calibrated]
+) -> HeldOut | None:
+    """Predict the common stars of a survey: `predict` of a sky without a part of their rows gives its reports
+    for all stars, once for each of `folds` parts. None where it shares fewer than five stars."""
     s = sky.index(survey)
     one = sky.surveys[s]
     elsewhere = np.zeros(sky.n_stars, bool)
@@ -77,25 +77,24 @@ def hold_out(sky: Sky, survey: str, fraction: float, seed: int) -> HeldOut | Non
         if k != s:
             elsewhere[other.star] = True
     common = np.unique(one.star[elsewhere[one.star]])
-    number = round(fraction * len(common))
-    if len(common) < 5 or number < 1:
+    if folds == 0 or len(common) < 5:
         return None
-    rng = np.random.default_rng(seed)
-    chosen = np.sort(rng.choice(common, number, replace=False))
-    out = np.isin(one.star, chosen)
-    surveys = tuple(_rows(x, ~out) if k == s else x for k, x in enumerate(sky.surveys))
-    _, first = np.unique(one.star[out], return_index=True)
-    rows = np.flatnonzero(out)[first]
-    quoted = np.sqrt(np.diagonal(one.covariance[rows], axis1=1, axis2=2))
-    reported = one.values[rows]
-    return HeldOut(
-        replace(sky, surveys=surveys),
-        survey,
-        one.star[rows],
-        reported,
-        np.where(np.isfinite(reported), quoted, np.nan),
-        one.flagged[rows],
-    )
+    if not 2 <= folds <= len(common):
+        raise InputError(
+            "folds", f"{folds}", f"0, or 2 to {len(common)}, the number of common stars", "change it"
+        )
+    part = np.random.default_rng(seed).permutation(len(common)) % folds
+    found = np.full((2, len(common), len(sky.label_set)), np.nan)
+    for k in range(folds):
+        log.info(
+            "part %d of %d of the %d stars that %s shares is kept from it", k + 1, folds, len(common), survey
+        )
+        out = np.isin(one.star, common[part == k])
+        surveys = tuple(_rows(x, ~out) if i == s else x for i, x in enumerate(sky.surveys))
+        stars = predict(replace(sky, surveys=surveys))
+        found[:, part == k] = stars.mean[common[part == k]], stars.error[common[part == k]]
+    first = np.array([np.flatnonzero(one.star == star)[0] for star in common])
+    return HeldOut(survey, common, one.values[first], *found)
 
 
 def _rows(survey: Survey, keep: np.ndarray) -> Survey:
@@ -110,7 +109,7 @@ def _rows(survey: Survey, keep: np.ndarray) -> Survey:
 
 def compare_held_out(held: HeldOut, label_set: LabelSet) -> dict[str, Any]:
     """Bias (predicted minus reported), scatter (standard deviation and robust) and reduced chi-square of the
-    predictions, by label."""
+    predictions, by label; of all labels also the standard error of the chi-square, as stars scatter."""
     out: dict[str, Any] = {"survey": held.survey, "stars": len(held.star), "labels": {}}
     z = (held.predicted - held.reported) / held.error
     for j, name in enumerate(label_set.names):
@@ -126,7 +125,21 @@ def compare_held_out(held: HeldOut, label_set: LabelSet) -> dict[str, Any]:
                 "chi2": float(np.mean(z[there, j] ** 2)),
             }
     out["chi2"] = float(np.nanmean(z**2))
+    # Labels of one star go together, stars do not.
+    there = np.isfinite(z).any(axis=1)
+    by_star = np.nansum(np.where(np.isfinite(z), z**2 - out["chi2"], 0.0)[there], axis=1)
+    out["chi2_error"] = float(np.sqrt(np.sum(by_star**2)) / max(np.isfinite(z).sum(), 1))
     return out
+
+
+def print_held_out(found: dict[str, Any]) -> None:
+    """What `compare_held_out` found, a line for each label."""
+    print(f"{found['stars']} stars of {found['survey']}, predicted without its reports of them")
+    keys = ("n", "bias", "scatter", "robust_scatter", "predicted_error", "chi2")
+    print(f"{'':<8}" + "".join(f"{key:>17}" for key in keys))
+    for name, values in found["labels"].items():
+        print(f"{name:<8}" + "".join(f"{values[key]:>17.3g}" for key in keys))
+    print(f"reduced chi-square {found['chi2']:.2f} ± {found['chi2_error']:.2f}\n", flush=True)
 
 
 # --- known truth
