@@ -181,14 +181,20 @@ def pymc_model(structure: Structure, batch: Batch):
         trend = pt.tensordot(into, trend, 1)
         triangle = pt.zeros((len(free), n, n))[:, lower[0], lower[1]].set(z) + np.eye(n)
         triangle = triangle / pt.sqrt(pt.sum(triangle**2, axis=-1, keepdims=True))
-        root = pt.exp(log_scatter)[:, :, None] * triangle
-        scatter = pt.tensordot(into, root @ root.transpose(0, 2, 1), 1)
+        correlation = triangle @ triangle.transpose(0, 2, 1)
+        size = pt.exp(log_scatter)
+        scatter = pt.tensordot(into, size[:, :, None] * correlation * size[:, None, :], 1)
+        only = np.flatnonzero(structure.errors_only[free])
+        part = pt.sigmoid(pm.Normal("error_correlation", 0.0, config.error_correlation, shape=len(only)))
+        of_errors = pt.ones((n_surveys, n, n))[free[only]].set(
+            np.eye(n) + part[:, None, None] * (correlation[only] - np.eye(n))
+        )
         inflation = pt.exp(pt.as_tensor(into) @ log_inflation)
 
         survey, there = data["survey"], data["present"].astype(float)
         pairs = there[:, :, None] * there[:, None, :]
         factor = inflation[survey]
-        factor = factor[:, :, None] * factor[:, None, :]
+        factor = factor[:, :, None] * factor[:, None, :] * of_errors[survey]
         noise = factor * data["covariance"] + scatter[survey] + JITTER * np.eye(n)
         noise = noise * pairs + np.eye(n) * (1.0 - pairs)
         precision = pt.linalg.inv(noise) * pairs

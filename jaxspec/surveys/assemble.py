@@ -113,6 +113,7 @@ def assemble(
                 flagged=(catalogue.flags[rows] != 0) | match.doubtful[k][rows],
                 anchor=catalogue.anchor,
                 zero_point_error=zero[k] if catalogue.anchor else None,
+                errors_only=catalogue.errors_only and not catalogue.anchor,
             )
         )
         used.append(k)

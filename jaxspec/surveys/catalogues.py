@@ -218,6 +218,7 @@ class SurveyCatalogue:
     - `flags [n]`: bits, 0 is safe; `flag_meaning` says what each bit stands for.
     - `magnitude [n]`: in `band`, to check matches with; NaN where not known.
     - `cluster [n]`: name of the open cluster, "" for none.
+    - `errors_only`: the table has errors; what `covariance` has beside its diagonal is a guess.
     - `anchor`: the labels are absolute. `solar`: the solar scale the abundances are on now, in words.
     - `notes`: what was converted, left out or assumed, one sentence each. `provenance`: the file, its
       SHA-256, its rows.
@@ -234,6 +235,7 @@ class SurveyCatalogue:
     band: str = ""
     cluster: Shaped[np.ndarray, " n"] | None = None
     anchor: bool = False
+    errors_only: bool = True
     solar: str = "not stated"
     notes: tuple[str, ...] = ()
     provenance: dict[str, Any] = field(default_factory=dict)

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from jaxspec.linear import inverse_and_log_det
 from jaxspec.surveys.tied import Block
 
 # Added to every noise covariance, in squared model units (a tenth of a kelvin): keeps it invertible.
@@ -34,7 +35,8 @@ class SurveyTerms(NamedTuple):
     """What the model believes of each survey, in model coordinates.
 
     `zero_point [s, l]`; `trend [s, l, p]`; `scatter [s, l, l]`, a covariance; `inflation [s, l]` of quoted
-    errors; `outlier_centre [s, l]` and `outlier_width [s, l]`, where outliers lie; `outlier_logit [s]` of
+    errors; `correlation [s, l, l]`, of quoted errors where nothing but errors is quoted, else ones;
+    `outlier_centre [s, l]` and `outlier_width [s, l]`, where outliers lie; `outlier_logit [s]` of
     their probability for rows without flags and `outlier_flag [s]`, to be added for flagged ones.
     """
 
@@ -42,6 +44,7 @@ class SurveyTerms(NamedTuple):
     trend: Float[Array, "s l p"]
     scatter: Float[Array, "s l l"]
     inflation: Float[Array, "s l"]
+    correlation: Float[Array, "s l l"]
     outlier_centre: Float[Array, "s l"]
     outlier_width: Float[Array, "s l"]
     outlier_logit: Float[Array, " s"]
@@ -65,40 +68,6 @@ class Evidence(NamedTuple):
     information: Float[Array, "*n c l l"]
     vector: Float[Array, "*n c l"]
     log_constant: Float[Array, "*n c"]
-
-
-@jax.custom_jvp
-def inverse_and_log_det(
-    matrix: Float[Array, "*n l l"],
-) -> tuple[Float[Array, "*n l l"], Float[Array, "*n"]]:
-    """Inverses and log-determinants of positive definite matrices: Gauss-Jordan elimination without pivots.
-
-    The matrices run along the last axis while it works, which is what a processor's vector units want: twice
-    as fast as one matrix at a time. Derivatives come from the inverse itself, which is cheaper than
-    differentiating the elimination.
-    """
-    *shape, size, _ = matrix.shape
-    rows = jnp.arange(size)
-
-    def eliminate(k, state):
-        work, log_det = state
-        pivot, column, here = work[k, k], work[:, k], rows == k
-        row = jnp.where(here[:, None], 1.0 / pivot, work[k] / pivot)
-        rest = jnp.where(here[None, :, None], 0.0, work) - column[:, None] * row[None]
-        return jnp.where(here[:, None, None], row[None], rest), log_det + jnp.log(pivot)
-
-    work = jnp.moveaxis(matrix.reshape(-1, size, size), 0, -1)
-    start = (work, jnp.zeros(work.shape[-1], matrix.dtype))
-    work, log_det = jax.lax.fori_loop(0, size, eliminate, start)
-    return jnp.moveaxis(work, -1, 0).reshape(matrix.shape), log_det.reshape(shape)
-
-
-@inverse_and_log_det.defjvp
-def _inverse_and_log_det_jvp(primals, tangents):
-    (matrix,), (change,) = primals, tangents
-    inverse, log_det = inverse_and_log_det(matrix)
-    product = inverse @ change
-    return (inverse, log_det), (-product @ inverse, jnp.trace(product, axis1=-2, axis2=-1))
 
 
 @jax.custom_jvp
@@ -136,7 +105,7 @@ def pick(terms: Float[Array, "s *t"], survey) -> Float[Array, "*t"]:
 def noise_of(terms: SurveyTerms, survey, covariance, present) -> Float[Array, "l l"]:
     """Covariance of one measurement about its survey's scale; the identity for missing labels."""
     # Squared before the survey is picked: the gradient then sums over stars first.
-    squared = terms.inflation[:, :, None] * terms.inflation[:, None, :]
+    squared = terms.inflation[:, :, None] * terms.inflation[:, None, :] * terms.correlation
     noise = pick(squared, survey) * covariance + pick(terms.scatter, survey)
     eye = jnp.eye(covariance.shape[0], dtype=noise.dtype)
     return jnp.where(present[:, None] & present[None], noise + JITTER * eye, eye)

@@ -6,9 +6,10 @@ For star i with true labels theta_i, drawn from a population, survey s reports
 
 with the survey's own scatter (full covariance between labels), its quoted errors times a factor for each
 label, and a chance that the row is an outlier that says nothing of its star, which the survey's flags may
-raise. Trends are shrunk towards none. Anchors have no offset, scatter or factor of their own. The population
-is a Gaussian mixture whose weights differ from one set of surveys to another, because surveys select; stars
-of one group share their composition.
+raise. Where no more than errors are quoted, they go together as the scatter does, in part. Trends are shrunk
+towards none. Anchors have no offset, scatter or factor of their own. The population is a Gaussian mixture
+whose weights differ from one set of surveys to another, because surveys select; stars of one group share
+their composition.
 
 Every parameter is unbounded with a simple prior, in units in which it is of order one: the posterior is then
 close to a Gaussian, which makes every method of inference fast. `marginal_model` has theta integrated out
@@ -72,6 +73,8 @@ class SurveyConfig:
         scatter_correlation: prior standard deviation of the free numbers of the scatter's correlations
             (r / sqrt(1 - r^2) for two labels): large, as errors of one label go with another's in real
             surveys.
+        error_correlation: prior standard deviation of the log-odds of which part of the scatter's
+            correlations quoted errors have, where a survey has no more than errors.
         outlier_rate: prior median of the probability that an unflagged row is an outlier.
         outlier_width: prior median of the width of outliers' values over that of all the survey's values.
         group_scatter: prior median of the scatter of abundances within a group.
@@ -88,7 +91,8 @@ class SurveyConfig:
     scatter: float = 0.3
     noise_spread: float = 0.6
     share_spread: float = 1.5
-    scatter_correlation: float = 0.7
+    scatter_correlation: float = 1.0
+    error_correlation: float = 1.5
     outlier_rate: float = 0.03
     outlier_width: float = 1.5
     group_scatter: float = 0.3
@@ -102,6 +106,7 @@ class SurveyConfig:
             "noise_spread",
             "share_spread",
             "scatter_correlation",
+            "error_correlation",
             "outlier_width",
             "group_scatter",
         ):
@@ -120,6 +125,7 @@ class Structure(NamedTuple):
     config: SurveyConfig
     names: tuple[str, ...]
     is_anchor: np.ndarray
+    errors_only: np.ndarray
     zero_point_error: np.ndarray
     measured: np.ndarray
     typical_error: np.ndarray
@@ -175,6 +181,7 @@ def prepare(sky: Sky, config: SurveyConfig) -> tuple[Structure, TieIndex]:
         config=config,
         names=sky.names,
         is_anchor=is_anchor,
+        errors_only=np.array([survey.errors_only and not survey.anchor for survey in sky.surveys]),
         zero_point_error=np.array(error),
         measured=np.array([survey.measured for survey in sky.surveys]),
         typical_error=typical_error(sky, scales),
@@ -277,8 +284,16 @@ def sample_terms(structure: Structure) -> SurveyTerms:
     log_scatter = log_noise + 0.5 * jax.nn.log_sigmoid(share)
     log_inflation = log_noise + 0.5 * (jax.nn.log_sigmoid(-share) - quoted)
     z = _normal("scatter_correlation", (n_free, n * (n - 1) // 2), 0.0, config.scatter_correlation)
-    root = jnp.exp(log_scatter)[:, :, None] * _correlation_root(z, n)
-    scatter = jnp.tensordot(into, root @ jnp.swapaxes(root, 1, 2), 1)
+    root = _correlation_root(z, n)
+    correlation = root @ jnp.swapaxes(root, 1, 2)
+    size = jnp.exp(log_scatter)
+    scatter = jnp.tensordot(into, size[:, :, None] * correlation * size[:, None, :], 1)
+    of_errors = jnp.ones((n_surveys, n, n))
+    only = structure.errors_only[free]
+    if only.any():
+        part = jax.nn.sigmoid(_normal("error_correlation", (int(only.sum()),), 0.0, config.error_correlation))
+        eye = jnp.eye(n)
+        of_errors = of_errors.at[free[only]].set(eye + part[:, None, None] * (correlation[only] - eye))
     rate = config.outlier_rate
     logit = _normal("outlier_logit", (n_surveys,), np.log(rate / (1 - rate)), 0.8)
     flag = _normal("outlier_flag", (n_surveys,), 2.0, 1.5)
@@ -288,6 +303,7 @@ def sample_terms(structure: Structure) -> SurveyTerms:
         trend=trend,
         scatter=scatter,
         inflation=jnp.exp(into @ log_inflation),
+        correlation=of_errors,
         outlier_centre=jnp.asarray(structure.centre),
         outlier_width=jnp.exp(log_width)[:, None] * structure.width,
         outlier_logit=logit,

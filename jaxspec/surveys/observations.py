@@ -21,13 +21,15 @@ class Survey:
         name: the survey's name, used in results and messages.
         star: `[m]`, index of the row's star in `0..n_stars-1` of the `Sky`; a star may be repeated (visits).
         values: `[m, l]`, labels in the order and units of the sky's `LabelSet`; NaN is missing.
-        covariance: `[m, l, l]`, of the quoted errors, in products of the labels' units; diagonal where only
-            errors are given. Entries of missing labels are ignored.
+        covariance: `[m, l, l]`, of the quoted errors, in products of the labels' units. Entries of missing
+            labels are ignored.
         flagged: `[m]`, the survey's own bad-star bits say that the row is suspect: raises the probability
             that it is an outlier.
         anchor: the survey is the absolute reference. Its offset is held at zero, its errors are believed.
         zero_point_error: `[l]`, for an anchor, one-sigma uncertainty of its zero point in each label's unit;
             none means exact.
+        errors_only: only the diagonal of `covariance` is known. How errors of one label go with another's is
+            then inferred, but for an anchor, where they are taken as independent.
 
     Raises `InputError` for shapes that do not match, infinite values, and errors that are not positive.
     """
@@ -40,6 +42,7 @@ class Survey:
     flagged: Bool[np.ndarray, " _"]
     anchor: bool = False
     zero_point_error: Float[np.ndarray, " _"] | None = None
+    errors_only: bool = False
 
     def __post_init__(self):
         where = f"survey {self.name}"

@@ -13,6 +13,7 @@ from jaxspec.surveys.mixture import Evidence, Mixture, choose_mixture, deconvolv
 from jaxspec.surveys.model import Structure
 from jaxspec.surveys.observations import Sky, Survey
 from jaxspec.surveys.scales import Scales
+from jaxspec.surveys.tied import error_products
 
 MOST_STARS = 4000
 MOST_COMPONENTS = 4
@@ -52,9 +53,12 @@ def _evidence(survey: Survey, scales: Scales, terms: dict[str, np.ndarray], s: i
 def survey_noise(
     terms: dict[str, np.ndarray], s: int, covariance: Float[np.ndarray, "n l l"]
 ) -> Float[np.ndarray, "n l l"]:
-    """Covariance of measurements about the survey's own scale: inflated errors, and scatter."""
-    factor = terms["inflation"][:, s]
-    inflation = factor.T @ factor / len(factor)
+    """Covariance of measurements about the survey's own scale: inflated errors, and scatter. Of a survey with
+    errors only, the diagonal of their `covariance` counts."""
+    factor, correlation = terms["inflation"][:, s], terms["correlation"][:, s]
+    if (correlation != 1.0).any():
+        covariance = error_products(covariance)
+    inflation = np.einsum("di,dj,dij->ij", factor, factor, correlation) / len(factor)
     scatter = terms["scatter"][:, s].mean(axis=0)
     return inflation * covariance + scatter + 1e-6 * np.eye(covariance.shape[-1])
 

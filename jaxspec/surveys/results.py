@@ -28,6 +28,7 @@ TERMS = {
     "trend": ("survey", "label", "basis"),
     "scatter": ("survey", "label", "label_"),
     "inflation": ("survey", "label"),
+    "correlation": ("survey", "label", "label_"),
     "outlier_centre": ("survey", "label"),
     "outlier_width": ("survey", "label"),
     "outlier_logit": ("survey",),

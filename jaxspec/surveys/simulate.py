@@ -2,8 +2,9 @@
 
 The stars are not drawn from the model that is fitted to them: dwarfs and giants, thin and thick disc, with
 abundance ratios that bend with [Fe/H]. Surveys select by gravity, temperature and metallicity, miss labels
-where lines are weak, quote errors that are wrong by a factor, have scatter of their own that is correlated
-between labels, and report nonsense for some stars, flagged or not.
+where lines are weak, quote errors that are wrong by a factor and do not say how one label's go with
+another's, have scatter of their own that is correlated between labels, and report nonsense for some stars,
+flagged or not.
 """
 
 from dataclasses import dataclass, replace
@@ -37,6 +38,7 @@ class SimulationConfig:
         missing: fraction of abundances that are missing at [Fe/H] of -0.5; more below.
         trends: size of planted trends over one spread, in units of the scatter of zero points.
         scatter: a survey's own scatter, as a fraction of typical errors.
+        correlated: part of the scatter's correlations that quoted errors have; the tables do not say so.
         repeats: fraction of rows that are visited twice.
         n_groups: number of open clusters, of ten members each.
     """
@@ -50,6 +52,7 @@ class SimulationConfig:
     missing: float = 0.03
     trends: float = 0.5
     scatter: float = 0.6
+    correlated: float = 0.5
     repeats: float = 0.0
     n_groups: int = 0
 
@@ -188,7 +191,12 @@ def _observe(rng, s: int, star, again, truth: Truth, config: SimulationConfig):
     rows = np.concatenate([np.arange(len(star)), np.searchsorted(star, again)])
     size = np.exp(rng.normal(0.0, 0.3, len(rows)))[:, None]
     error = ERROR * (0.7 + 0.2 * s) * size
-    values = true[rows] + truth.inflation[s] * error * rng.normal(size=error.shape)
+    size = np.sqrt(np.diag(truth.scatter[s]))
+    correlation = np.eye(len(size))
+    if config.scatter > 0:
+        correlation += config.correlated * (truth.scatter[s] / np.outer(size, size) - correlation)
+    noise = rng.normal(size=error.shape) @ np.linalg.cholesky(correlation).T
+    values = true[rows] + truth.inflation[s] * error * noise
     outlier = rng.random(len(rows)) < config.outliers
     values[outlier] += rng.normal(0.0, 6.0 * ERROR, (outlier.sum(), len(ERROR)))
     flagged = np.where(outlier, rng.random(len(rows)) < 0.5, rng.random(len(rows)) < config.outliers)
@@ -196,4 +204,4 @@ def _observe(rng, s: int, star, again, truth: Truth, config: SimulationConfig):
     lost = rng.random((len(rows), 6)) < np.clip(chance, 0.0, 0.9)[:, None]
     values[:, 3:][lost] = np.nan
     name = f"survey_{chr(97 + s)}"
-    return Survey(name, star[rows], values, diagonal(error), flagged), outlier
+    return Survey(name, star[rows], values, diagonal(error), flagged, errors_only=True), outlier

@@ -52,7 +52,7 @@ def small_sky(rng, names=("teff", "logg"), n=14, groups=False):
         root = step[:, None] * rng.normal(size=(len(star), len(names), len(names))) * 0.3
         covariance = root @ np.swapaxes(root, 1, 2) + diagonal(np.tile(0.4 * step, (len(star), 1)))
         flagged = rng.random(len(star)) < 0.2
-        surveys.append(Survey(f"s{s}", star, values, covariance, flagged, anchor=s == 2))
+        surveys.append(Survey(f"s{s}", star, values, covariance, flagged, anchor=s == 2, errors_only=s == 0))
     group = np.where(np.arange(n) < 6, np.arange(n) // 3, -1) if groups else None
     return make_sky(labels, surveys, n, group)
 
@@ -150,7 +150,7 @@ def test_against_the_joint_gaussian_of_all_values(rng, x64, trend):
                     )
                     design.append(matrix[there])
                     one = (
-                        np.outer(t.inflation[s], t.inflation[s]) * block.covariance[i, j]
+                        np.outer(t.inflation[s], t.inflation[s]) * block.covariance[i, j] * t.correlation[s]
                         + t.scatter[s]
                         + JITTER * np.eye(2)
                     )

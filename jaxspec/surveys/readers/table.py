@@ -113,6 +113,7 @@ def read_survey(
         band=band,
         cluster=None if spec.cluster is None else _clusters(table, spec),
         anchor=spec.anchor,
+        errors_only=likelihoods is None,
         solar=scale,
         notes=tuple(notes),
         provenance={
