@@ -4,7 +4,8 @@
 
 Seven or eight minutes on two cores, four of them training. Ends with a table of held-out simulated stars
 beside their true labels (and of the real files given, beside literature values where known). The plots are in
-the output folder: `recovery_as_trained.png`, `coverage_as_trained.png`, `corner_*.png`, `spectrum_*.png`.
+the output folder: `report.html` (how good the posteriors are, on one page), `recovery_as_trained.png`,
+`coverage_as_trained.png`, `corner_*.png`, `spectrum_*.png`.
 """
 
 import logging

@@ -2,10 +2,12 @@
 
     python -m experiments.evaluate                                the weights in the package
     python -m experiments.evaluate checkpoint=FOLDER refine=true  as `experiments.infer` would give them
+    python -m experiments.evaluate refine=exact                   the forward model's own posteriors
 
 Tests on the data it was trained for and on the sets of `conf/evaluation/`: simulations with an exact model,
-both arms and fixed S/N. Prints a table for each set and writes `metrics.json` and plots of recovery, coverage
-and ranks. A quarter of an hour on two cores, and with `refine=true` one second a star more.
+both arms and fixed S/N. Prints a table for each set and writes `report.html` (all tables and plots on one
+page, to open in a browser), `metrics.json`, and the plots one by one. A quarter of an hour on two cores, and
+with `refine=` one or two seconds a star more.
 """
 
 import logging
@@ -26,8 +28,11 @@ log = logging.getLogger(__name__)
 def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Evaluate, write, and return the metrics.
 
-    Raises: InputError when the stored weights do not say what they were trained with.
+    Raises: InputError when the stored weights do not say what they were trained with, and for another
+        `refine`.
     """
+    if cfg.refine not in (False, True, "exact"):
+        raise InputError("refine", repr(cfg.refine), "false, true or exact", "choose one")
     posterior, where = load_checkpoint(cfg.checkpoint)
     stored = posterior.provenance.get("config")
     if stored is None:
@@ -41,7 +46,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         "weights": str(where),
         "refine": cfg.refine,
         "versions": versions(),
-        **evaluate(posterior, task, task_cfg, folder),
+        **evaluate(posterior, task, task_cfg, folder, where),
     }
     write_json(folder / "metrics.json", metrics)
     log.info("done: %s", folder)

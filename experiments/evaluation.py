@@ -1,7 +1,9 @@
 """How good is a trained posterior: numbers and plots on stars whose labels are known."""
 
 import logging
+import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +12,32 @@ import matplotlib.pyplot as plt
 import numpy as np
 from omegaconf import DictConfig
 
-from experiments.common import forward_model, named_key
+from experiments.common import checksum, describe_device, forward_model, named_key, versions
 from experiments.data import Examples, Task, make_simulator, simulate_fully
+from jaxspec import diagnostics
 from jaxspec.diagnostics import calibration, cramer_rao, plots
+from jaxspec.diagnostics.results import KnownStars
 from jaxspec.posterior.amortised import AmortisedPosterior
+from jaxspec.posterior.importance import BAD_K, ImportanceConfig, importance_sample
+from jaxspec.posterior.likelihood import LikelihoodConfig
+from jaxspec.posterior.nuisances import PURE, NuisanceConfig
 from jaxspec.posterior.refine import refine_posterior
 from jaxspec.posterior.simulator import SpectrumModel
+from jaxspec.posterior.storage import WEIGHTS
 
 log = logging.getLogger(__name__)
-N_PLOTTED = 800
 
 
-def evaluate(posterior: AmortisedPosterior, task: Task, cfg: DictConfig, folder: Path) -> dict[str, Any]:
-    """Measures of every test set, printed, drawn and returned; of refined draws if `cfg.refine` says so."""
-    metrics = {}
+def evaluate(
+    posterior: AmortisedPosterior, task: Task, cfg: DictConfig, folder: Path, weights: Path | None = None
+) -> dict[str, Any]:
+    """Measures of every test set, of refined draws if `cfg.refine` says so: printed, returned, and with all
+    tables and plots in `report.html`.
+
+    Args:
+        weights: folder of the stored posterior, for the record; by default that of the training run.
+    """
+    metrics, sets = {}, []
     forward = forward_model(cfg.forward, cfg.instrument) if cfg.get("refine", False) else None
     for name, options in cfg.evaluation.sets.items() if task.simulator is not None else ():
         log.info("evaluating %s: %d simulated stars", name, options.n)
@@ -31,19 +45,43 @@ def evaluate(posterior: AmortisedPosterior, task: Task, cfg: DictConfig, folder:
         stars, nuisances = simulate_fully(
             simulator, named_key(cfg.seed, f"test {name}"), options.n, options.get("snr")
         )
-        values, draws = measure(posterior, stars, cfg, name, forward)
+        metrics[name], known = measure(posterior, stars, cfg, name, forward, simulator.config)
         n = min(cfg.evaluation.n_bound, options.n)
         if n >= 10:
-            values["over_bound"] = over_bound(
-                simulator, stars, nuisances, draws, n, named_key(cfg.seed, "bound")
-            )
-        metrics[name] = values
-        draw(stars, draws, posterior, folder, name)
-        report(name, values, posterior)
+            known = replace(known, **bounds(simulator, stars, nuisances, n, named_key(cfg.seed, "bound")))
+        sets.append(known)
     for name, stars in task.tests.items():
-        metrics[name], draws = measure(posterior, stars, cfg, name, forward)
-        draw(stars, draws, posterior, folder, name)
-        report(name, metrics[name], posterior)
+        metrics[name], known = measure(posterior, stars, cfg, name, forward)
+        sets.append(known)
+    if not sets:
+        return metrics
+    log.info("writing the report")
+    weights = folder / "posterior" if weights is None else weights
+    found = diagnostics.report(
+        folder / "report.html",
+        sets,
+        {
+            "weights": weights,
+            "sha256 of the weights": checksum(weights / WEIGHTS),
+            "refined": {False: "no", True: "by a fit"}.get(
+                cfg.get("refine", False), "to the exact posterior"
+            ),
+            "seed": cfg.seed,
+            "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            "device": describe_device(),
+            "versions": versions(),
+        },
+        f"Is it calibrated? {cfg.name}",
+    )
+    for known in sets:
+        metrics[known.name].update(known.summary)
+        metrics[known.name]["checks"] = {
+            result.name: {"passed": result.passed, "verdict": result.verdict, **result.values}
+            for result in found[known.name]
+        }
+        for picture in (picture for result in found[known.name] for picture in result.pictures):
+            (folder / f"{picture.name}_{known.name}.png").write_bytes(picture.png)
+        print_table(known, metrics[known.name])
     return metrics
 
 
@@ -53,27 +91,39 @@ def measure(
     cfg: DictConfig,
     name: str,
     forward: SpectrumModel | None = None,
-) -> tuple[dict, np.ndarray]:
-    """`jaxspec.diagnostics.calibration.summarise` of one set, its negative log-likelihood, and the draws.
+    nuisances: NuisanceConfig = PURE,
+) -> tuple[dict, KnownStars]:
+    """Negative log-likelihood of one set, and its stars with their draws.
 
     With a `forward` model the draws are refined against it (the likelihood is the network's own all the
-    same). A catalogue's label is the true one plus an error: it is compared with draws that carry that error
-    too.
+    same), if `cfg.refine` is "exact" to those of its likelihood with these `nuisances`. A catalogue's label
+    is the true one plus an error: it is compared with draws that carry that error too.
     """
     begun = time.perf_counter()
     key = named_key(cfg.seed, f"draws {name}")
     result = posterior.sample_normalised(key, stars.flux, stars.ivar, cfg.evaluation.n_draws)
+    more = {}
     if forward is not None:
-        result = refine_posterior(jax.random.fold_in(key, 2), forward, result, stars.flux, stars.ivar)
+        arguments = (jax.random.fold_in(key, 2), forward, result, stars.flux, stars.ivar)
+        if cfg.refine == "exact":
+            result = importance_sample(*arguments, ImportanceConfig(LikelihoodConfig(nuisances)))
+            k, worth = result.stats["pareto_k"], result.stats["efficiency"]
+            more = {"trusted": float(np.mean(k < BAD_K)), "efficiency": float(np.median(worth))}
+            log.info(
+                "%s: median efficiency %.2f, weights of %.0f %% to be trusted",
+                name,
+                more["efficiency"],
+                100 * more["trusted"],
+            )
+        else:
+            result = refine_posterior(*arguments)
     seconds = time.perf_counter() - begun
     draws = result.draws
     if np.any(stars.errors > 0):
         noise = np.asarray(jax.random.normal(jax.random.fold_in(key, 1), draws.shape))
         draws = draws + stars.errors * noise
-    summary = calibration.summarise(stars.labels, draws, stars.snr, posterior.label_set.names)
-    summary["nll"] = negative_log_likelihood(posterior, stars)
-    summary["sampling_seconds"] = seconds
-    return summary, draws
+    values = {"nll": negative_log_likelihood(posterior, stars), "sampling_seconds": seconds, **more}
+    return values, KnownStars(name, posterior.label_set, stars.labels, draws, stars.snr)
 
 
 def negative_log_likelihood(posterior: AmortisedPosterior, stars: Examples, batch: int = 64) -> float:
@@ -85,30 +135,16 @@ def negative_log_likelihood(posterior: AmortisedPosterior, stars: Examples, batc
     return total / len(stars.labels)
 
 
-def over_bound(simulator, stars: Examples, nuisances, draws: np.ndarray, n: int, key) -> dict[str, Any]:
-    """Robust scatter of (median - truth) in units of the Cramer-Rao bound of each of the first `n` stars.
-
-    `cramer_rao` is the bound from the spectrum alone, over stars for which it is finite; `with_prior` adds
-    what the prior knows (the error of the best Gaussian posterior) and is finite always.
-    """
-    names = simulator.forward.label_set.names
+def bounds(simulator, stars: Examples, nuisances, n: int, key) -> dict[str, np.ndarray]:
+    """Smallest possible errors of the first `n` stars: `bound` from the spectrum alone, infinite where it
+    tells nothing, and `bound_with_prior`, the error of the best Gaussian posterior."""
     first = jax.tree.map(lambda x: x[:n], nuisances)
     # As little known beforehand as the simulations vary it; of the pixels that the network sees (`ivar > 0`).
     usual = cramer_rao.BoundConfig().nuisances
     config = cramer_rao.BoundConfig(usual._replace(resolution=simulator.config.resolution_scatter))
     bound = cramer_rao.cramer_rao(simulator.forward, stars.labels[:n], first, stars.ivar[:n], config)
     precision = cramer_rao.prior_precision(np.asarray(simulator.prior.sample(key, 20_000)))
-    offset = np.median(draws[:, :n], axis=0) - stars.labels[:n]
-    out = {}
-    for label, sigma in (
-        ("cramer_rao", bound.sigma),
-        ("with_prior", _with_prior(bound.covariance, precision)),
-    ):
-        ratio = np.where(np.isfinite(sigma), offset / sigma, np.nan)
-        scatter = [calibration.robust_scatter(r[np.isfinite(r)][:, None]).item() for r in ratio.T]
-        out[label] = dict(zip(names, scatter, strict=True))
-        out[f"median_sigma_{label}"] = dict(zip(names, map(float, np.median(sigma, axis=0)), strict=True))
-    return {"n": n, **out}
+    return {"bound": bound.sigma, "bound_with_prior": _with_prior(bound.covariance, precision)}
 
 
 def _with_prior(covariance: np.ndarray, precision: np.ndarray) -> np.ndarray:
@@ -121,26 +157,15 @@ def _with_prior(covariance: np.ndarray, precision: np.ndarray) -> np.ndarray:
     return np.array(sigma)
 
 
-def report(name: str, values: dict[str, Any], posterior: AmortisedPosterior) -> None:
-    """Print one set's table."""
-    units = [label.unit for label in posterior.label_set]
-    print(f"\n{name}: {values['all']['n']} stars, -ln q = {values['nll']:.3f}")
+def print_table(stars: KnownStars, values: dict[str, Any]) -> None:
+    """Print one set's table and verdicts."""
+    units = [label.unit for label in stars.label_set]
+    print(f"\n{stars.name}: {len(stars.truth)} stars, -ln q = {values['nll']:.3f}")
     print(calibration.format_summary(values, units))
-    for kind in ("cramer_rao", "with_prior") if "over_bound" in values else ():
-        ratios = ", ".join(f"{k} {v:.2f}" for k, v in values["over_bound"][kind].items())
-        print(f"scatter over the Cramer-Rao bound ({kind}, {values['over_bound']['n']} stars): {ratios}")
+    for name, check in values["checks"].items():
+        word = {True: "pass", False: "FAIL", None: "-"}[check["passed"]]
+        print(f"{name:<10}{word:<6}{check['verdict']}")
     print(flush=True)
-
-
-def draw(stars: Examples, draws: np.ndarray, posterior: AmortisedPosterior, folder: Path, name: str) -> None:
-    """Recovery, coverage and rank plots of one set."""
-    some = slice(0, N_PLOTTED)
-    plots.save(
-        plots.plot_recovery(stars.labels[some], draws[:, some], posterior.label_set, stars.snr[some]),
-        folder / f"recovery_{name}.png",
-    )
-    plots.save(plots.plot_coverage(stars.labels, draws, posterior.label_set), folder / f"coverage_{name}.png")
-    plots.save(plots.plot_sbc(stars.labels, draws, posterior.label_set), folder / f"sbc_{name}.png")
 
 
 def draw_loss(history: list[dict[str, Any]], path: Path) -> None:

@@ -1,5 +1,5 @@
-"""How good are posteriors whose truth is known: bias, scatter, coverage and simulation-based calibration, by
-signal-to-noise.
+"""How good are posteriors whose truth is known: bias, scatter, coverage and simulation-based calibration, of
+all stars and by signal-to-noise and label.
 
 Everything is plain NumPy over `truth [n_star, n_label]` and `draws [n_draws, n_star, n_label]`.
 """
@@ -14,10 +14,16 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy import stats
 
+from jaxspec.diagnostics.bands import uniformity
 from jaxspec.errors import InputError
 
 LEVELS = np.linspace(0.05, 0.95, 19)
 SNR_BINS = (5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0)
+LABEL_BINS = {
+    "teff": (3000.0, 4500.0, 5000.0, 5500.0, 6000.0, 6500.0, 8000.0),
+    "logg": (0.0, 1.0, 2.0, 3.0, 4.0, 4.5, 5.5),
+    "fe_h": (-5.0, -2.0, -1.5, -1.0, -0.5, 0.0, 1.0),
+}
 
 
 def robust_scatter(x: Float[np.ndarray, n * l]) -> Float[np.ndarray, "*l"]:
@@ -26,9 +32,13 @@ def robust_scatter(x: Float[np.ndarray, n * l]) -> Float[np.ndarray, "*l"]:
     return np.asarray(stats.median_abs_deviation(x, axis=0, scale="normal"))
 
 
-def ranks(truth: Float[np.ndarray, "n l"], draws: Float[np.ndarray, "s n l"]) -> Int[np.ndarray, "n l"]:
-    """Number of draws below the truth, uniform on 0 ... s for exact posteriors (simulation-based calibration,
-    Talts et al. 2018, arXiv:1804.06788)."""
+def check_draws(
+    truth: Float[np.ndarray, "n l"], draws: Float[np.ndarray, "s ..."]
+) -> tuple[Float[np.ndarray, "n l"], Float[np.ndarray, "s n l"]]:
+    """Truth and draws as arrays.
+
+    Raises: InputError when they are not of the same stars and labels.
+    """
     truth, draws = np.asarray(truth), np.asarray(draws)
     if draws.ndim != 3 or draws.shape[1:] != truth.shape:
         raise InputError(
@@ -37,16 +47,14 @@ def ranks(truth: Float[np.ndarray, "n l"], draws: Float[np.ndarray, "s n l"]) ->
             f"[n_draws, {truth.shape}]",
             "give the draws of the same stars and labels",
         )
+    return truth, draws
+
+
+def ranks(truth: Float[np.ndarray, "n l"], draws: Float[np.ndarray, "s n l"]) -> Int[np.ndarray, "n l"]:
+    """Number of draws below the truth, uniform on 0 ... s for exact posteriors (simulation-based calibration,
+    Talts et al. 2018, arXiv:1804.06788)."""
+    truth, draws = check_draws(truth, draws)
     return np.sum(draws < truth, axis=0)
-
-
-def uniformity(rank: Int[np.ndarray, "n l"], n_draws: int, n_bins: int = 20) -> Float[np.ndarray, " l"]:
-    """p-value of a chi-square test that the ranks of each label are uniform on 0 ... `n_draws`."""
-    # Edges between whole ranks, or a rank on an edge would be counted in one bin and expected in another.
-    first = np.linspace(0, n_draws + 1, min(n_bins, n_draws + 1) + 1).round()
-    edges, expected = first - 0.5, np.diff(first) / (n_draws + 1) * rank.shape[0]
-    counts = np.stack([np.histogram(column, edges)[0] for column in rank.T])
-    return stats.chi2.sf(np.sum((counts - expected) ** 2 / expected, axis=1), len(expected) - 1)
 
 
 def coverage(
@@ -67,6 +75,16 @@ def calibration_error(
 ) -> Float[np.ndarray, " l"]:
     """Mean absolute difference between empirical and nominal coverage of the central intervals, per label."""
     return np.mean(np.abs(coverage(truth, draws, levels) - np.asarray(levels)[:, None]), axis=0)
+
+
+def chance_calibration_error(n: int, n_draws: int, level: float = 0.99) -> float:
+    """Calibration error that an exact posterior of `n` stars exceeds with probability 1 - `level`, by
+    simulation (10,000 sets, to a few per cent)."""
+    u = (np.arange(n_draws + 1) + 0.5) / (n_draws + 1)
+    exact = np.mean(2.0 * np.abs(u - 0.5) < LEVELS[:, None], axis=1)
+    counts = np.random.default_rng(0).multinomial(n, np.diff(exact, prepend=0.0, append=1.0), 10_000)
+    covered = np.cumsum(counts[:, :-1], axis=1) / n
+    return float(np.quantile(np.mean(np.abs(covered - LEVELS), axis=1), level))
 
 
 def tarp_ranks(
@@ -99,20 +117,25 @@ def summarise(
     bound: Float[np.ndarray, "n l"] | None = None,
     bins: Sequence[float] = SNR_BINS,
 ) -> dict[str, Any]:
-    """All measures as nested plain numbers, ready for JSON: for all stars, and for each bin of S/N that holds
-    at least ten.
+    """All measures as nested plain numbers, ready for JSON: for all stars, and for each bin of S/N, Teff,
+    log g and [Fe/H] that holds at least ten.
+
+    Bins in a label are of its posterior median, never of the truth: of stars chosen by their truth even an
+    exact posterior has another coverage (near the edge of a prior it errs to one side), while what is known
+    from the data alone may choose stars freely.
 
     Args:
         snr: signal-to-noise per pixel of each star.
         bound: smallest possible standard error of each star's labels (`jaxspec.diagnostics.cramer_rao`), if
             known.
-        bins: edges in S/N.
+        bins: edges in S/N; those of the labels are `LABEL_BINS`.
 
-    Returns: `{"all": {...}, "by_snr": [{"snr": [low, high], ...}, ...]}`; each holds `n` and, for every label
-        under `labels`, `bias` (median of estimate minus truth), `scatter` (robust), `error` (median stated
-        error), `pull` (robust scatter in units of the stated error), `calibration_error`, `coverage_68`,
-        `sbc_p` and, with `bound`, `over_bound` (robust scatter of (estimate - truth) / bound); and for all
-        labels at once `tarp_p`, the p-value that `tarp_ranks` are uniform.
+    Returns: `{"all": {...}, "by_snr": [{"snr": [low, high], ...}, ...], "by_teff": ...}`; each holds `n` and,
+        for every label under `labels`, `bias` (median of estimate minus truth), `scatter` (robust), `error`
+        (median stated error), `pull` (robust scatter in units of the stated error), `calibration_error`,
+        `coverage_68`, `sbc_p` (p-value that ranks are uniform) and, with `bound`, `over_bound` (robust
+        scatter of (estimate - truth) / bound); and for all labels at once `tarp_p`, the p-value that
+        `tarp_ranks` are uniform.
     """
     truth, draws, snr = np.asarray(truth, float), np.asarray(draws), np.asarray(snr, float)
     p16, median, p84 = np.quantile(draws, [0.16, 0.5, 0.84], axis=0)
@@ -134,12 +157,15 @@ def summarise(
         joint = uniformity(tarp_ranks(truth[rows], draws[:, rows])[:, None], draws.shape[0])
         return {"n": int(rows.sum()), "labels": labels, "tarp_p": float(joint[0])}
 
-    by_snr = []
-    for low, high in itertools.pairwise(bins):
-        rows = (snr >= low) & (snr < high)
-        if rows.sum() >= 10:
-            by_snr.append({"snr": [float(low), float(high)], **measure(rows)})
-    return {"all": measure(np.ones(len(snr), bool)), "by_snr": by_snr}
+    out = {"all": measure(np.ones(len(snr), bool))}
+    medians = {name: median[:, i] for i, name in enumerate(label_names) if name in LABEL_BINS}
+    for name, values in {"snr": snr, **medians}.items():
+        out[f"by_{name}"] = []
+        for low, high in itertools.pairwise(bins if name == "snr" else LABEL_BINS[name]):
+            rows = (values >= low) & (values < high)
+            if rows.sum() >= 10:
+                out[f"by_{name}"].append({name: [float(low), float(high)], **measure(rows)})
+    return out
 
 
 def format_summary(summary: dict[str, Any], units: Sequence[str] | None = None) -> str:

@@ -6,6 +6,7 @@ Needs the `plots` extra (matplotlib, corner).
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
@@ -14,14 +15,14 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import matplotlib.ticker
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from matplotlib.figure import Figure
-from scipy import stats
 
-from jaxspec.diagnostics.calibration import coverage, ranks, robust_scatter
+from jaxspec.diagnostics.calibration import robust_scatter
 from jaxspec.instruments import Instrument
 from jaxspec.labels import LabelSet
 
+DPI = 170
 INK, BLUE, RED, GREY = "#1b2838", "#2f6db3", "#c8442f", "#9aa5b1"
 
 STYLE = {
@@ -53,8 +54,8 @@ def style():
         yield
 
 
-def save(figure: Figure, path: str | os.PathLike, dpi: int = 170) -> None:
-    """Write a figure (the format follows from the name) and free its memory."""
+def save(figure: Figure, path: str | os.PathLike | io.BytesIO, dpi: int = DPI) -> None:
+    """Write a figure (the format follows from the name; PNG into an open file) and free its memory."""
     figure.savefig(path, dpi=dpi, bbox_inches="tight", facecolor="white")
     plt.close(figure)
 
@@ -126,78 +127,6 @@ def plot_recovery(
             ticks = [5, 10, 30, 100, 300]
             bar.set_ticks(np.log10(ticks), labels=[str(t) for t in ticks])
             bar.set_label("S/N per pixel")
-    return figure
-
-
-def plot_coverage(
-    truth: Float[np.ndarray, "n l"], draws: Float[np.ndarray, "s n l"], label_set: LabelSet
-) -> Figure:
-    """Empirical against nominal coverage of central intervals, with the band that chance alone allows 95 % of
-    the time at each level."""
-    levels = np.linspace(0.02, 0.98, 49)
-    values, n = coverage(truth, draws, levels), truth.shape[0]
-    colours = plt.get_cmap("turbo")(np.linspace(0.06, 0.94, len(label_set)))
-    with style():
-        figure, (ax, rest) = plt.subplots(
-            2, 1, figsize=(3.6, 4.6), sharex=True, height_ratios=[2.6, 1], layout="constrained"
-        )
-        low, high = stats.binom.ppf([[0.025], [0.975]], n, levels) / n
-        ax.fill_between(levels, low, high, color=GREY, alpha=0.35, lw=0, label="95 % by chance")
-        rest.fill_between(levels, low - levels, high - levels, color=GREY, alpha=0.35, lw=0)
-        ax.plot([0, 1], [0, 1], color=INK, lw=0.7, ls="--")
-        rest.axhline(0.0, color=INK, lw=0.7, ls="--")
-        for i, label in enumerate(label_set):
-            error = np.mean(np.abs(values[:, i] - levels))
-            ax.plot(levels, values[:, i], color=colours[i], lw=1.1, label=f"{label.latex}  {error:.3f}")
-            rest.plot(levels, values[:, i] - levels, color=colours[i], lw=1.1)
-        ax.set(xlim=(0, 1), ylim=(0, 1), ylabel="empirical coverage")
-        ax.legend(
-            fontsize=7,
-            loc="upper left",
-            title=f"calibration error, {n} stars",
-            title_fontsize=7,
-            handlelength=1.4,
-            labelspacing=0.25,
-        )
-        largest = max(0.05, 1.15 * np.max(np.abs(values - levels[:, None])))
-        rest.set(xlabel="nominal coverage", ylabel="difference", ylim=(-largest, largest))
-    return figure
-
-
-def plot_sbc(
-    truth: Float[np.ndarray, "n l"], draws: Float[np.ndarray, "s n l"], label_set: LabelSet, n_bins: int = 20
-) -> Figure:
-    """Histograms of the truth's rank among the draws: flat where calibrated, a hill where errors are too
-    large, a bowl where too small."""
-    n_draws, n, _ = draws.shape
-    n_bins = min(n_bins, n_draws + 1)
-    places: Int[np.ndarray, "n l"] = ranks(truth, draws)
-    columns = min(3, len(label_set))
-    rows = -(-len(label_set) // columns)
-    with style():
-        figure, axes = plt.subplots(
-            rows,
-            columns,
-            figsize=(2.5 * columns, 1.7 * rows),
-            sharex=True,
-            sharey=True,
-            squeeze=False,
-            layout="constrained",
-        )
-        low, high = stats.binom.ppf([0.005, 0.995], n, 1.0 / n_bins) * n_bins / n
-        for i, label in enumerate(label_set):
-            ax = axes.flat[i]
-            ax.axhspan(low, high, color=GREY, alpha=0.35, lw=0)
-            ax.axhline(1.0, color=INK, lw=0.7, ls="--")
-            counts, edges = np.histogram((places[:, i] + 0.5) / (n_draws + 1), np.linspace(0, 1, n_bins + 1))
-            ax.stairs(counts * n_bins / n, edges, color=BLUE, lw=1.1)
-            ax.text(0.04, 0.93, label.latex, transform=ax.transAxes, va="top")
-        for ax in axes.flat[len(label_set) :]:
-            ax.remove()
-        peak = max(ax.dataLim.y1 for ax in axes.flat[: len(label_set)])
-        axes[0, 0].set(xlim=(0, 1), ylim=(0, 1.3 * max(peak, high)))
-        figure.supxlabel("rank of the truth among the draws", fontsize=9)
-        figure.supylabel("relative frequency", fontsize=9)
     return figure
 
 

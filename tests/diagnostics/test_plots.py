@@ -33,17 +33,6 @@ def test_recovery(recovered):
     assert "K" in texts(axes) and r"T_\mathrm{eff}" in axes.get_xlabel()
 
 
-def test_coverage_and_sbc(recovered):
-    truth, draws = recovered
-    figure = plots.plot_coverage(truth, draws, LABELS)
-    for line in figure.axes[0].lines[1:]:
-        x, y = line.get_data()
-        assert np.abs(y - x).max() < 0.2 and (np.diff(y) >= 0).all()
-    figure = plots.plot_sbc(truth, draws, LABELS, n_bins=10)
-    heights = figure.axes[0].patches[-1].get_data().values
-    assert abs(heights.mean() - 1.0) < 1e-9
-
-
 def test_corner(recovered):
     figure = plots.plot_corner(recovered[1][:, 0], LABELS, np.array([5500.0, np.nan, -0.3]), title="a star")
     assert len([a for a in figure.axes if a.get_visible()]) >= 6

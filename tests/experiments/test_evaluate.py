@@ -1,6 +1,7 @@
 """Stored weights are evaluated on the stars that training held out, and on refined draws on demand."""
 
 import dataclasses
+import hashlib
 import json
 
 import pytest
@@ -27,6 +28,12 @@ def test_stored_weights_give_the_numbers_of_their_training(trained, tmp_path):
         assert values["scatter"] == pytest.approx(then["all"]["labels"][name]["scatter"], rel=1e-3)
     assert json.loads((tmp_path / "metrics.json").read_text())["as_trained"]["all"]["n"] == 128
     assert (tmp_path / "recovery_as_trained.png").stat().st_size > 10_000
+    checks = metrics["as_trained"]["checks"]
+    assert {"ranks", "coverage", "tarp", "lc2st", "bins", "sharpness"} <= set(checks)
+    # The page says what was evaluated: these very weights.
+    page = (tmp_path / "report.html").read_text()
+    weights = (folder / "posterior" / "weights.npz").read_bytes()
+    assert hashlib.sha256(weights).hexdigest() in page and checks["ranks"]["verdict"] in page
 
 
 def test_refined_draws_are_better_at_high_signal(trained, tmp_path):
@@ -36,15 +43,19 @@ def test_refined_draws_are_better_at_high_signal(trained, tmp_path):
         *SETS,
         "evaluation.sets.as_trained.n=24",
         "evaluation.n_bound=0",
+        "evaluation.n_draws=200",
         "++evaluation.sets.as_trained.snr=150",
         "++evaluation.sets.as_trained.nuisances={base: pure}",
     )
     scatter = {}
-    for refine in (False, True):
+    for refine in (False, True, "exact"):
         cfg = configured("evaluate", *sets, f"checkpoint={folder}", f"refine={refine}")
         values = evaluate.run(cfg, tmp_path / str(refine))["as_trained"]
         scatter[refine] = values["all"]["labels"]["fe_h"]["scatter"]
-    assert scatter[True] < 0.5 * scatter[False]
+    assert scatter[True] < 0.5 * scatter[False] and scatter["exact"] < 0.5 * scatter[False]
+    assert 0.0 < values["efficiency"] < 1.0 and values["trusted"] > 0.5
+    with pytest.raises(InputError, match="refine"):
+        evaluate.run(configured("evaluate", *sets, f"checkpoint={folder}", "refine=more"), tmp_path)
 
 
 def test_weights_that_do_not_say_what_they_are_for_are_refused(trained, tmp_path):
