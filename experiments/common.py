@@ -45,6 +45,7 @@ PACKAGES = (
         "flax",
         "optax",
         "distrax",
+        "diffrax",
         "numpyro",
         "tfp-nightly",
         "equinox",

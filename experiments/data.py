@@ -27,7 +27,7 @@ from jaxspec.io import (
 )
 from jaxspec.labels import NINE_LABELS, LabelSet
 from jaxspec.posterior.amortised import median_snr
-from jaxspec.posterior.network import negative_log_likelihood, noisy_label_loss
+from jaxspec.posterior.network import noisy_label_loss, training_loss
 from jaxspec.posterior.nuisances import CONFIGS, NuisanceConfig
 from jaxspec.posterior.preparation import prepare_many
 from jaxspec.posterior.prior import StellarPrior
@@ -92,13 +92,13 @@ def make_simulator(cfg: DictConfig, nuisances: Any = None) -> Simulator:
 
 
 def simulated(cfg: DictConfig) -> Task:
-    """Spectra that are simulated inside the training step; the loss is the plain negative log-likelihood."""
+    """Spectra simulated inside the training step. Their labels are exact, so the loss is the flow's own."""
     simulator, size = make_simulator(cfg), cfg.trainer.batch
     return Task(
         instrument=simulator.instrument,
         label_set=simulator.forward.label_set,
         prior=simulator.prior,
-        loss=negative_log_likelihood,
+        loss=training_loss,
         batches={"batch_fn": lambda key, step: simulator.simulate(key, size)},
         examples=simulate(simulator, named_key(cfg.seed, "examples"), cfg.data.n_examples),
         validation=simulate(simulator, named_key(cfg.seed, "validation"), cfg.data.n_validation),

@@ -3,12 +3,14 @@
     python -m experiments.train experiment=giraffe_demo       4 minutes on two cores
     python -m experiments.train experiment=giraffe_robust     hours on two cores, minutes on an accelerator
     python -m experiments.train experiment=giraffe_survey data.spectra=FOLDER data.catalogue=TABLE
-    python -m experiments.train --multirun model=small,base seed=1,2
+    python -m experiments.train encoder=hybrid flow=autoregressive    any encoder with any flow, by its name
+    python -m experiments.train --multirun encoder=residual,hybrid flow=spline,matching seed=1,2 output=FOLDER
 
 The output folder gets `posterior/` (what `experiments.infer checkpoint=` takes), `metrics.json`,
 `metrics.jsonl` (the training log), `checkpoints/`, `config.yaml`, `provenance.json` and the plots. A run that
 was killed goes on from its last checkpoint, to the same numbers, when it is started again with the same
-output=FOLDER.
+output=FOLDER. A sweep (`--multirun`) numbers its runs inside the folder and keeps a leaderboard there.
+Started again, it leaves finished runs alone and goes on with the one that was interrupted.
 """
 
 import json
@@ -21,8 +23,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from experiments import leaderboard
 from experiments.common import (
     begin,
     build,
@@ -41,7 +46,7 @@ from jaxspec.networks import ENCODER_PRESETS, EncoderConfig
 from jaxspec.posterior.amortised import AmortisedPosterior
 from jaxspec.posterior.network import NetworkConfig, PosteriorNetwork
 from jaxspec.posterior.storage import WEIGHTS, copy_weights, save_posterior
-from jaxspec.training import OptimiserConfig, TrainConfig, fit
+from jaxspec.training import NonFiniteLossError, OptimiserConfig, TrainConfig, fit
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +55,32 @@ class Trained(NamedTuple):
     posterior: AmortisedPosterior
     task: Task
     metrics: dict[str, Any]
+
+
+def run_or_job(cfg: DictConfig, folder: Path) -> None:
+    """A run by itself, or one job of a sweep."""
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        job(cfg, folder)
+    else:
+        run(cfg, folder)
+
+
+def job(cfg: DictConfig, folder: Path) -> None:
+    """Run one job of a sweep, unless it is finished, and bring the sweep's leaderboard up to date.
+
+    A loss that is not finite fails the job, not the sweep.
+    """
+    log.info("job %d of %d: %s", int(folder.name) + 1, leaderboard.count_jobs(folder.parent), describe(cfg))
+    if leaderboard.is_finished(cfg, folder):
+        log.info("finished before: left alone")
+    else:
+        try:
+            run(cfg, folder)
+        except NonFiniteLossError as error:
+            log.error("%s failed: %s", folder, error)
+            write_json(folder / leaderboard.FAILURE, {"status": "failed", "error": str(error)})
+    rows = leaderboard.update(folder.parent)
+    print(f"\nleaderboard of {folder.parent}:\n{leaderboard.format_rows(rows)}\n", flush=True)
 
 
 def run(cfg: DictConfig, folder: Path) -> Trained:
@@ -91,8 +122,10 @@ def run(cfg: DictConfig, folder: Path) -> Trained:
         posterior = posterior.with_reference(task.examples.flux, task.examples.ivar)
     save_posterior(posterior, folder / "posterior")
 
+    tests = evaluate(posterior, task, cfg, folder)
     metrics = {
         "name": cfg.name,
+        "config": facts["config"],
         "steps": int(result.state.step),
         "finished": result.finished,
         "weights": count_weights(network),
@@ -100,8 +133,10 @@ def run(cfg: DictConfig, folder: Path) -> Trained:
         "validation": [row["validation"] for row in result.history if "validation" in row][-1],
         "history": result.history,
         "survey": task.facts,
-        **evaluate(posterior, task, cfg, folder),
+        "inferred_per_second": leaderboard.inference_rate(posterior, task.validation, cfg.evaluation.n_draws),
+        **tests,
     }
+    metrics["leaderboard"] = leaderboard.row(cfg, posterior, task, metrics, next(iter(tests)))
     write_json(folder / "metrics.json", metrics)
     log.info("done: %s", folder)
     return Trained(posterior, task, metrics)
@@ -109,16 +144,28 @@ def run(cfg: DictConfig, folder: Path) -> Trained:
 
 def make_network(cfg: DictConfig, task: Task) -> PosteriorNetwork:
     """The untrained network, with the standardisation of the examples."""
-    config = NetworkConfig(
-        build(EncoderConfig, cfg.model.encoder, ENCODER_PRESETS),
-        build(FlowConfig, cfg.model.flow, FLOW_PRESETS),
-        cfg.model.error_floor,
+    network = PosteriorNetwork(
+        network_config(cfg), task.label_set, task.instrument.wavelength, rngs=nnx.Rngs(cfg.seed)
     )
-    network = PosteriorNetwork(config, task.label_set, task.instrument.n_pixels, rngs=nnx.Rngs(cfg.seed))
     network.set_statistics(
         *(jnp.asarray(x) for x in (task.examples.labels, task.examples.flux, task.examples.ivar))
     )
     return network
+
+
+def network_config(cfg: DictConfig) -> NetworkConfig:
+    """The shape of the network that a configuration names."""
+    return NetworkConfig(
+        build(EncoderConfig, cfg.model.encoder, ENCODER_PRESETS),
+        build(FlowConfig, cfg.model.flow, FLOW_PRESETS),
+        cfg.model.error_floor,
+    )
+
+
+def describe(cfg: DictConfig) -> str:
+    """Encoder, flow and seed in words."""
+    config = network_config(cfg)
+    return f"{config.encoder.kind} encoder, {config.flow.coupling} flow, seed {cfg.seed}"
 
 
 def starting_point(cfg: DictConfig, folder: Path) -> tuple[AmortisedPosterior | None, dict[str, str] | None]:
@@ -199,4 +246,4 @@ def count_weights(network: nnx.Module) -> int:
 
 
 if __name__ == "__main__":
-    launch(run, "train")
+    launch(run_or_job, "train")

@@ -14,9 +14,9 @@ from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxspec.errors import InputError
-from jaxspec.flows import ConditionalFlow, FlowConfig
+from jaxspec.flows import FlowConfig, MatchingFlow, make_flow
 from jaxspec.labels import LabelSet
-from jaxspec.networks import EncoderConfig, SpectrumEncoder, input_statistics
+from jaxspec.networks import EncoderConfig, input_statistics, make_encoder
 
 
 @dataclass(frozen=True)
@@ -38,14 +38,23 @@ class PosteriorNetwork(nnx.Module):
     networks compare.
 
     All fluxes here are already normalised by `jaxspec.continuum.normalise`.
+
+    Args:
+        grid: wavelengths of the pixels (A); their number alone is enough for the residual encoder.
     """
 
-    def __init__(self, config: NetworkConfig, label_set: LabelSet, n_pixels: int, *, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        config: NetworkConfig,
+        label_set: LabelSet,
+        grid: Float[np.ndarray, " p"] | int,
+        *,
+        rngs: nnx.Rngs,
+    ):
         self.config = config
         self.label_set = label_set
-        self.n_pixels = n_pixels
-        self.encoder = SpectrumEncoder(config.encoder, n_pixels=n_pixels, rngs=rngs)
-        self.flow = ConditionalFlow(
+        self.encoder = make_encoder(config.encoder, grid, rngs=rngs)
+        self.flow = make_flow(
             config.flow, n_dim=len(label_set), n_context=config.encoder.n_context, rngs=rngs
         )
 
@@ -68,6 +77,18 @@ class PosteriorNetwork(nnx.Module):
         """Log-density of labels; leading axes are several label vectors for each of the same `b` spectra."""
         z = self.label_set.to_unconstrained(labels)
         return self.flow.log_prob(z, self.context(flux, ivar)) - self.label_set.log_det(z)
+
+    def loss(
+        self,
+        key: PRNGKeyArray | None,
+        labels: Float[Array, "b l"],
+        flux: Float[Array, "b p"],
+        ivar: Float[Array, "b p"],
+    ) -> Float[Array, " b"]:
+        """What training on exact labels minimises: -`log_prob`, or the regression of a flow that is trained
+        by matching (plus the same constant, so that both are in the labels' units)."""
+        z = self.label_set.to_unconstrained(labels)
+        return self.flow.loss(key, z, self.context(flux, ivar)) + self.label_set.log_det(z)
 
     def sample(
         self, key: PRNGKeyArray, flux: Float[Array, "b p"], ivar: Float[Array, "b p"], n: int
@@ -100,9 +121,17 @@ class LabelledSpectra(Protocol):
 def negative_log_likelihood(
     network: PosteriorNetwork, batch: LabelledSpectra, key: PRNGKeyArray | None = None
 ) -> Float[Array, ""]:
-    """Mean of -ln q(labels | spectrum): the objective whose minimum is the posterior when labels are exact
-    (simulations). `key` is not used."""
+    """Mean of -ln q(labels | spectrum): how good the network is, whatever it was trained by. `key` is not
+    used."""
     return -jnp.mean(network.log_prob(batch.labels, batch.flux, batch.ivar))
+
+
+def training_loss(
+    network: PosteriorNetwork, batch: LabelledSpectra, key: PRNGKeyArray | None = None
+) -> Float[Array, ""]:
+    """Mean of `PosteriorNetwork.loss`: the objective whose minimum is the posterior when labels are exact
+    (simulations). For flows of layers it is `negative_log_likelihood`."""
+    return jnp.mean(network.loss(key, batch.labels, batch.flux, batch.ivar))
 
 
 def noisy_label_loss(
@@ -131,7 +160,17 @@ def noisy_label_loss(
         method: "deconvolve" or "convolve".
 
     Returns: the mean loss over the batch.
+
+    Raises: InputError for an unknown method, and for a flow that is trained by matching: its regression
+        knows no errors of the labels, and its likelihood is too slow to train by.
     """
+    if isinstance(network.flow, MatchingFlow):
+        raise InputError(
+            "noisy_label_loss: network.flow",
+            "a flow that is trained by matching",
+            "one that is trained by its likelihood, since the labels have errors",
+            "use spline, affine or autoregressive",
+        )
     if method not in ("deconvolve", "convolve"):
         raise InputError("noisy_label_loss: method", repr(method), '"deconvolve" or "convolve"', "choose one")
     draws = labels + errors * jax.random.normal(key, (n_draws, *labels.shape), labels.dtype)

@@ -35,7 +35,7 @@ from jaxspec.posterior.prior import prior_from_dict, tupled
 
 CONFIG, WEIGHTS = "config.json", "weights.npz"
 FORMAT, FORMAT_VERSION = "jaxspec amortised posterior", 1
-PACKAGES = ("jax", "flax", "distrax", "numpy", "equinox")
+PACKAGES = ("jax", "flax", "distrax", "diffrax", "numpy", "equinox")
 
 
 def save_posterior(posterior: AmortisedPosterior, folder: str | os.PathLike, dtype: str = "float16") -> Path:
@@ -117,7 +117,7 @@ def load_posterior(folder: str | os.PathLike) -> AmortisedPosterior:
     )
     instrument = Instrument(config["instrument"]["name"], arms)
     network = PosteriorNetwork(
-        _network_config(config["network"]), label_set, instrument.n_pixels, rngs=nnx.Rngs(0)
+        _network_config(config["network"]), label_set, instrument.wavelength, rngs=nnx.Rngs(0)
     )
     with np.load(io.BytesIO(weights)) as arrays:
         stored = {name: arrays[name].astype(np.float32) for name in arrays.files}

@@ -33,7 +33,7 @@ def test_run_folder_holds_what_others_rely_on(trained):
     metrics = json.loads((folder / "metrics.json").read_text())
     teff = metrics["as_trained"]["all"]["labels"]["teff"]
     assert {"bias", "scatter", "coverage_68", "calibration_error", "sbc_p"} <= set(teff)
-    assert metrics["as_trained"]["over_bound"]["with_prior"]["teff"] > 0.5
+    assert metrics["as_trained"]["checks"]["sharpness"]["with_prior"]["teff"] > 0.5
     assert load_posterior(folder / "posterior").provenance["name"] == result.metrics["name"]
 
 

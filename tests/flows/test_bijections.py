@@ -8,10 +8,12 @@ from flax import nnx
 
 from jaxspec.flows import (
     AffineCoupling,
+    Autoregressive,
     ConditionalAffine,
     ConditionalFlow,
     FlowConfig,
     LULinear,
+    MatchingFlow,
     Permutation,
     SplineCoupling,
 )
@@ -20,12 +22,14 @@ N_DIM, N_CONTEXT, N_STARS = 5, 3, 4
 SIZES = dict(n_dim=N_DIM, n_context=N_CONTEXT)
 ORDER = (3, 0, 4, 1, 2)
 # Random weights are wilder than trained ones; these limits keep every spline invertible in float32.
+SOLVER_STEPS = 64
 TAME = dict(min_bin=0.25, slope_clamp=2.5)
 
 # name -> constructor; a new layer belongs here and is then held to every test below.
 BIJECTIONS = {
     "affine coupling": lambda rngs: AffineCoupling(**SIZES, width=8, rngs=rngs),
     "spline coupling": lambda rngs: SplineCoupling(**SIZES, width=8, n_bins=5, bound=3.0, **TAME, rngs=rngs),
+    "autoregressive": lambda rngs: Autoregressive(**SIZES, width=8, rngs=rngs),
     "conditional affine": lambda rngs: ConditionalAffine(**SIZES, width=8, rngs=rngs),
     "LU": lambda rngs: LULinear(ORDER),
     "permutation": lambda rngs: Permutation(ORDER),
@@ -36,6 +40,13 @@ BIJECTIONS = {
         FlowConfig(coupling="affine", mixing="permutation", n_layers=2, width=8, conditional_affine=False),
         **SIZES,
         rngs=rngs,
+    ),
+    "autoregressive flow": lambda rngs: ConditionalFlow(
+        FlowConfig(coupling="autoregressive", n_layers=2, width=8), **SIZES, rngs=rngs
+    ),
+    # A solver is as exact as its steps are short; with these it meets the bars of the closed forms.
+    "matching flow": lambda rngs: MatchingFlow(
+        FlowConfig(coupling="matching", width=8, solver_steps=SOLVER_STEPS), **SIZES, rngs=rngs
     ),
 }
 

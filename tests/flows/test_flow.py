@@ -11,18 +11,20 @@ from flax import nnx
 from scipy import stats
 
 from jaxspec.errors import InputError
-from jaxspec.flows import ConditionalFlow, FlowConfig
+from jaxspec.flows import ConditionalFlow, FlowConfig, make_flow
 from jaxspec.flows.flow import layer_orders
 from tests.flows.test_bijections import TAME, randomised
 
 CONFIGS = {
     "spline": FlowConfig(n_layers=2, width=8, n_bins=5, **TAME),
     "affine": FlowConfig(coupling="affine", mixing="permutation", n_layers=2, width=8),
+    "autoregressive": FlowConfig(coupling="autoregressive", n_layers=2, width=8),
+    "matching": FlowConfig(coupling="matching", width=8),
 }
 
 
-def make_flow(config, n_dim, n_context=2, scale=0.15):
-    flow = randomised(ConditionalFlow(config, n_dim=n_dim, n_context=n_context, rngs=nnx.Rngs(0)), scale)
+def random_flow(config, n_dim, n_context=2, scale=0.15):
+    flow = randomised(make_flow(config, n_dim=n_dim, n_context=n_context, rngs=nnx.Rngs(0)), scale)
     flow.set_standardisation(0.5 * np.arange(n_dim), 1.0 + 0.5 * np.arange(n_dim))
     return flow
 
@@ -39,7 +41,7 @@ def compiled(flow, method):
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("n_dim", [1, 2])
 def test_density_integrates_to_one(name, n_dim):
-    flow = make_flow(CONFIGS[name], n_dim)
+    flow = random_flow(CONFIGS[name], n_dim)
     context = jnp.array([[0.3, -1.0]])
     axis = np.linspace(-15, 15, 3001 if n_dim == 1 else 601)
     grid = np.stack(np.meshgrid(*[axis] * n_dim, indexing="ij"), -1).reshape(-1, 1, n_dim)
@@ -50,7 +52,7 @@ def test_density_integrates_to_one(name, n_dim):
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_draws_carry_their_log_prob(name):
-    flow = make_flow(CONFIGS[name], 5)
+    flow = random_flow(CONFIGS[name], 5)
     context = jax.random.normal(jax.random.key(0), (3, 2))
     draws, log_prob = compiled(flow, "sample")(jax.random.key(1), context, 200)
     assert draws.shape == (200, 3, 5) and log_prob.shape == (200, 3)
@@ -66,7 +68,7 @@ def test_draws_follow_the_density(name):
     Kolmogorov-Smirnov on 4,000 draws with a fixed key; the bar p > 1e-4 is the false-alarm rate of a changed
     key.
     """
-    flow = make_flow(CONFIGS[name], 1)
+    flow = random_flow(CONFIGS[name], 1)
     context = jnp.array([[1.0, 0.5]])
     draws = np.asarray(compiled(flow, "sample")(jax.random.key(3), context, 4000)[0])[:, 0, 0]
     axis = np.linspace(-25, 25, 20001)
@@ -75,8 +77,9 @@ def test_draws_follow_the_density(name):
     assert stats.kstest(draws, lambda x: np.interp(x, axis, cumulative)).pvalue > 1e-4
 
 
-def test_starts_as_the_standardised_normal():
-    flow = ConditionalFlow(n_dim=4, n_context=3, rngs=nnx.Rngs(0))
+@pytest.mark.parametrize("name", CONFIGS)
+def test_starts_as_the_standardised_normal(name):
+    flow = make_flow(CONFIGS[name], n_dim=4, n_context=3, rngs=nnx.Rngs(0))
     location, scale = np.array([1.0, -2.0, 0.0, 5.0]), np.array([0.5, 1.0, 2.0, 3.0])
     flow.set_standardisation(location, scale)
     z = location + scale * np.random.default_rng(0).normal(size=(6, 4))
@@ -110,7 +113,14 @@ def test_wrong_shapes_are_refused():
         FlowConfig(n_layers=0)
 
 
-@pytest.mark.parametrize("name", ["spline", "affine"])
+@pytest.mark.parametrize("name", ["spline", "affine", "autoregressive"])
+def test_layers_are_trained_by_likelihood(name):
+    flow = random_flow(CONFIGS[name], 3)
+    z, context = jax.random.normal(jax.random.key(0), (6, 3)), jax.random.normal(jax.random.key(1), (6, 2))
+    np.testing.assert_array_equal(flow.loss(None, z, context), -flow.log_prob(z, context))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
 def test_recovers_the_posterior_of_a_linear_gaussian_problem(name):
     """z ~ N(0, 1), x = A z + noise: after some seconds of training, the analytic mean and covariance.
 
@@ -128,7 +138,7 @@ def test_recovers_the_posterior_of_a_linear_gaussian_problem(name):
         return z, z @ matrix.T + noise * jax.random.normal(two, (n, 4))
 
     config = FlowConfig(coupling=name, n_layers=2, width=32, n_bins=5)
-    flow = ConditionalFlow(config, n_dim=3, n_context=4, rngs=nnx.Rngs(0))
+    flow = make_flow(config, n_dim=3, n_context=4, rngs=nnx.Rngs(0))
     graph, params, rest = nnx.split(flow, nnx.Param, ...)
     optimiser = optax.chain(
         optax.clip_by_global_norm(5.0), optax.adam(optax.cosine_decay_schedule(5e-3, 1200))
@@ -139,7 +149,7 @@ def test_recovers_the_posterior_of_a_linear_gaussian_problem(name):
         def step(carry, key):
             params, moments = carry
             z, x = simulate(key, 256)
-            gradient = jax.grad(lambda p: -nnx.merge(graph, p, rest).log_prob(z, x).mean())(params)
+            gradient = jax.grad(lambda p: nnx.merge(graph, p, rest).loss(key, z, x).mean())(params)
             updates, moments = optimiser.update(gradient, moments)
             return (optax.apply_updates(params, updates), moments), None
 

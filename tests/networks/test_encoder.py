@@ -10,9 +10,11 @@ import pytest
 from flax import nnx
 
 from jaxspec.errors import InputError
-from jaxspec.networks import ENCODER_PRESETS, EncoderConfig, SpectrumEncoder
+from jaxspec.networks import ENCODER_PRESETS, EncoderConfig, make_encoder
 
 N_PIXELS = 150
+# Two arms of 75 pixels, as `spectra` masks them.
+WAVELENGTH = np.concatenate([5400.0 + 0.05 * np.arange(75), 8500.0 + 0.08 * np.arange(75)])
 
 TINY = EncoderConfig(
     n_context=6,
@@ -25,14 +27,23 @@ TINY = EncoderConfig(
     n_segments=4,
     head_width=16,
     head_blocks=1,
+    patch_cells=8,
+    token_width=8,
+    token_blocks=2,
+    n_heads=2,
+    n_queries=3,
 )
-# Every test below runs over every path of the encoder.
+TRANSFORMER = dataclasses.replace(TINY, kind="transformer")
+# Every test below runs over every kind of encoder and every path.
 CONFIGS = {
     "both": TINY,
     "projection": dataclasses.replace(TINY, stem_channels=0),
     "convolutions": dataclasses.replace(TINY, projection_width=0),
     "odd bins": dataclasses.replace(TINY, bin_pixels=7, block_channels=(8, 8, 8)),
+    "transformer": TRANSFORMER,
+    "hybrid": dataclasses.replace(TINY, kind="hybrid"),
 }
+KINDS = ("both", "transformer", "hybrid")
 
 
 def spectra(rng, n=5):
@@ -47,7 +58,7 @@ def spectra(rng, n=5):
 def encoder(request):
     """An encoder with every weight random (residual branches start at zero), and its compiled forward
     pass."""
-    model = SpectrumEncoder(CONFIGS[request.param], n_pixels=N_PIXELS, rngs=nnx.Rngs(1))
+    model = make_encoder(CONFIGS[request.param], WAVELENGTH, rngs=nnx.Rngs(1))
     graph, params, rest = nnx.split(model, nnx.Param, ...)
     leaves, structure = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(2), len(leaves))
@@ -89,8 +100,19 @@ def test_stars_do_not_see_each_other(encoder, rng):
     np.testing.assert_allclose(apply(flux[order], ivar[order])[0], apply(flux, ivar)[0], rtol=1e-4, atol=1e-5)
 
 
-def test_jit_is_eager(rng):
-    model = SpectrumEncoder(TINY, n_pixels=N_PIXELS, rngs=nnx.Rngs(0))
+def test_a_star_without_pixels_is_finite(encoder):
+    """And its context is that of any other such star: nothing of the flux is left."""
+    apply, *_ = encoder
+    context = apply(np.full((2, N_PIXELS), np.nan, np.float32), np.zeros((2, N_PIXELS), np.float32))
+    assert np.isfinite(context).all()
+    np.testing.assert_array_equal(
+        context, apply(np.ones((2, N_PIXELS), np.float32), np.zeros((2, N_PIXELS), np.float32))
+    )
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_jit_is_eager(rng, name):
+    model = make_encoder(CONFIGS[name], WAVELENGTH, rngs=nnx.Rngs(0))
     graph, state = nnx.split(model)
     flux, ivar = map(jnp.array, spectra(rng))
     compiled = jax.jit(lambda state, flux, ivar: nnx.merge(graph, state)(flux, ivar))(state, flux, ivar)
@@ -114,14 +136,16 @@ def test_noise_level_is_seen(encoder):
     assert np.abs(context[0] - context[1]).max() > 0.05
 
 
-def test_same_seed_same_weights():
-    one, two, other = (SpectrumEncoder(TINY, n_pixels=N_PIXELS, rngs=nnx.Rngs(s)) for s in (1, 1, 2))
-    kernel = [np.asarray(m.projection.kernel[...]) for m in (one, two, other)]
+@pytest.mark.parametrize("name", KINDS)
+def test_same_seed_same_weights(name):
+    one, two, other = (make_encoder(CONFIGS[name], WAVELENGTH, rngs=nnx.Rngs(s)) for s in (1, 1, 2))
+    kernel = [np.asarray(m.enter.kernel[...]) for m in (one, two, other)]
     assert (kernel[0] == kernel[1]).all() and not (kernel[0] == kernel[2]).all()
 
 
-def test_statistics_are_used_and_not_trained(rng):
-    model = SpectrumEncoder(TINY, n_pixels=N_PIXELS, rngs=nnx.Rngs(0))
+@pytest.mark.parametrize("name", KINDS)
+def test_statistics_are_used_and_not_trained(rng, name):
+    model = make_encoder(CONFIGS[name], WAVELENGTH, rngs=nnx.Rngs(0))
     flux, ivar = map(jnp.array, spectra(rng))
     before = model(flux, ivar)
     model.set_input_statistics(np.full(N_PIXELS, 0.9), np.full(N_PIXELS, 0.2))
@@ -132,33 +156,44 @@ def test_statistics_are_used_and_not_trained(rng):
     assert "mean" not in trained and "scale" not in trained
 
 
-def test_wrong_inputs_are_refused(rng):
-    model = SpectrumEncoder(TINY, n_pixels=N_PIXELS, rngs=nnx.Rngs(0))
+@pytest.mark.parametrize("name", KINDS)
+def test_wrong_inputs_are_refused(name):
+    model = make_encoder(CONFIGS[name], WAVELENGTH, rngs=nnx.Rngs(0))
     with pytest.raises(InputError, match="150"):
         model(jnp.ones((2, 149)), jnp.ones((2, 149)))
     with pytest.raises(InputError, match="mean"):
         model.set_input_statistics(jnp.ones(3), jnp.ones(3))
     with pytest.raises(InputError, match="scale"):
         model.set_input_statistics(jnp.ones(N_PIXELS), jnp.zeros(N_PIXELS))
+
+
+def test_wrong_settings_are_refused():
     with pytest.raises(InputError, match="at least one path"):
         EncoderConfig(projection_width=0, stem_channels=0)
     with pytest.raises(InputError, match="bin_pixels"):
         EncoderConfig(bin_pixels=0)
+    with pytest.raises(InputError, match="n_heads"):
+        EncoderConfig(token_width=30, n_heads=4)
+    with pytest.raises(InputError, match="wavelength of every pixel"):
+        make_encoder(TRANSFORMER, N_PIXELS, rngs=nnx.Rngs(0))
 
 
+@pytest.mark.parametrize("kind", ["residual", "transformer", "hybrid"])
 @pytest.mark.parametrize("name", ENCODER_PRESETS)
-def test_presets_fit_seventeen_thousand_pixels(name):
-    """Weights of a shipped network must stay within 15 MB; shapes are checked without running it."""
-    config = ENCODER_PRESETS[name]
-    model = nnx.eval_shape(lambda: SpectrumEncoder(config, n_pixels=17_000, rngs=nnx.Rngs(0)))
+def test_presets_fit_seventeen_thousand_pixels(name, kind):
+    """Weights must stay within 16 MB, half of it as stored; shapes are checked without running it."""
+    config = dataclasses.replace(ENCODER_PRESETS[name], kind=kind)
+    wavelength = np.concatenate([5300.0 + 0.05 * np.arange(6_000), 8450.0 + 0.05 * np.arange(11_000)])
+    model = nnx.eval_shape(lambda: make_encoder(config, wavelength, rngs=nnx.Rngs(0)))
     graph, state = nnx.split(model)
     spectrum = jax.ShapeDtypeStruct((4, 17_000), jnp.float32)
     context = jax.eval_shape(lambda s, f, i: nnx.merge(graph, s)(f, i), state, spectrum, spectrum)
     assert context.shape == (4, config.n_context)
-    assert sum(x.size for x in jax.tree.leaves(state)) * 4 < 14e6
+    assert sum(x.size for x in jax.tree.leaves(state)) * 4 < 16e6
 
 
-def test_learns_the_optimal_estimator_of_a_faint_line(rng):
+@pytest.mark.parametrize("name", ["projection", "transformer", "hybrid"])
+def test_learns_the_optimal_estimator_of_a_faint_line(name):
     """Depth of a line under noise of changing strength and gaps: the error comes close to the Bayes limit.
 
     Labels are N(0, 1), flux = 1 + 0.1 z line(x) + noise, so the posterior variance is 1 / (1 + 0.01 sum ivar
@@ -177,8 +212,10 @@ def test_learns_the_optimal_estimator_of_a_faint_line(rng):
         variance = 1 / (1 + 0.01 * (ivar * line**2).sum(1))
         return z[:, 0], 1 + 0.1 * z * line + noise, ivar, variance
 
-    config = dataclasses.replace(TINY, n_context=1, stem_channels=0, head_width=64, head_blocks=2)
-    model = SpectrumEncoder(config, n_pixels=N_PIXELS, rngs=nnx.Rngs(0))
+    config = dataclasses.replace(
+        CONFIGS[name], n_context=1, stem_channels=0, head_width=64, head_blocks=2, token_width=16
+    )
+    model = make_encoder(config, 5400.0 + 0.05 * np.arange(N_PIXELS), rngs=nnx.Rngs(0))
     graph, params, rest = nnx.split(model, nnx.Param, ...)
     optimiser = optax.adam(optax.cosine_decay_schedule(3e-3, 1000))
 

@@ -198,8 +198,26 @@ def test_files_from_before_a_setting_existed_take_its_default(toy, tmp_path):
     folder = save_posterior(AmortisedPosterior(network, TOY_INSTRUMENT), tmp_path / "model")
     config = json.loads((folder / "config.json").read_text())
     del config["network"]["error_floor"], config["network"]["flow"]["min_bin"]
+    del config["network"]["encoder"]["kind"], config["network"]["flow"]["solver_steps"]
     (folder / "config.json").write_text(json.dumps(config))
     assert load_posterior(folder).network.config == CONFIG
+
+
+@pytest.mark.parametrize("kind, coupling", [("transformer", "autoregressive"), ("hybrid", "matching")])
+def test_every_kind_of_network_can_be_stored(toy, tmp_path, kind, coupling):
+    config = dataclasses.replace(
+        CONFIG,
+        encoder=dataclasses.replace(CONFIG.encoder, kind=kind, token_width=8, token_blocks=1),
+        flow=dataclasses.replace(CONFIG.flow, coupling=coupling),
+    )
+    network = PosteriorNetwork(config, toy.label_set, TOY_INSTRUMENT.wavelength, rngs=nnx.Rngs(3))
+    folder = save_posterior(AmortisedPosterior(network, TOY_INSTRUMENT), tmp_path / "model", "float32")
+    loaded = load_posterior(folder).network
+    assert loaded.config == config
+    flux = jnp.linspace(0.5, 1.0, TOY_INSTRUMENT.n_pixels)[None]
+    for a, b in zip(*(jax.tree.leaves(nnx.state(n)) for n in (network, loaded)), strict=True):
+        np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(loaded.context(flux, 9 * flux), network.context(flux, 9 * flux))
 
 
 def test_damage_is_refused(posterior, tmp_path):

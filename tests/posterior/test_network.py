@@ -1,5 +1,6 @@
 """Objectives have their minimum where they should, and densities are per unit of the labels."""
 
+import dataclasses
 from typing import NamedTuple
 
 import jax
@@ -18,6 +19,7 @@ from jaxspec.posterior.network import (
     floored_ivar,
     negative_log_likelihood,
     noisy_label_loss,
+    training_loss,
 )
 
 ONE_LABEL = LabelSet((Label("x", "", -50.0, 50.0, "$x$", "", "a number"),))
@@ -39,7 +41,7 @@ class GaussianNetwork(PosteriorNetwork):
     """q(x | spectrum) = Normal(flux[0], sigma): the only free number is its width."""
 
     def __init__(self, sigma):
-        self.label_set, self.sigma = ONE_LABEL, sigma
+        self.label_set, self.sigma, self.flow = ONE_LABEL, sigma, None
 
     def log_prob(self, labels, flux, ivar):
         z = (labels[..., 0] - flux[:, 0]) / self.sigma
@@ -75,17 +77,57 @@ def test_label_errors_are_deconvolved(method, expected):
 def test_exact_labels_need_no_draws():
     network = GaussianNetwork(1.3)
     labels, flux = jnp.asarray([[0.3], [2.0]]), jnp.asarray([[0.0], [1.0]])
-
-    class Batch(NamedTuple):
-        labels: jax.Array
-        flux: jax.Array
-        ivar: jax.Array
-
     exact = negative_log_likelihood(network, Batch(labels, flux, flux))
     noisy = noisy_label_loss(network, labels, jnp.zeros((2, 1)), flux, flux, jax.random.key(0), n_draws=3)
     np.testing.assert_allclose(exact, noisy, rtol=1e-5)
     with pytest.raises(InputError, match="method"):
         noisy_label_loss(network, labels, labels, flux, flux, jax.random.key(0), method="ignore")
+
+
+class Batch(NamedTuple):
+    labels: jax.Array
+    flux: jax.Array
+    ivar: jax.Array
+
+
+def network_and_batch(coupling):
+    label_set = LabelSet(
+        (Label("x", "K", 10.0, 30.0, "$x$", "", "a number"), Label("y", "", 0.0, 2.0, "$y$", "", "another"))
+    )
+    config = dataclasses.replace(SMALL, flow=dataclasses.replace(SMALL.flow, coupling=coupling))
+    network = PosteriorNetwork(config, label_set, 12, rngs=nnx.Rngs(0))
+    rng = np.random.default_rng(0)
+    labels = np.stack([rng.normal(20, 3, 50), rng.normal(1, 0.2, 50)], -1)
+    flux = rng.normal(1.0, 0.1, (50, 12))
+    batch = Batch(*(jnp.asarray(x, jnp.float32) for x in (labels, flux, np.ones_like(flux))))
+    network.set_statistics(*batch)
+    return network, batch
+
+
+@pytest.mark.parametrize("coupling", ["spline", "affine", "autoregressive"])
+def test_flows_of_layers_are_trained_by_likelihood(coupling):
+    """To the last bit, in value and gradient: what was trained before can be trained again."""
+    network, batch = network_and_batch(coupling)
+    graph, params, rest = nnx.split(network, nnx.Param, ...)
+
+    def of(objective):
+        return jax.jit(jax.value_and_grad(lambda p: objective(nnx.merge(graph, p, rest), batch)))(params)
+
+    for a, b in zip(*(jax.tree.leaves(of(f)) for f in (training_loss, negative_log_likelihood)), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_matching_is_trained_by_regression():
+    """Its loss is that of the flow and the labels' volume, and it refuses labels with errors."""
+    network, batch = network_and_batch("matching")
+    key = jax.random.key(0)
+    z = network.label_set.to_unconstrained(batch.labels)
+    of_flow = network.flow.loss(key, z, network.context(batch.flux, batch.ivar))
+    np.testing.assert_allclose(
+        training_loss(network, batch, key), np.mean(of_flow + network.label_set.log_det(z)), rtol=1e-5
+    )
+    with pytest.raises(InputError, match="trained by matching"):
+        noisy_label_loss(network, batch.labels, batch.labels, batch.flux, batch.ivar, key)
 
 
 def test_density_is_per_unit_of_the_labels():
