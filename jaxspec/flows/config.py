@@ -22,7 +22,7 @@ class FlowConfig:
     )
     n_layers: int = 6
     width: int = 128  # hidden width of the conditioners, or of the vector field
-    depth: int = 2  # hidden layers of the conditioners, or of the vector field
+    depth: int = 2  # hidden layers of the conditioners; the vector field has two
     n_bins: int = 8  # of the splines
     bound: float = 5.0  # the splines act within +-bound standard deviations
     min_bin: float = 1e-3  # least width and height of a bin, in standard deviations
