@@ -1,6 +1,6 @@
 """Many simulated skies: are the intervals of offsets right, and what is gained over polynomials?
 
-    python -m benchmarks.skies [--skies 50] [--stars 2000] [--method laplace] [--output FILE]
+    python -m benchmarks.skies [--skies 50] [--stars 2000] [--method nuts] [--draws 150] [--output FILE]
 
 Each sky has four surveys, nine labels, 10 % of the stars in common and 1 % anchors
 (`jaxspec.surveys.simulate`). Standardised errors of all zero points and trends must be standard normal. The
@@ -20,12 +20,13 @@ import numpy as np
 from scipy import stats
 
 from jaxspec.labels import NINE_LABELS
-from jaxspec.surveys.inference import fit
+from jaxspec.surveys.inference import FitConfig, fit
 from jaxspec.surveys.model import SurveyConfig
 from jaxspec.surveys.observations import Sky
 from jaxspec.surveys.pairwise import pairwise_labels
 from jaxspec.surveys.predict import calibrate_sky
 from jaxspec.surveys.results import Calibration
+from jaxspec.surveys.sampling import NutsConfig
 from jaxspec.surveys.simulate import SPREAD, SimulationConfig, Truth, simulate_sky
 
 # Units of the trends in the table of offsets: per 1000 K and per dex.
@@ -100,11 +101,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--skies", type=int, default=50)
     parser.add_argument("--stars", type=int, default=2000)
-    parser.add_argument("--method", default="laplace")
+    parser.add_argument("--method", default="nuts")
+    parser.add_argument("--draws", type=int, default=150, help="of each of the four chains of NUTS")
     parser.add_argument("--output", type=Path, default=Path("outputs/benchmarks/skies.jsonl"))
     args = parser.parse_args()
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    what = {"stars": args.stars, "method": args.method}
+    what = {"stars": args.stars, "method": args.method, "draws": args.draws}
+    settings = FitConfig(nuts=NutsConfig(draws=args.draws))
     lines = []
     if args.output.exists():
         lines = [json.loads(line) for line in args.output.read_text().splitlines()]
@@ -112,7 +115,7 @@ def main() -> None:
     for seed in sorted(set(range(args.skies)) - {x["seed"] for x in lines}):
         sky, truth = simulate_sky(seed, SimulationConfig(n_stars=args.stars))
         begun = time.perf_counter()
-        result = fit(sky, SurveyConfig(), jax.random.key(seed), args.method)
+        result = fit(sky, SurveyConfig(), jax.random.key(seed), args.method, settings)
         line = {
             "seed": seed,
             **what,

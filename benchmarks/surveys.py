@@ -166,9 +166,7 @@ def pymc_model(structure: Structure, batch: Batch):
         share = pm.Normal("scatter_share", own - quoted, config.share_spread, shape=(len(free), n))
         log_scatter = log_noise - 0.5 * pt.softplus(-share)
         log_inflation = log_noise - 0.5 * (pt.softplus(share) + quoted)
-        z = pm.Normal(
-            "scatter_correlation", 0.0, config.scatter_correlation, shape=(len(free), len(lower[0]))
-        )
+        z = pm.Normal("correlation", 0.0, config.correlation, shape=(len(free), len(lower[0])))
         rate = np.log(config.outlier_rate / (1 - config.outlier_rate))
         logit = pm.Normal("outlier_logit", rate, 0.8, shape=n_surveys)
         flag = pm.Normal("outlier_flag", 2.0, 1.5, shape=n_surveys)
@@ -181,21 +179,20 @@ def pymc_model(structure: Structure, batch: Batch):
         trend = pt.tensordot(into, trend, 1)
         triangle = pt.zeros((len(free), n, n))[:, lower[0], lower[1]].set(z) + np.eye(n)
         triangle = triangle / pt.sqrt(pt.sum(triangle**2, axis=-1, keepdims=True))
-        correlation = triangle @ triangle.transpose(0, 2, 1)
+        between = triangle @ triangle.transpose(0, 2, 1) * (1.0 - np.eye(n))
+        of_noise = structure.errors_only[free].astype(float)[:, None, None] * between
         size = pt.exp(log_scatter)
-        scatter = pt.tensordot(into, size[:, :, None] * correlation * size[:, None, :], 1)
-        only = np.flatnonzero(structure.errors_only[free])
-        part = pt.sigmoid(pm.Normal("error_correlation", 0.0, config.error_correlation, shape=len(only)))
-        of_errors = pt.ones((n_surveys, n, n))[free[only]].set(
-            np.eye(n) + part[:, None, None] * (correlation[only] - np.eye(n))
-        )
+        scatter = size[:, :, None] * (between - of_noise + np.eye(n)) * size[:, None, :]
+        scatter, of_noise = pt.tensordot(into, scatter, 1), pt.tensordot(into, of_noise, 1)
         inflation = pt.exp(pt.as_tensor(into) @ log_inflation)
 
         survey, there = data["survey"], data["present"].astype(float)
         pairs = there[:, :, None] * there[:, None, :]
         factor = inflation[survey]
-        factor = factor[:, :, None] * factor[:, None, :] * of_errors[survey]
+        factor = factor[:, :, None] * factor[:, None, :]
         noise = factor * data["covariance"] + scatter[survey] + JITTER * np.eye(n)
+        size = pt.sqrt(pt.diagonal(noise, axis1=1, axis2=2))
+        noise = noise + size[:, :, None] * of_noise[survey] * size[:, None, :]
         noise = noise * pairs + np.eye(n) * (1.0 - pairs)
         precision = pt.linalg.inv(noise) * pairs
         design = np.eye(n) + trend[survey] @ inputs

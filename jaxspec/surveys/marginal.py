@@ -35,9 +35,10 @@ class SurveyTerms(NamedTuple):
     """What the model believes of each survey, in model coordinates.
 
     `zero_point [s, l]`; `trend [s, l, p]`; `scatter [s, l, l]`, a covariance; `inflation [s, l]` of quoted
-    errors; `correlation [s, l, l]`, of quoted errors where nothing but errors is quoted, else ones;
-    `outlier_centre [s, l]` and `outlier_width [s, l]`, where outliers lie; `outlier_logit [s]` of
-    their probability for rows without flags and `outlier_flag [s]`, to be added for flagged ones.
+    errors; `correlation [s, l, l]`, where nothing but errors is quoted, of each two labels' scatter and noise
+    together (their `scatter` is diagonal then), else zero, as is its diagonal; `outlier_centre [s, l]` and
+    `outlier_width [s, l]`, where outliers lie; `outlier_logit [s]` of their probability for rows without
+    flags and `outlier_flag [s]`, to be added for flagged ones.
     """
 
     zero_point: Float[Array, "s l"]
@@ -105,10 +106,12 @@ def pick(terms: Float[Array, "s *t"], survey) -> Float[Array, "*t"]:
 def noise_of(terms: SurveyTerms, survey, covariance, present) -> Float[Array, "l l"]:
     """Covariance of one measurement about its survey's scale; the identity for missing labels."""
     # Squared before the survey is picked: the gradient then sums over stars first.
-    squared = terms.inflation[:, :, None] * terms.inflation[:, None, :] * terms.correlation
-    noise = pick(squared, survey) * covariance + pick(terms.scatter, survey)
-    eye = jnp.eye(covariance.shape[0], dtype=noise.dtype)
-    return jnp.where(present[:, None] & present[None], noise + JITTER * eye, eye)
+    squared = terms.inflation[:, :, None] * terms.inflation[:, None, :]
+    eye = jnp.eye(covariance.shape[0], dtype=squared.dtype)
+    noise = pick(squared, survey) * covariance + pick(terms.scatter, survey) + JITTER * eye
+    size = jnp.sqrt(jnp.diagonal(noise))
+    noise = noise + size[:, None] * pick(terms.correlation, survey) * size
+    return jnp.where(present[:, None] & present[None], noise, eye)
 
 
 def outlier_logit(terms: SurveyTerms, survey, flagged) -> Float[Array, ""]:

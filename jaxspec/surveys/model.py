@@ -6,10 +6,10 @@ For star i with true labels theta_i, drawn from a population, survey s reports
 
 with the survey's own scatter (full covariance between labels), its quoted errors times a factor for each
 label, and a chance that the row is an outlier that says nothing of its star, which the survey's flags may
-raise. Where no more than errors are quoted, they go together as the scatter does, in part. Trends are shrunk
-towards none. Anchors have no offset, scatter or factor of their own. The population is a Gaussian mixture
-whose weights differ from one set of surveys to another, because surveys select; stars of one group share
-their composition.
+raise. Where no more than errors are quoted, scatter and noise together have one correlation matrix. Trends
+are shrunk towards none. Anchors have no offset, scatter or factor of their own. The population is a Gaussian
+mixture whose weights differ from one set of surveys to another, because surveys select; stars of one group
+share their composition.
 
 Every parameter is unbounded with a simple prior, in units in which it is of order one: the posterior is then
 close to a Gaussian, which makes every method of inference fast. `marginal_model` has theta integrated out
@@ -70,11 +70,10 @@ class SurveyConfig:
             errors and scatter together.
         share_spread: and of the log-odds of which part of its variance is the survey's scatter, the rest
             being quoted errors times a factor: stars say much of the whole, and little of the parts.
-        scatter_correlation: prior standard deviation of the free numbers of the scatter's correlations
-            (r / sqrt(1 - r^2) for two labels): large, as errors of one label go with another's in real
+        correlation: prior standard deviation of the free numbers of the correlations between labels
+            (r / sqrt(1 - r^2) for two labels), of the scatter, or of scatter and errors together where a
+            survey quotes no more than errors: large, as errors of one label go with another's in real
             surveys.
-        error_correlation: prior standard deviation of the log-odds of which part of the scatter's
-            correlations quoted errors have, where a survey has no more than errors.
         outlier_rate: prior median of the probability that an unflagged row is an outlier.
         outlier_width: prior median of the width of outliers' values over that of all the survey's values.
         group_scatter: prior median of the scatter of abundances within a group.
@@ -91,8 +90,7 @@ class SurveyConfig:
     scatter: float = 0.3
     noise_spread: float = 0.6
     share_spread: float = 1.5
-    scatter_correlation: float = 1.0
-    error_correlation: float = 1.5
+    correlation: float = 0.5
     outlier_rate: float = 0.03
     outlier_width: float = 1.5
     group_scatter: float = 0.3
@@ -105,8 +103,7 @@ class SurveyConfig:
             "scatter",
             "noise_spread",
             "share_spread",
-            "scatter_correlation",
-            "error_correlation",
+            "correlation",
             "outlier_width",
             "group_scatter",
         ):
@@ -283,17 +280,12 @@ def sample_terms(structure: Structure) -> SurveyTerms:
     share = _normal("scatter_share", (n_free, n), own - quoted, config.share_spread)
     log_scatter = log_noise + 0.5 * jax.nn.log_sigmoid(share)
     log_inflation = log_noise + 0.5 * (jax.nn.log_sigmoid(-share) - quoted)
-    z = _normal("scatter_correlation", (n_free, n * (n - 1) // 2), 0.0, config.scatter_correlation)
+    z = _normal("correlation", (n_free, n * (n - 1) // 2), 0.0, config.correlation)
     root = _correlation_root(z, n)
-    correlation = root @ jnp.swapaxes(root, 1, 2)
+    between = root @ jnp.swapaxes(root, 1, 2) * (1.0 - np.eye(n))
+    of_noise = structure.errors_only[free].astype(float)[:, None, None] * between
     size = jnp.exp(log_scatter)
-    scatter = jnp.tensordot(into, size[:, :, None] * correlation * size[:, None, :], 1)
-    of_errors = jnp.ones((n_surveys, n, n))
-    only = structure.errors_only[free]
-    if only.any():
-        part = jax.nn.sigmoid(_normal("error_correlation", (int(only.sum()),), 0.0, config.error_correlation))
-        eye = jnp.eye(n)
-        of_errors = of_errors.at[free[only]].set(eye + part[:, None, None] * (correlation[only] - eye))
+    scatter = size[:, :, None] * (between - of_noise + np.eye(n)) * size[:, None, :]
     rate = config.outlier_rate
     logit = _normal("outlier_logit", (n_surveys,), np.log(rate / (1 - rate)), 0.8)
     flag = _normal("outlier_flag", (n_surveys,), 2.0, 1.5)
@@ -301,9 +293,9 @@ def sample_terms(structure: Structure) -> SurveyTerms:
     return SurveyTerms(
         zero_point=zero_point,
         trend=trend,
-        scatter=scatter,
+        scatter=jnp.tensordot(into, scatter, 1),
         inflation=jnp.exp(into @ log_inflation),
-        correlation=of_errors,
+        correlation=jnp.tensordot(into, of_noise, 1),
         outlier_centre=jnp.asarray(structure.centre),
         outlier_width=jnp.exp(log_width)[:, None] * structure.width,
         outlier_logit=logit,

@@ -13,7 +13,6 @@ from jaxspec.surveys.mixture import Evidence, Mixture, choose_mixture, deconvolv
 from jaxspec.surveys.model import Structure
 from jaxspec.surveys.observations import Sky, Survey
 from jaxspec.surveys.scales import Scales
-from jaxspec.surveys.tied import error_products
 
 MOST_STARS = 4000
 MOST_COMPONENTS = 4
@@ -55,12 +54,14 @@ def survey_noise(
 ) -> Float[np.ndarray, "n l l"]:
     """Covariance of measurements about the survey's own scale: inflated errors, and scatter. Of a survey with
     errors only, the diagonal of their `covariance` counts."""
-    factor, correlation = terms["inflation"][:, s], terms["correlation"][:, s]
-    if (correlation != 1.0).any():
-        covariance = error_products(covariance)
-    inflation = np.einsum("di,dj,dij->ij", factor, factor, correlation) / len(factor)
+    factor, correlation = terms["inflation"][:, s], terms["correlation"][:, s].mean(axis=0)
+    if correlation.any():
+        covariance = covariance * np.eye(covariance.shape[-1])
+    inflation = np.einsum("di,dj->ij", factor, factor) / len(factor)
     scatter = terms["scatter"][:, s].mean(axis=0)
-    return inflation * covariance + scatter + 1e-6 * np.eye(covariance.shape[-1])
+    noise = inflation * covariance + scatter + 1e-6 * np.eye(covariance.shape[-1])
+    size = np.sqrt(np.diagonal(noise, axis1=1, axis2=2))
+    return noise + size[:, :, None] * correlation * size[:, None, :]
 
 
 def denoise(

@@ -29,11 +29,11 @@ VISIT_CHI2 = 6.0
 class Block(NamedTuple):
     """Stars with equally many measurements `m`, in model coordinates.
 
-    `survey` is the survey of each measurement; `values` (0 where missing), `covariance` (products of errors
-    where a survey has only those: the correlations are a term of the model), `present` and `flagged` are its
-    data; `member` is the star's population class (or its group); `phi + slope @ u` is the
-    basis of the trends linearised about the star's preliminary labels (`phi` is 0 where it is linear);
-    `star` is its index in the sky.
+    `survey` is the survey of each measurement; `values` (0 where missing), `covariance` (diagonal where a
+    survey has errors only: correlations are a term of the model), `present` and `flagged` are its data;
+    `member` is the star's population class (or its group); `phi + slope @ u` is the basis of the trends
+    linearised about the star's preliminary labels (`phi` is 0 where it is linear); `star` is its index in
+    the sky.
     """
 
     survey: Int[Array | np.ndarray, "n m"]
@@ -227,7 +227,6 @@ def arrange(
     u = preliminary_inputs(rows, start, scales)
     slopes = basis.slopes(u)
     sorted_which = np.sort(which)
-    errors_only = np.array([survey.errors_only for survey in sky.surveys])
     blocks, n_field = [], 0
     for grouped in (False, True):
         for m in np.unique(index.count[which][index.grouped[which] == grouped]):
@@ -235,12 +234,11 @@ def arrange(
             place = np.searchsorted(sorted_which, chosen)
             entry = start[place][:, None] + np.arange(m)
             values, covariance = rows.values[entry], rows.covariance[entry]
-            only = errors_only[rows.survey[entry]][:, :, None, None]
             blocks.append(
                 Block(
                     survey=rows.survey[entry],
                     values=np.nan_to_num(values),
-                    covariance=np.where(only, error_products(covariance), covariance),
+                    covariance=covariance,
                     present=~np.isnan(values),
                     flagged=rows.flagged[entry].astype(float),
                     member=index.member[chosen],
@@ -251,12 +249,6 @@ def arrange(
             )
         n_field = len(blocks) if not grouped else n_field
     return blocks, n_field
-
-
-def error_products(covariance: Float[np.ndarray, "*b l l"]) -> Float[np.ndarray, "*b l l"]:
-    """Products of the errors of each two labels: what correlations turn into covariances."""
-    error = np.sqrt(np.diagonal(covariance, axis1=-2, axis2=-1))
-    return error[..., :, None] * error[..., None, :]
 
 
 def preliminary_inputs(ordered: Measurements, start, scales: Scales) -> Float[np.ndarray, "n j"]:

@@ -7,8 +7,8 @@ import pytest
 from jaxspec.labels import NINE_LABELS
 from jaxspec.surveys.inference import fit
 from jaxspec.surveys.observations import Survey, diagonal, make_sky
+from jaxspec.surveys.populations import survey_noise
 from jaxspec.surveys.predict import predict
-from jaxspec.surveys.tied import error_products
 
 LABELS = NINE_LABELS.select(["teff", "logg", "fe_h"])
 ERROR = np.array([60.0, 0.12, 0.06])
@@ -48,18 +48,13 @@ def fitted(request):
 def test_the_correlation_of_errors_is_found(fitted):
     """Differences of two surveys show the sum of their noise, of 300 stars its correlations to 0.06."""
     r, result, _ = fitted
-    terms, error = result.terms, ERROR / result.scales.step
-    noise = sum(
-        terms["scatter"][:, s]
-        + terms["correlation"][:, s]
-        * error_products(np.square(terms["inflation"][:, s] * error)[:, None] * np.eye(3))
-        for s in (0, 1)
-    ).mean(axis=0)
+    error = diagonal(ERROR[None] / result.scales.step)
+    noise = sum(survey_noise(result.terms, s, error)[0] for s in (0, 1))
     size = np.sqrt(np.diag(noise))
     found = (noise / np.outer(size, size))[np.triu_indices(3, 1)]
     assert np.all(np.abs(found - r) < 0.2)
     # An anchor's errors are taken as they stand.
-    assert np.all(result.terms["correlation"][:, 2] == 1.0)
+    assert np.all(result.terms["correlation"][:, 2] == 0.0)
 
 
 def test_errors_of_sums_of_labels_are_right(fitted):

@@ -149,11 +149,11 @@ def test_against_the_joint_gaussian_of_all_values(rng, x64, trend):
                         (matrix @ population.mean[k] + t.zero_point[s] + t.trend[s] @ block.phi[i])[there]
                     )
                     design.append(matrix[there])
-                    one = (
-                        np.outer(t.inflation[s], t.inflation[s]) * block.covariance[i, j] * t.correlation[s]
-                        + t.scatter[s]
-                        + JITTER * np.eye(2)
-                    )
+                    factor = np.diag(t.inflation[s])
+                    one = factor @ block.covariance[i, j] @ factor + t.scatter[s] + JITTER * np.eye(2)
+                    if s == 0:  # errors only
+                        assert one[0, 1] == 0.0 and 0.0 < abs(t.correlation[s, 0, 1]) < 1.0
+                        one[0, 1] = one[1, 0] = t.correlation[s, 0, 1] * np.sqrt(one[0, 0] * one[1, 1])
                     noise.append(one[np.ix_(there, there)])
                 if value and sum(map(len, value)):
                     design = np.concatenate(design)
