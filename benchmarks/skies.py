@@ -1,6 +1,6 @@
 """Many simulated skies: are the intervals of offsets right, and what is gained over polynomials?
 
-    python -m benchmarks.skies [--skies 50] [--stars 2000] [--method nuts] [--draws 150] [--output FILE]
+    python -m benchmarks.skies [--skies 50] [--stars 2000] [--method nuts] [--draws 200] [--output FILE]
 
 Each sky has four surveys, nine labels, 10 % of the stars in common and 1 % anchors
 (`jaxspec.surveys.simulate`). Standardised errors of all zero points and trends must be standard normal. The
@@ -102,12 +102,12 @@ def main() -> None:
     parser.add_argument("--skies", type=int, default=50)
     parser.add_argument("--stars", type=int, default=2000)
     parser.add_argument("--method", default="nuts")
-    parser.add_argument("--draws", type=int, default=150, help="of each of the four chains of NUTS")
+    parser.add_argument("--draws", type=int, default=200, help="of each of two chains of NUTS")
     parser.add_argument("--output", type=Path, default=Path("outputs/benchmarks/skies.jsonl"))
     args = parser.parse_args()
     args.output.parent.mkdir(parents=True, exist_ok=True)
     what = {"stars": args.stars, "method": args.method, "draws": args.draws}
-    settings = FitConfig(nuts=NutsConfig(draws=args.draws))
+    settings = FitConfig(nuts=NutsConfig(chains=2, draws=args.draws))
     lines = []
     if args.output.exists():
         lines = [json.loads(line) for line in args.output.read_text().splitlines()]
