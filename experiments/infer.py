@@ -261,7 +261,7 @@ def infer(
             jax.random.fold_in(key, 1), forward, result, flux, ivar, RefineConfig(fit=config)
         )
         result = posterior.flag_range(refined)
-    result, outcome = check_posterior(forward, result, flux, ivar, config)
+    result, outcome = check_posterior(forward, result, flux, ivar, config, limits=posterior.limits)
     velocity = (
         [meta.get("velocity", np.nan) for meta in spectra.meta]
         if spectra.meta

@@ -20,6 +20,7 @@ from jaxspec.instruments import Instrument
 from jaxspec.labels import LabelSet
 from jaxspec.posterior import flags as flag_bits
 from jaxspec.posterior.flags import Flag
+from jaxspec.posterior.limits import Limits, observed_arms, usable_arms
 from jaxspec.posterior.network import PosteriorNetwork
 from jaxspec.posterior.preparation import prepare_many
 from jaxspec.posterior.prior import StellarPrior
@@ -28,6 +29,8 @@ from jaxspec.spectra import Spectra
 
 # Half as many draws again as asked for: those outside the prior's support are replaced.
 OVERSAMPLING = 1.5
+# Of the network's draws for stars of the prior, fewer are outside of it but for one star in two hundred.
+MOST_OUTSIDE = 0.9
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,7 @@ class AmortisedPosterior:
         prior: what the network was trained with; None for a network trained on a survey.
         reference: where training spectra lie; None switches that part of OUT_OF_RANGE off.
         snr_limit: S/N per pixel below which LOW_SNR is set.
+        limits: what the statistics of ordinary spectra do not exceed, by S/N; None judges all by the same.
         provenance: free-form facts about the training (JSON), saved along.
     """
 
@@ -83,6 +87,7 @@ class AmortisedPosterior:
     prior: StellarPrior | None = None
     reference: Reference | None = None
     snr_limit: float = 10.0
+    limits: Limits | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -153,6 +158,9 @@ class AmortisedPosterior:
         stats = {"outside_prior": outside.astype(np.float64)}
         if self.reference is not None:
             stats["novelty"] = self.reference.distance(context)
+            if self.limits is not None:
+                arms = observed_arms(ivar, self.instrument)
+                stats["novelty"] = stats["novelty"] / self.limits.at("novelty", snr, arms)
         flags = self._data_flags(ivar, snr)
         names = tuple(str(i) for i in range(n_star)) if names is None else tuple(names)
         chi2 = np.full(n_star, np.nan)
@@ -178,9 +186,9 @@ class AmortisedPosterior:
         p16, p84 = np.quantile(result.draws, [0.16, 0.84], axis=0)
         margin = 0.01 * (high - low)
         near = np.any((p16 < low + margin) | (p84 > high - margin), axis=1)
-        novel = result.stats.get("novelty", np.zeros(len(result))) > 1.2
+        novel = result.stats.get("novelty", np.zeros(len(result))) > 1.0
         flags = flag_bits.set_flag(result.flags, Flag.NEAR_BOUND, near)
-        flags = flag_bits.set_flag(flags, Flag.OUT_OF_RANGE, novel | (outside > 0.5))
+        flags = flag_bits.set_flag(flags, Flag.OUT_OF_RANGE, novel | (outside > MOST_OUTSIDE))
         return dataclasses.replace(result, flags=flags, stats={**result.stats, "outside_prior": outside})
 
     def log_prob(
@@ -205,11 +213,9 @@ class AmortisedPosterior:
     def _data_flags(self, ivar, snr):
         flags = np.full(len(snr), int(Flag.NOT_CHECKED), np.int64)
         flags = flag_bits.set_flag(flags, Flag.LOW_SNR, ~(snr >= self.snr_limit))
-        good = ivar > 0.0
-        share = np.stack([good[:, where].mean(axis=1) for where in self.instrument.slices.values()], axis=1)
-        # An arm with fewer than a fifth of its pixels tells next to nothing that the other arm would not.
-        flags = flag_bits.set_flag(flags, Flag.ARM_MISSING, np.any(share < 0.2, axis=1))
-        return flag_bits.set_flag(flags, Flag.NO_DATA, ~good.any(axis=1))
+        missing = ~usable_arms(ivar, self.instrument).all(axis=1)
+        flags = flag_bits.set_flag(flags, Flag.ARM_MISSING, missing)
+        return flag_bits.set_flag(flags, Flag.NO_DATA, ~(ivar > 0.0).any(axis=1))
 
     # The network's arrays are arguments of the compiled functions, not constants in them.
     @cached_property

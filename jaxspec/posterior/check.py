@@ -19,16 +19,19 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from jaxspec.errors import InputError
 from jaxspec.linear import solve as solve_linear
 from jaxspec.physics import turbulence
 from jaxspec.physics.forward import Nuisances
+from jaxspec.posterior.limits import Limits, observed_arms
 from jaxspec.posterior.nuisances import ROBUST
 from jaxspec.posterior.results import Posterior
-from jaxspec.posterior.simulator import Simulator, SpectrumModel
+from jaxspec.posterior.simulator import SpectrumModel
 
+# Correlation of a Gaussian profile with itself half its full width at half maximum away.
+HALFWAY = 2.0**-0.5
 # Limits of what is adjusted: velocity, vsini, vmic [km/s], resolution.
 LOWEST, HIGHEST = (-15.0, 0.3, 0.3, 0.75), (15.0, 60.0, 4.0, 1.25)
 
@@ -42,7 +45,9 @@ class FitConfig:
         line_error: stated error of the model in lines, as a fraction of their depth.
         clip: residuals beyond so many errors count as this many: a few wrong or missing lines do not make a
             bad fit.
-        chi2_max: reduced chi-square above which the fit is bad; see `calibrate_threshold`.
+        chi2_max: reduced chi-square above which the fit is bad where no limits were calibrated.
+        chi2_fair: squared misfit in stated model errors that is never bad, whatever the limits say: of a
+            real star the model may know the lines by 30 % less well than it states.
         continuum_degree: of the Chebyshev continuum of each arm; the quotient of a smooth instrumental shape
             and the normaliser's curve is no polynomial of either's degree.
         steps: Gauss-Newton steps.
@@ -56,6 +61,7 @@ class FitConfig:
     line_error: float = 0.12
     clip: float = 4.0
     chi2_max: float = 2.5
+    chi2_fair: float = 1.7
     continuum_degree: int = 7
     steps: int = 6
     vsini_start: tuple[float, ...] = (4.0, 16.0)
@@ -67,7 +73,7 @@ class FitConfig:
 
     def __post_init__(self):
         object.__setattr__(self, "vsini_start", tuple(float(v) for v in self.vsini_start))
-        for name in ("floor", "line_error", "clip", "chi2_max"):
+        for name in ("floor", "line_error", "clip", "chi2_max", "chi2_fair"):
             if not getattr(self, name) > 0.0:
                 raise InputError(f"fit.{name}", f"{getattr(self, name)}", "a positive number", "mend it")
 
@@ -80,6 +86,11 @@ class Fit(NamedTuple):
             about 1 where the model is right within its stated error, below 1 where it is better than stated.
             NaN without usable pixels.
         chi2_arm: the same for each arm.
+        above: share of the usable pixels that stand above the model by more than `clip` errors, as cosmic
+            rays and emission lines do and lines that the model lacks do not; one pixel at least.
+        structure: 1 + the mean product of clipped residuals half a resolution element apart, in errors, of
+            the worse arm: 1 where only noise is left, however large it is, and more where lines are.
+        stated: share of the squared errors that is the model's stated one, in the same arm.
         misfit: root mean square of data minus model beyond what the noise explains (fraction of the
             continuum).
         model: best model including the continuum, on the instrument's pixels.
@@ -88,6 +99,9 @@ class Fit(NamedTuple):
 
     chi2: Float[np.ndarray, " n"]
     chi2_arm: Float[np.ndarray, "n a"]
+    above: Float[np.ndarray, " n"]
+    structure: Float[np.ndarray, " n"]
+    stated: Float[np.ndarray, " n"]
     misfit: Float[np.ndarray, " n"]
     model: Float[np.ndarray, "n p"]
     nuisances: Nuisances
@@ -100,18 +114,38 @@ def check_posterior(
     ivar: Float[Array | np.ndarray, "n p"],
     config: FitConfig = FitConfig(),
     batch: int = 16,
+    limits: Limits | None = None,
 ) -> tuple[Posterior, Fit]:
     """Compare each star's median model with its normalised spectrum and set `chi2`, BAD_FIT and NOT_CHECKED
-    accordingly.
+    accordingly: bad is what exceeds the `limits`, or `config.chi2_max` where there are none.
 
-    Returns: the posterior with `chi2`, `flags` and the statistics `misfit` and `chi2_ARM` filled, and the
-    fit.
+    Returns: the posterior with `chi2`, `flags` and the statistics `misfit`, `above`, `structure` and
+    `chi2_ARM` filled, and the fit.
     """
     fit = check_fit(forward, jnp.asarray(posterior.median, jnp.float32), flux, ivar, config, batch)
     arms = {f"chi2_{arm.name}": fit.chi2_arm[:, i] for i, arm in enumerate(forward.instrument.arms)}
     # One bad arm is a bad fit, also where the other, longer one dilutes it.
-    worst = np.nanmax(np.where(np.isfinite(fit.chi2_arm), fit.chi2_arm, -np.inf), axis=1)
-    return posterior.with_fit(fit.chi2, worst > config.chi2_max, misfit=fit.misfit, **arms), fit
+    found = statistics(fit)
+    bad = found["chi2"] > config.chi2_max
+    if limits is not None:
+        observed = observed_arms(np.asarray(ivar), forward.instrument)
+        fair = {"chi2": config.chi2_fair, "structure": 1.0 + HALFWAY * config.chi2_fair * fit.stated}
+        bad = np.any(
+            [
+                value > np.maximum(limits.at(name, posterior.snr, observed), fair.get(name, 0.0))
+                for name, value in found.items()
+            ],
+            axis=0,
+        )
+    stats = {"misfit": fit.misfit, "above": fit.above, "structure": fit.structure}
+    return posterior.with_fit(fit.chi2, bad, **stats, **arms), fit
+
+
+def statistics(fit: Fit) -> dict[str, Float[np.ndarray, " n"]]:
+    """What `Limits` judge a fit by: chi-square of the worse arm (0 without usable pixels), `above` and
+    `structure`."""
+    worst = np.max(np.where(np.isfinite(fit.chi2_arm), fit.chi2_arm, 0.0), axis=1)
+    return {"chi2": worst, "above": fit.above, "structure": fit.structure}
 
 
 def check_fit(
@@ -135,23 +169,6 @@ def in_batches(function: Callable[..., PyTree], batch: int, *arrays: Array | np.
         rows = np.minimum(np.arange(start, start + size), n - 1)
         pieces.append(jax.tree.map(np.asarray, function(*(jnp.asarray(x)[rows] for x in arrays))))
     return jax.tree.map(lambda *x: np.concatenate(x)[:n], *pieces)
-
-
-def calibrate_threshold(
-    key: PRNGKeyArray,
-    simulator: Simulator,
-    n: int = 512,
-    quantile: float = 0.999,
-    config: FitConfig = FitConfig(),
-) -> float:
-    """The `chi2_max` that one in a thousand simulated stars exceeds in its worse arm when the check is done
-    at their true labels."""
-    worst = []
-    for i, start in enumerate(range(0, n, 32)):
-        batch = simulator.simulate(jax.random.fold_in(key, i), min(32, n - start))
-        fit = check_fit(simulator.forward, batch.labels, batch.flux, batch.ivar, config)
-        worst.append(np.max(np.where(np.isfinite(fit.chi2_arm), fit.chi2_arm, 0.0), axis=1))
-    return float(np.quantile(np.concatenate(worst), quantile))
 
 
 def model_sigma(model: Float[Array, "*n p"], config: FitConfig) -> Float[Array, "*n p"]:
@@ -266,9 +283,33 @@ def _fit_star(forward, labels, flux, ivar, config):
     noise = jnp.where(good, 1.0 / jnp.where(good, ivar, 1.0), 0.0)
     clipped = jnp.minimum(r**2, config.clip**2 * (noise + model_sigma(model, config) ** 2))
     excess = jnp.sum(jnp.where(good, clipped - noise, 0.0)) / jnp.maximum(jnp.sum(good), 1)
+    error = jnp.sqrt(noise + model_sigma(model, config) ** 2)
+    above = jnp.maximum(jnp.sum(good & (r > config.clip * error)), 1) / jnp.maximum(jnp.sum(good), 1)
+    structure, stated = [], []
+    for arm, where in zip(instrument.arms, instrument.slices.values(), strict=True):
+        middle = 0.5 * (arm.low + arm.high)
+        lag = max(round(0.5 * middle / arm.resolution(middle) / arm.step), 1)
+        z = jnp.clip(r[where] / error[where], -config.clip, config.clip)
+        pairs = good[where][lag:] & good[where][:-lag]
+        n_pairs = jnp.maximum(jnp.sum(pairs), 1)
+        structure.append(jnp.sum(jnp.where(pairs, z[lag:] * z[:-lag], 0.0)) / n_pairs)
+        share = (model_sigma(model[where], config) / error[where]) ** 2
+        stated.append(jnp.sum(jnp.where(good[where], share, 0.0)) / jnp.maximum(jnp.sum(good[where]), 1))
+    # A chance product of few pixels can be negative: nothing is there then.
+    structure, stated = 1.0 + jnp.maximum(jnp.stack(structure), -0.9), jnp.stack(stated)
+    worse = jnp.argmax(structure)
     v = centre + width * u
     nuisances = Nuisances(vmic=v[2], vmac=vmac, vsini=v[1], velocity=v[0], resolution=v[3])
-    return Fit(chi2, by_arm, jnp.sqrt(jnp.maximum(excess, 0.0)), model * (coefs @ basis), nuisances)
+    return Fit(
+        chi2,
+        by_arm,
+        above,
+        structure[worse],
+        stated[worse],
+        jnp.sqrt(jnp.maximum(excess, 0.0)),
+        model * (coefs @ basis),
+        nuisances,
+    )
 
 
 def continuum_basis(instrument, degree):

@@ -14,9 +14,11 @@ import io
 import json
 import os
 import platform
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -30,6 +32,7 @@ from jaxspec.io.results import atomically
 from jaxspec.labels import Label, LabelSet
 from jaxspec.networks import EncoderConfig
 from jaxspec.posterior.amortised import AmortisedPosterior, Reference
+from jaxspec.posterior.limits import Limits
 from jaxspec.posterior.network import NetworkConfig, PosteriorNetwork
 from jaxspec.posterior.prior import prior_from_dict, tupled
 
@@ -72,6 +75,7 @@ def save_posterior(posterior: AmortisedPosterior, folder: str | os.PathLike, dty
         "prior": None if posterior.prior is None else dataclasses.asdict(posterior.prior),
         "reference": None if posterior.reference is None else {"limit": posterior.reference.limit},
         "snr_limit": posterior.snr_limit,
+        "limits": None if posterior.limits is None else dataclasses.asdict(posterior.limits),
         "weights": {
             "file": WEIGHTS,
             "dtype": dtype,
@@ -131,9 +135,29 @@ def load_posterior(folder: str | os.PathLike) -> AmortisedPosterior:
         mean, root = (stored[f"reference/{name}"].astype(np.float64) for name in ("mean", "inverse_root"))
         reference = Reference(mean, root, config["reference"]["limit"])
     prior = None if config["prior"] is None else prior_from_dict(config["prior"])
+    limits = config.get("limits")
     return AmortisedPosterior(
-        network, instrument, prior, reference, config["snr_limit"], config["provenance"]
+        network,
+        instrument,
+        prior,
+        reference,
+        config["snr_limit"],
+        None if limits is None else Limits.from_dict(limits),
+        config["provenance"],
     )
+
+
+def store_limits(limits: Limits, folder: str | os.PathLike, facts: Mapping[str, Any]) -> None:
+    """Write limits, and facts of where they are from, into the configuration of a saved posterior; its
+    weights stay as they are.
+
+    Raises: InputError when the folder holds no posterior.
+    """
+    path = Path(folder) / CONFIG
+    config = _read_config(path)
+    config["limits"] = dataclasses.asdict(limits)
+    config["provenance"]["limits"] = dict(facts)
+    atomically(path, lambda partial: partial.write_text(json.dumps(config, indent=2) + "\n"))
 
 
 def copy_weights(source: PosteriorNetwork, target: PosteriorNetwork, where: str) -> None:

@@ -88,7 +88,7 @@ def test_flag_follows_the_worse_arm(toy, bright):
     )
     checked, fit = check_posterior(toy, posterior, flux, np.asarray(bright.ivar[:8]))
     assert (checked.flags[:4] == 0).all() and (checked.flags[4:] & Flag.BAD_FIT > 0).sum() >= 3
-    assert set(checked.stats) == {"misfit", "chi2_blue", "chi2_red"}
+    assert set(checked.stats) == {"misfit", "above", "structure", "chi2_blue", "chi2_red"}
     np.testing.assert_allclose(checked.chi2, fit.chi2)
 
 

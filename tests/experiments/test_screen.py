@@ -1,0 +1,46 @@
+"""The command calibrates limits, stores them, and counts what is flagged."""
+
+import json
+import shutil
+
+import pytest
+
+from experiments import screen
+from jaxspec.errors import InputError
+from jaxspec.posterior.storage import CONFIG, load_posterior
+from tests.experiments.conftest import configured
+
+TOY = ["forward=tests.experiments.toys.forward", "n=8", "n_draws=32", "refine=false"]
+
+
+def test_limits_are_calibrated_stored_and_used(trained, tmp_path, capsys):
+    folder = tmp_path / "run"
+    shutil.copytree(trained[1], folder)
+    assert load_posterior(folder / "posterior").limits is None
+    weights = (folder / "posterior" / "weights.npz").read_bytes()
+    cfg = configured(
+        "screen", *TOY, "calibrate=512", "false_alarms=0.02", f"checkpoint={folder}", f"output={tmp_path}"
+    )
+    found = screen.run(cfg, tmp_path)["shares"]
+    stored = load_posterior(folder / "posterior")
+    assert set(stored.limits.levels) == {"novelty", "chi2", "above", "structure"}
+    assert (folder / "posterior" / "weights.npz").read_bytes() == weights
+    config = json.loads((folder / "posterior" / CONFIG).read_text())
+    assert config["limits"]["false_alarms"] == 0.02
+    assert config["provenance"]["limits"]["simulations"] == 512
+    # 40 ordinary stars, three or four flags of 2 % each; noise is flagged also by a flow of a hundred steps.
+    assert len(found) == 11 and found[screen.ORDINARY]["flagged"] <= 0.3
+    assert found["noise only"]["flagged"] == 1.0
+    assert "double-lined binary" in capsys.readouterr().out
+    assert (tmp_path / "screen.png").stat().st_size > 20_000
+    assert json.loads((tmp_path / "screen.json").read_text())["shares"] == found
+
+
+def test_posteriors_of_surveys_are_refused(trained, tmp_path):
+    folder = tmp_path / "posterior"
+    shutil.copytree(trained[1] / "posterior", folder)
+    config = json.loads((folder / CONFIG).read_text())
+    del config["provenance"]["config"]
+    (folder / CONFIG).write_text(json.dumps(config))
+    with pytest.raises(InputError, match="simulations"):
+        screen.run(configured("screen", *TOY, f"checkpoint={folder}", f"output={tmp_path}"), tmp_path)
