@@ -254,14 +254,10 @@ def infer(
     """Draws for all spectra, refined against the forward model on demand, with the outcome of the check, and
     the normalised flux and ivar `[n, p]` that the network and the check see."""
     flux, ivar = posterior.prepare(spectra)
-    result = posterior.sample_normalised(key, flux, ivar, n_draws, names=spectra.names)
     config = build(FitConfig, fit)
-    if refine:
-        refined = refine_posterior(
-            jax.random.fold_in(key, 1), forward, result, flux, ivar, RefineConfig(fit=config)
-        )
-        result = posterior.flag_range(refined)
-    result, outcome = check_posterior(forward, result, flux, ivar, config, limits=posterior.limits)
+    result, outcome = infer_normalised(
+        posterior, forward, flux, ivar, key, n_draws, config, refine, spectra.names
+    )
     velocity = (
         [meta.get("velocity", np.nan) for meta in spectra.meta]
         if spectra.meta
@@ -273,6 +269,27 @@ def infer(
         flux,
         ivar,
     )
+
+
+def infer_normalised(
+    posterior: AmortisedPosterior,
+    forward: SpectrumModel,
+    flux,
+    ivar,
+    key,
+    n_draws: int,
+    config: FitConfig,
+    refine: bool,
+    names: tuple[str, ...] | None = None,
+) -> tuple[Posterior, Fit]:
+    """The same of normalised spectra `[n, p]`."""
+    result = posterior.sample_normalised(key, flux, ivar, n_draws, names=names)
+    if refine:
+        refined = refine_posterior(
+            jax.random.fold_in(key, 1), forward, result, flux, ivar, RefineConfig(fit=config)
+        )
+        result = posterior.flag_range(refined)
+    return check_posterior(forward, result, flux, ivar, config, limits=posterior.limits)
 
 
 # --- known values

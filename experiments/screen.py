@@ -23,15 +23,14 @@ from tqdm import tqdm
 
 from experiments.common import begin, forward_model, launch, load_checkpoint, named_key, versions, write_json
 from experiments.data import make_simulator
+from experiments.infer import infer_normalised
 from jaxspec.diagnostics import plots
 from jaxspec.diagnostics.faults import FAULTS, simulate_fault
 from jaxspec.errors import InputError
 from jaxspec.posterior.amortised import AmortisedPosterior
-from jaxspec.posterior.check import Fit, check_posterior, statistics
+from jaxspec.posterior.check import FitConfig, statistics
 from jaxspec.posterior.flags import Flag
 from jaxspec.posterior.limits import Limits, observed_arms
-from jaxspec.posterior.refine import refine_posterior
-from jaxspec.posterior.results import Posterior
 from jaxspec.posterior.simulator import Simulator, SpectrumModel
 from jaxspec.posterior.storage import WEIGHTS, store_limits
 
@@ -85,18 +84,6 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     return metrics
 
 
-def infer(
-    posterior: AmortisedPosterior, forward: SpectrumModel, key, flux, ivar, n_draws: int, refine: bool
-) -> tuple[Posterior, Fit]:
-    """What `experiments.infer` does with normalised spectra."""
-    result = posterior.sample_normalised(key, flux, ivar, n_draws)
-    if refine:
-        result = posterior.flag_range(
-            refine_posterior(jax.random.fold_in(key, 1), forward, result, flux, ivar)
-        )
-    return check_posterior(forward, result, flux, ivar, limits=posterior.limits)
-
-
 def calibrate(
     posterior: AmortisedPosterior, forward: SpectrumModel, simulator: Simulator, cfg: DictConfig
 ) -> Limits:
@@ -107,9 +94,8 @@ def calibrate(
     for i in tqdm(range(-(-cfg.calibrate // BATCH)), unit="batch", desc="calibrate"):
         key = jax.random.fold_in(named_key(cfg.seed, "limits"), i)
         stars = simulator.simulate(key, BATCH)
-        result, fit = infer(
-            plain, forward, jax.random.fold_in(key, 1), stars.flux, stars.ivar, cfg.n_draws, False
-        )
+        one = (plain, forward, stars.flux, stars.ivar, jax.random.fold_in(key, 1), cfg.n_draws)
+        result, fit = infer_normalised(*one, FitConfig(), refine=False)
         arms = observed_arms(np.asarray(stars.ivar), posterior.instrument)
         network = {"novelty": result.stats["novelty"], "snr": result.snr, "arms": arms}
         pieces.append({**network, **statistics(fit)})
@@ -133,9 +119,8 @@ def screen(
         one = jax.random.fold_in(key, i)
         flux, ivar = simulate_fault(fault, one, simulator, BATCH, cfg.snr)
         rows = slice(0, min(BATCH, n - start))
-        result, fit = infer(
-            posterior, forward, jax.random.fold_in(one, 1), flux[rows], ivar[rows], cfg.n_draws, cfg.refine
-        )
+        batch = (posterior, forward, flux[rows], ivar[rows], jax.random.fold_in(one, 1), cfg.n_draws)
+        result, fit = infer_normalised(*batch, FitConfig(), cfg.refine)
         flags.append(result.flags)
         if example is None:
             example = np.asarray(flux[0]), np.asarray(ivar[0]), fit.model[0], int(result.flags[0])

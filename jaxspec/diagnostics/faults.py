@@ -36,7 +36,7 @@ C2_HEADS = (5585.5, 5540.7, 5501.9, 5470.3)
 
 class Stars(NamedTuple):
     """What a fault may use: random numbers, the instrument, the noiseless `flux` of ordinary stars, and
-    `draw(low, high, flux_of)`, more of them, with temperatures [K] between two limits."""
+    `draw(low, high)`, that of as many others with temperatures [K] between two limits."""
 
     rng: np.random.Generator
     instrument: Instrument
@@ -144,7 +144,7 @@ def simulate_fault(
     """Normalised flux and ivar of `n` spectra with a fault of `FAULTS`, or of ordinary ones for None, with
     all arms and the given S/N per pixel.
 
-    Raises: InputError for an unknown fault.
+    Raises: InputError for an unknown fault, and where the prior has no stars to make it from.
     """
     if fault is not None and fault not in FAULTS:
         raise InputError("fault", repr(fault), f"one of {', '.join(FAULTS)}", "check the spelling")
@@ -168,6 +168,13 @@ def simulate_fault(
             found = np.concatenate([found, labels[(labels[:, 0] > low) & (labels[:, 0] < high)]])
             if len(found) >= n:
                 break
+        if len(found) < n:
+            raise InputError(
+                f"fault {fault!r}",
+                f"{len(found)} stars of the prior between {low:.0f} and {high:.0f} K",
+                f"{n}",
+                "simulate it with a wider prior",
+            )
         rows = found[rng.permutation(len(found))[:n]]
         return np.asarray(noiseless(jax.random.fold_in(keys[2], rng.integers(2**31)), jnp.asarray(rows)))
 

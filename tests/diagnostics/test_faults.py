@@ -10,6 +10,7 @@ from jaxspec.diagnostics.faults import FAULTS, Stars, hot_star, shift, simulate_
 from jaxspec.errors import InputError
 from jaxspec.instruments import SPEED_OF_LIGHT, Arm, Instrument
 from jaxspec.posterior.nuisances import PURE
+from jaxspec.posterior.prior import StellarPrior
 from jaxspec.posterior.simulator import Simulator
 from tests.toy import ToyForwardModel
 
@@ -108,3 +109,9 @@ def test_shift_and_smooth():
 def test_unknown_fault_is_named():
     with pytest.raises(InputError, match="flat lamp"):
         simulate_fault("flare", jax.random.key(0), Simulator(ToyForwardModel(WINDOWS)), 2)
+
+
+def test_a_prior_without_cool_stars_is_named():
+    prior = StellarPrior(polygon=((5000.0, 3.5), (6000.0, 3.5), (6000.0, 4.8), (5000.0, 4.8)))
+    with pytest.raises(InputError, match="0 stars of the prior between 0 and 4200 K"):
+        simulate_fault("M star", jax.random.key(0), Simulator(ToyForwardModel(WINDOWS), prior), 2)
