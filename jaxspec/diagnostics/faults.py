@@ -28,10 +28,10 @@ Flux = Float[np.ndarray, "n p"]
 # Air wavelengths [A]: NIST Atomic Spectra Database for Ca II and the Paschen lines P17 to P11.
 CALCIUM_TRIPLET = (8498.02, 8542.09, 8662.14)
 PASCHEN = (8467.25, 8502.48, 8545.38, 8598.39, 8665.02, 8750.47, 8862.78)
-# Heads of TiO (degraded to the red) and of the C2 Swan system (to the blue): Pearse & Gaydon 1976, The
-# Identification of Molecular Spectra, 4th edition.
-TIO_HEADS = (5448.2, 5497.0, 5569.1, 8442.0, 8452.0, 8513.0, 8859.6, 8868.5, 8937.0)
-C2_HEADS = (5585.5, 5540.7, 5501.9, 5470.3)
+# Rounded places of strong band heads, of TiO (degraded to the red) and of C2 (Swan system, to the blue): that
+# there are bands is what matters here, not where exactly.
+TIO_HEADS = (5448.0, 5497.0, 5569.0, 8442.0, 8452.0, 8513.0, 8860.0, 8868.0, 8937.0)
+C2_HEADS = (5585.5, 5540.5, 5502.0, 5470.5)
 
 
 class Stars(NamedTuple):

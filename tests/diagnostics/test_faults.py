@@ -83,7 +83,7 @@ def test_hot_stars_have_paschen_lines():
 
 
 def test_bands_have_heads(spectra):
-    """TiO takes light to the red of 5448.2 A, C2 to the blue of 5501.9 A."""
+    """TiO takes light to the red of 5448 A, C2 to the blue of 5502 A."""
     w = WINDOWS.wavelength
     for fault, red, blue in (
         ("M star", (5448.4, 5452.0), (5444.0, 5448.0)),
