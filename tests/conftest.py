@@ -41,6 +41,19 @@ def data() -> Path:
     return Path(folder)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _forget_compiled_programs():
+    """Drop what a module's tests compiled: a process that keeps it all meets a limit of the kernel's.
+
+    Each compiled program holds several maps, Linux allows 65530 a process (`vm.max_map_count`), and beyond
+    it the compiler aborts the process. What is needed again is read from the cache on disk.
+    """
+    yield
+    import jax
+
+    jax.clear_caches()
+
+
 @pytest.fixture
 def rng(request) -> np.random.Generator:
     """A generator seeded by the test's name, so that tests do not disturb each other's numbers."""
