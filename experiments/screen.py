@@ -6,27 +6,40 @@
 Simulates stars with each fault of `jaxspec.diagnostics.faults` and ordinary ones as the network was trained
 on, sends them through what `experiments.infer` does, and prints which share is flagged OUT_OF_RANGE or
 BAD_FIT. Writes `screen.json` and `screen.png`, one spectrum of each fault with its best model. A second or
-two a star with `refine=true`, a quarter of that without. With `calibrate=N`, the limits of all statistics by
+two a star with `refine=true`, a quarter of that without; a run that was killed goes on with the next fault
+when it is given the same `output`. With `calibrate=N`, the limits of all statistics by
 S/N and observed arms come from N simulations first, and are written into the weights' `config.json`.
 """
 
 import dataclasses
+import json
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import matplotlib.pyplot as plt
 import numpy as np
+from jaxtyping import Float, Int
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-from experiments.common import begin, forward_model, launch, load_checkpoint, named_key, versions, write_json
+from experiments.common import (
+    begin,
+    checksum,
+    forward_model,
+    launch,
+    load_checkpoint,
+    named_key,
+    versions,
+    write_json,
+)
 from experiments.data import make_simulator
 from experiments.infer import infer_normalised
 from jaxspec.diagnostics import plots
 from jaxspec.diagnostics.faults import FAULTS, simulate_fault
 from jaxspec.errors import InputError
+from jaxspec.io import atomically
 from jaxspec.posterior.amortised import AmortisedPosterior
 from jaxspec.posterior.check import FitConfig, statistics
 from jaxspec.posterior.flags import Flag
@@ -37,6 +50,8 @@ from jaxspec.posterior.storage import WEIGHTS, store_limits
 log = logging.getLogger(__name__)
 
 BATCH = 64
+# Pixels of a spectrum in the picture.
+MOST_DRAWN = 4000
 ORDINARY = "ordinary stars"
 
 
@@ -60,25 +75,23 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         facts = {"simulations": cfg.calibrate, "seed": cfg.seed, "versions": versions()}
         store_limits(limits, where, facts)
         posterior = dataclasses.replace(posterior, limits=limits)
+    settings = {name: cfg[name] for name in ("seed", "snr", "refine", "n", "n_draws", "forward")}
+    settings |= {"weights": checksum(where)}
     rows, examples = {}, {}
     for fault in (None, *FAULTS):
         name = fault or ORDINARY
         n = cfg.n if fault else 5 * cfg.n
-        flagged, examples[name] = screen(posterior, forward, simulator, fault, n, cfg)
-        rows[name] = flagged
+        stars = finished(folder, name, settings)
+        if stars is None:
+            stars = screen(posterior, forward, simulator, fault, n, cfg)
+            keep(folder, name, settings, stars)
+        rows[name], examples[name] = shares(stars.flags), stars
         print(
-            f"{name:<28}{n:>6}{flagged['flagged']:>9.1%}{flagged['out_of_range']:>14.1%}"
-            f"{flagged['bad_fit']:>10.1%}",
+            f"{name:<28}{n:>6}{rows[name]['flagged']:>9.1%}{rows[name]['out_of_range']:>14.1%}"
+            f"{rows[name]['bad_fit']:>10.1%}",
             flush=True,
         )
-    metrics = {
-        "weights": str(where),
-        "snr": cfg.snr,
-        "refine": cfg.refine,
-        "n": cfg.n,
-        "shares": rows,
-        "versions": versions(),
-    }
+    metrics = {**settings, "shares": rows, "versions": versions()}
     write_json(folder / "screen.json", metrics)
     draw(examples, forward, folder / "screen.png")
     return metrics
@@ -97,11 +110,21 @@ def calibrate(
         one = (plain, forward, stars.flux, stars.ivar, jax.random.fold_in(key, 1), cfg.n_draws)
         result, fit = infer_normalised(*one, FitConfig(), refine=False)
         arms = observed_arms(np.asarray(stars.ivar), posterior.instrument)
-        network = {"novelty": result.stats["novelty"], "snr": result.snr, "arms": arms}
-        pieces.append({**network, **statistics(fit)})
+        # Weights that were trained on few stars have no reference to measure novelty by.
+        novelty = {name: x for name, x in result.stats.items() if name == "novelty"}
+        pieces.append({"snr": result.snr, "arms": arms, **novelty, **statistics(fit)})
     found = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
     snr, arms = found.pop("snr"), found.pop("arms")
     return Limits.fit(found, snr, arms, cfg.false_alarms)
+
+
+class Screened(NamedTuple):
+    """Flags of the stars with one fault, and the first one's flux, ivar and best model."""
+
+    flags: Int[np.ndarray, " n"]
+    flux: Float[np.ndarray, " p"]
+    ivar: Float[np.ndarray, " p"]
+    model: Float[np.ndarray, " p"]
 
 
 def screen(
@@ -111,11 +134,11 @@ def screen(
     fault: str | None,
     n: int,
     cfg: DictConfig,
-) -> tuple[dict[str, float], tuple[np.ndarray, np.ndarray, np.ndarray, str]]:
-    """Shares of `n` stars that are flagged, and the first one's flux, ivar, best model and flags."""
+) -> Screened:
+    """What is said of `n` stars with a fault."""
     flags, example = [], None
     key = named_key(cfg.seed, f"screen {fault}")
-    for i, start in enumerate(range(0, n, BATCH)):
+    for i, start in enumerate(tqdm(range(0, n, BATCH), unit="batch", desc=fault or ORDINARY, leave=False)):
         one = jax.random.fold_in(key, i)
         flux, ivar = simulate_fault(fault, one, simulator, BATCH, cfg.snr)
         rows = slice(0, min(BATCH, n - start))
@@ -123,17 +146,42 @@ def screen(
         result, fit = infer_normalised(*batch, FitConfig(), cfg.refine)
         flags.append(result.flags)
         if example is None:
-            example = np.asarray(flux[0]), np.asarray(ivar[0]), fit.model[0], int(result.flags[0])
-    flags = np.concatenate(flags)
+            example = np.asarray(flux[0]), np.asarray(ivar[0]), fit.model[0]
+    return Screened(np.concatenate(flags), *example)
+
+
+def shares(flags: Int[np.ndarray, " n"]) -> dict[str, float]:
+    """Which part has either of the two flags, and each."""
     out, bad = (flags & int(flag) > 0 for flag in (Flag.OUT_OF_RANGE, Flag.BAD_FIT))
-    shares = {"flagged": out | bad, "out_of_range": out, "bad_fit": bad}
-    return {name: float(np.mean(x)) for name, x in shares.items()}, example
+    found = {"flagged": out | bad, "out_of_range": out, "bad_fit": bad}
+    return {name: float(np.mean(x)) for name, x in found.items()}
 
 
-def draw(examples: dict[str, tuple], forward: SpectrumModel, path: Path) -> None:
-    """One spectrum of each kind with its best model, the middle of the last arm."""
+def keep(folder: Path, name: str, settings: dict[str, Any], stars: Screened) -> None:
+    """Store what was found for one fault, with the settings that it belongs to."""
+    path = folder / "screened" / f"{name}.npz"
+    path.parent.mkdir(exist_ok=True)
+    content = {**stars._asdict(), "settings": json.dumps(settings)}
+    atomically(path, lambda partial: np.savez_compressed(partial, **content))
+
+
+def finished(folder: Path, name: str, settings: dict[str, Any]) -> Screened | None:
+    """What an earlier run with the same settings stored."""
+    path = folder / "screened" / f"{name}.npz"
+    if not path.exists():
+        return None
+    with np.load(path) as stored:
+        same = str(stored["settings"]) == json.dumps(settings)
+        return Screened(**{field: stored[field] for field in Screened._fields}) if same else None
+
+
+def draw(examples: dict[str, Screened], forward: SpectrumModel, path: Path) -> None:
+    """One spectrum of each kind with its best model, where the last arm has most in lines."""
     arm = list(forward.instrument.slices.values())[-1]
     wavelength = forward.instrument.wavelength[arm]
+    depth = np.cumsum(1.0 - examples[ORDINARY].model[arm])
+    width = min(MOST_DRAWN, len(wavelength) - 1)
+    first = int(np.argmax(depth[width:] - depth[:-width]))
     with plots.style():
         figure, axes = plt.subplots(
             -(-len(examples) // 2),
@@ -144,15 +192,15 @@ def draw(examples: dict[str, tuple], forward: SpectrumModel, path: Path) -> None
         )
         for ax in axes.flat[len(examples) :]:
             ax.axis("off")
-        for ax, (name, (flux, ivar, model, flags)) in zip(axes.flat, examples.items(), strict=False):
-            seen = np.where(ivar > 0, flux, np.nan)[arm]
+        for ax, (name, stars) in zip(axes.flat, examples.items(), strict=False):
+            seen = np.where(stars.ivar > 0, stars.flux, np.nan)[arm]
             ax.plot(wavelength, seen, color=plots.GREY, lw=0.5)
-            ax.plot(wavelength, model[arm], color=plots.RED, lw=0.7)
-            hit = [f.name for f in (Flag.OUT_OF_RANGE, Flag.BAD_FIT) if flags & f]
+            ax.plot(wavelength, stars.model[arm], color=plots.RED, lw=0.7)
+            hit = [f.name for f in (Flag.OUT_OF_RANGE, Flag.BAD_FIT) if stars.flags[0] & int(f)]
             ax.set_title(f"{name}: {', '.join(hit) or 'no flag'}", fontsize=8, loc="left")
             low, high = np.nanquantile(seen, [0.002, 0.998])
             ax.set(
-                xlim=(8490.0, 8680.0) if len(wavelength) > 5000 else None,
+                xlim=(wavelength[first], wavelength[first + width]),
                 ylim=(min(low, 0.2), max(high, 1.2)),
             )
     plots.save(figure, path)

@@ -30,6 +30,8 @@ from jaxspec.posterior.nuisances import ROBUST
 from jaxspec.posterior.results import Posterior
 from jaxspec.posterior.simulator import SpectrumModel
 
+# Reduced chi-square of the worse arm that is called bad where no limit was calibrated.
+CHI2_MAX = 2.5
 # Correlation of a Gaussian profile with itself half its full width at half maximum away.
 HALFWAY = 2.0**-0.5
 # Limits of what is adjusted: velocity, vsini, vmic [km/s], resolution.
@@ -45,7 +47,8 @@ class FitConfig:
         line_error: stated error of the model in lines, as a fraction of their depth.
         clip: residuals beyond so many errors count as this many: a few wrong or missing lines do not make a
             bad fit.
-        chi2_max: reduced chi-square above which the fit is bad where no limits were calibrated.
+        chi2_max: reduced chi-square above which the fit is bad; none takes the calibrated limit, or
+            `CHI2_MAX` where there is none.
         chi2_fair: squared misfit in stated model errors that is never bad, whatever the limits say: of a
             real star the model may know the lines by 30 % less well than it states.
         continuum_degree: of the Chebyshev continuum of each arm; the quotient of a smooth instrumental shape
@@ -60,7 +63,7 @@ class FitConfig:
     floor: float = 0.006
     line_error: float = 0.12
     clip: float = 4.0
-    chi2_max: float = 2.5
+    chi2_max: float | None = None
     chi2_fair: float = 1.7
     continuum_degree: int = 7
     steps: int = 6
@@ -74,7 +77,7 @@ class FitConfig:
     def __post_init__(self):
         object.__setattr__(self, "vsini_start", tuple(float(v) for v in self.vsini_start))
         for name in ("floor", "line_error", "clip", "chi2_max", "chi2_fair"):
-            if not getattr(self, name) > 0.0:
+            if getattr(self, name) is not None and not getattr(self, name) > 0.0:
                 raise InputError(f"fit.{name}", f"{getattr(self, name)}", "a positive number", "mend it")
 
 
@@ -117,7 +120,7 @@ def check_posterior(
     limits: Limits | None = None,
 ) -> tuple[Posterior, Fit]:
     """Compare each star's median model with its normalised spectrum and set `chi2`, BAD_FIT and NOT_CHECKED
-    accordingly: bad is what exceeds the `limits`, or `config.chi2_max` where there are none.
+    accordingly: bad is what exceeds the `limits`, with `config.chi2_max` in place of theirs where given.
 
     Returns: the posterior with `chi2`, `flags` and the statistics `misfit`, `above`, `structure` and
     `chi2_ARM` filled, and the fit.
@@ -126,17 +129,16 @@ def check_posterior(
     arms = {f"chi2_{arm.name}": fit.chi2_arm[:, i] for i, arm in enumerate(forward.instrument.arms)}
     # One bad arm is a bad fit, also where the other, longer one dilutes it.
     found = statistics(fit)
-    bad = found["chi2"] > config.chi2_max
+    highest = {}
     if limits is not None:
         observed = observed_arms(np.asarray(ivar), forward.instrument)
-        fair = {"chi2": config.chi2_fair, "structure": 1.0 + HALFWAY * config.chi2_fair * fit.stated}
-        bad = np.any(
-            [
-                value > np.maximum(limits.at(name, posterior.snr, observed), fair.get(name, 0.0))
-                for name, value in found.items()
-            ],
-            axis=0,
-        )
+        highest = {name: limits.at(name, posterior.snr, observed) for name in found}
+        highest["chi2"] = np.maximum(highest["chi2"], config.chi2_fair)
+        fair = 1.0 + HALFWAY * config.chi2_fair * fit.stated
+        highest["structure"] = np.maximum(highest["structure"], fair)
+    if limits is None or config.chi2_max is not None:
+        highest["chi2"] = config.chi2_max or CHI2_MAX
+    bad = np.any([found[name] > limit for name, limit in highest.items()], axis=0)
     stats = {"misfit": fit.misfit, "above": fit.above, "structure": fit.structure}
     return posterior.with_fit(fit.chi2, bad, **stats, **arms), fit
 

@@ -1,5 +1,6 @@
 """The command calibrates limits, stores them, and counts what is flagged."""
 
+import dataclasses
 import json
 import shutil
 
@@ -7,13 +8,13 @@ import pytest
 
 from experiments import screen
 from jaxspec.errors import InputError
-from jaxspec.posterior.storage import CONFIG, load_posterior
+from jaxspec.posterior.storage import CONFIG, load_posterior, save_posterior
 from tests.experiments.conftest import configured
 
 TOY = ["forward=tests.experiments.toys.forward", "n=8", "n_draws=32", "refine=false"]
 
 
-def test_limits_are_calibrated_stored_and_used(trained, tmp_path, capsys):
+def test_limits_are_calibrated_stored_and_used(trained, tmp_path, capsys, monkeypatch):
     folder = tmp_path / "run"
     shutil.copytree(trained[1], folder)
     assert load_posterior(folder / "posterior").limits is None
@@ -34,13 +35,35 @@ def test_limits_are_calibrated_stored_and_used(trained, tmp_path, capsys):
     assert "double-lined binary" in capsys.readouterr().out
     assert (tmp_path / "screen.png").stat().st_size > 20_000
     assert json.loads((tmp_path / "screen.json").read_text())["shares"] == found
+    # After a kill: what was stored is taken, what was not, or with other settings, is done.
+    (tmp_path / "screened" / "carbon star.npz").unlink()
+    again = configured("screen", *TOY, f"checkpoint={folder}", f"output={tmp_path}")
+    done = []
+    monkeypatch.setattr(screen, "screen", lambda *a, f=screen.screen: done.append(a[3]) or f(*a))
+    assert screen.run(again, tmp_path)["shares"] == found and done == ["carbon star"]
+    assert screen.finished(tmp_path, "carbon star", {"snr": 51.0}) is None
 
 
-def test_posteriors_of_surveys_are_refused(trained, tmp_path):
+def test_weights_without_a_reference_get_the_other_limits(trained, tmp_path, monkeypatch):
+    posterior = dataclasses.replace(load_posterior(trained[1] / "posterior"), reference=None)
+    save_posterior(posterior, tmp_path / "posterior")
+    cfg = configured(
+        "screen", *TOY, "calibrate=512", "false_alarms=0.02", f"checkpoint={tmp_path}", f"output={tmp_path}"
+    )
+    monkeypatch.setattr(screen, "FAULTS", ())
+    screen.run(cfg, tmp_path)
+    assert set(load_posterior(tmp_path / "posterior").limits.levels) == {"chi2", "above", "structure"}
+
+
+@pytest.mark.parametrize("missing", ["configuration", "prior"])
+def test_posteriors_of_surveys_are_refused(trained, tmp_path, missing):
     folder = tmp_path / "posterior"
     shutil.copytree(trained[1] / "posterior", folder)
     config = json.loads((folder / CONFIG).read_text())
-    del config["provenance"]["config"]
+    if missing == "prior":
+        config["prior"] = None
+    else:
+        del config["provenance"]["config"]
     (folder / CONFIG).write_text(json.dumps(config))
     with pytest.raises(InputError, match="simulations"):
         screen.run(configured("screen", *TOY, f"checkpoint={folder}", f"output={tmp_path}"), tmp_path)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxspec.errors import InputError
-from jaxspec.posterior.check import FitConfig, check_fit, check_posterior, model_sigma
+from jaxspec.posterior.check import CHI2_MAX, FitConfig, check_fit, check_posterior, model_sigma
 from jaxspec.posterior.flags import Flag
 from jaxspec.posterior.nuisances import ROBUST
 from jaxspec.posterior.results import Posterior
@@ -38,7 +38,7 @@ def test_wrong_labels_do_not_fit(toy, bright, fit):
     wrong = bright.labels.at[:, 0].add(600.0).at[:, 2].add(-0.5)
     other = check_fit(toy, wrong, bright.flux, bright.ivar)
     strong = np.asarray(bright.labels[:, 2]) > -1.5
-    assert np.mean(other.chi2[strong] > FitConfig().chi2_max) > 0.5
+    assert np.mean(other.chi2[strong] > CHI2_MAX) > 0.5
     assert np.median(other.chi2) > 5 * np.median(fit.chi2)
 
 
@@ -46,7 +46,7 @@ def test_model_errors_within_the_statement_are_no_bad_fit(toy):
     config = dataclasses.replace(ROBUST, snr_range=(1000.0, 1000.0), only_arm=())
     batch = Simulator(toy, config=config).simulate(jax.random.key(0), 64)
     chi2 = check_fit(toy, batch.labels, batch.flux, batch.ivar).chi2_arm
-    assert np.mean(chi2.max(1) > FitConfig().chi2_max) < 0.05
+    assert np.mean(chi2.max(1) > CHI2_MAX) < 0.05
 
 
 def test_single_bad_pixels_do_not_decide(toy, bright, fit):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxspec.errors import InputError
-from jaxspec.posterior.check import FitConfig, check_posterior, statistics
+from jaxspec.posterior.check import CHI2_MAX, FitConfig, check_posterior, statistics
 from jaxspec.posterior.flags import Flag
 from jaxspec.posterior.limits import Limits, observed_arms
 from jaxspec.posterior.results import Posterior
@@ -127,3 +127,30 @@ def test_emission_stands_above(toy, bright):
     n_hit = len(range(100, 1000, 90))
     np.testing.assert_allclose(before * toy.instrument.n_pixels, 1.0, atol=1.5)
     np.testing.assert_allclose(after * toy.instrument.n_pixels, n_hit, atol=1.5)
+
+
+def test_a_limit_of_ones_own_replaces_the_calibrated_one(toy, bright):
+    n = 8
+    labels, level = np.asarray(bright.labels[:n]), {"blue+red": (1e3,)}
+    limits = Limits(0.01, (50.0,), {"chi2": level, "above": level, "structure": level})
+    flux, ivar = np.asarray(bright.flux[:n]), np.asarray(bright.ivar[:n])
+    posterior = Posterior(
+        np.repeat(labels[None], 3, 0),
+        np.zeros((3, n)),
+        toy.label_set,
+        tuple("abcdefgh"),
+        np.full(n, 300.0),
+        np.zeros(n),
+        np.zeros(n, int),
+    )
+
+    def bad(given, **config):
+        checked, fit = check_posterior(toy, posterior, flux, ivar, FitConfig(**config), limits=given)
+        return checked.flags & Flag.BAD_FIT > 0, fit.chi2_arm.max(axis=1)
+
+    found, chi2 = bad(limits)
+    assert not found.any() and np.all(chi2 < CHI2_MAX)
+    middle = float(np.median(chi2))
+    assert not bad(None)[0].any()
+    for given in (limits, None):
+        np.testing.assert_array_equal(bad(given, chi2_max=middle)[0], chi2 > middle)
