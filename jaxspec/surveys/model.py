@@ -49,6 +49,10 @@ from jaxspec.surveys.tied import Block, Measurements, TieIndex, index_ties, meas
 
 # Tied stars that the starting values are taken from.
 MOST_FOR_START = 4000
+# Prior standard deviation of how far the population is from the mixture it starts from, in the logarithm of
+# the start's widths. The start is made of the same stars, and of directions narrower than their errors it
+# knows the width no better than to a factor of two or three: a tight prior would count those stars twice.
+POPULATION_SPREAD = 1.0
 
 
 @dataclass(frozen=True)
@@ -323,8 +327,8 @@ def sample_population(structure: Structure) -> PopulationTerms:
     chol = np.linalg.cholesky(start.covariance)
     inverse = np.linalg.inv(chol)
     shift = _normal("population_mean", (k, n))
-    diagonal = _normal("population_scale", (k, n), 0.0, 0.5)
-    z = _normal("population_shape", (k, n * (n - 1) // 2), 0.0, 0.5)
+    diagonal = _normal("population_scale", (k, n), 0.0, POPULATION_SPREAD)
+    z = _normal("population_shape", (k, n * (n - 1) // 2), 0.0, POPULATION_SPREAD)
     upper = jnp.zeros((k, n, n)).at[:, *np.triu_indices(n, 1)].set(z)
     upper = upper + jnp.exp(diagonal)[:, :, None] * jnp.eye(n)
     log_weight = jnp.zeros((structure.n_classes, 1))
