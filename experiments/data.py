@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jaxtyping import Array, Float
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from experiments.common import build, forward_model, named_key
 from jaxspec.errors import InputError
@@ -26,7 +26,7 @@ from jaxspec.io import (
     read_spectra,
 )
 from jaxspec.labels import NINE_LABELS, LabelSet
-from jaxspec.posterior.amortised import median_snr
+from jaxspec.posterior.amortised import AmortisedPosterior, median_snr
 from jaxspec.posterior.network import noisy_label_loss, training_loss
 from jaxspec.posterior.nuisances import CONFIGS, NuisanceConfig
 from jaxspec.posterior.preparation import prepare_many
@@ -89,6 +89,19 @@ def make_simulator(cfg: DictConfig, nuisances: Any = None) -> Simulator:
         build(StellarPrior, cfg.data.prior),
         build(NuisanceConfig, cfg.data.nuisances if nuisances is None else nuisances, CONFIGS),
     )
+
+
+def trained_simulator(posterior: AmortisedPosterior, where: Path) -> tuple[dict[str, Any], Simulator]:
+    """What stored weights were trained with: the configuration, and the simulator that it describes.
+
+    Raises: InputError when they do not say so, or were trained on a survey.
+    """
+    stored = posterior.provenance.get("config")
+    if stored is None or posterior.prior is None:
+        raise InputError(
+            str(where), "no simulations that it was trained on", "weights of experiments.train", "train them"
+        )
+    return stored, make_simulator(OmegaConf.create(stored))
 
 
 def simulated(cfg: DictConfig) -> Task:

@@ -21,7 +21,7 @@ import jax
 import matplotlib.pyplot as plt
 import numpy as np
 from jaxtyping import Float, Int
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from tqdm import tqdm
 
 from experiments.common import (
@@ -34,18 +34,17 @@ from experiments.common import (
     versions,
     write_json,
 )
-from experiments.data import make_simulator
+from experiments.data import trained_simulator
 from experiments.infer import infer_normalised
 from jaxspec.diagnostics import plots
 from jaxspec.diagnostics.faults import FAULTS, simulate_fault
-from jaxspec.errors import InputError
 from jaxspec.io import atomically
 from jaxspec.posterior.amortised import AmortisedPosterior
 from jaxspec.posterior.check import FitConfig, statistics
 from jaxspec.posterior.flags import Flag
 from jaxspec.posterior.limits import Limits, observed_arms
 from jaxspec.posterior.simulator import Simulator, SpectrumModel
-from jaxspec.posterior.storage import WEIGHTS, store_limits
+from jaxspec.posterior.storage import WEIGHTS, store_calibrated
 
 log = logging.getLogger(__name__)
 
@@ -62,18 +61,13 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         survey.
     """
     posterior, where = load_checkpoint(cfg.checkpoint)
-    stored = posterior.provenance.get("config")
-    if stored is None or posterior.prior is None:
-        raise InputError(
-            str(where), "no simulations that it was trained on", "weights of experiments.train", "train them"
-        )
+    stored, simulator = trained_simulator(posterior, where)
     begin(cfg, folder, [where / WEIGHTS], trained_with=stored)
-    simulator = make_simulator(OmegaConf.create(stored))
     forward = forward_model(cfg.forward, posterior.instrument)
     if cfg.calibrate:
         limits = calibrate(posterior, forward, simulator, cfg)
         facts = {"simulations": cfg.calibrate, "seed": cfg.seed, "versions": versions()}
-        store_limits(limits, where, facts)
+        store_calibrated(limits, where, facts)
         posterior = dataclasses.replace(posterior, limits=limits)
     settings = {name: cfg[name] for name in ("seed", "snr", "refine", "n", "n_draws", "forward")}
     settings |= {"weights": checksum(where)}

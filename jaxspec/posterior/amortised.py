@@ -24,6 +24,7 @@ from jaxspec.posterior.limits import Limits, observed_arms, usable_arms
 from jaxspec.posterior.network import PosteriorNetwork
 from jaxspec.posterior.preparation import prepare_many
 from jaxspec.posterior.prior import StellarPrior
+from jaxspec.posterior.recalibration import Recalibration
 from jaxspec.posterior.results import Posterior
 from jaxspec.spectra import Spectra
 
@@ -79,6 +80,7 @@ class AmortisedPosterior:
         reference: where training spectra lie; None switches that part of OUT_OF_RANGE off.
         snr_limit: S/N per pixel below which LOW_SNR is set.
         limits: what the statistics of ordinary spectra do not exceed, by S/N; None judges all by the same.
+        recalibration: what is made of the network's draws, by S/N; None leaves them as they are.
         provenance: free-form facts about the training (JSON), saved along.
     """
 
@@ -88,6 +90,7 @@ class AmortisedPosterior:
     reference: Reference | None = None
     snr_limit: float = 10.0
     limits: Limits | None = None
+    recalibration: Recalibration | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -155,16 +158,18 @@ class AmortisedPosterior:
         )
         ivar = np.asarray(ivar)
         snr = median_snr(np.asarray(flux), ivar)
+        arms = observed_arms(ivar, self.instrument)
         stats = {"outside_prior": outside.astype(np.float64)}
         if self.reference is not None:
             stats["novelty"] = self.reference.distance(context)
             if self.limits is not None:
-                arms = observed_arms(ivar, self.instrument)
                 stats["novelty"] = stats["novelty"] / self.limits.at("novelty", snr, arms)
         flags = self._data_flags(ivar, snr)
         names = tuple(str(i) for i in range(n_star)) if names is None else tuple(names)
         chi2 = np.full(n_star, np.nan)
         result = Posterior(draws, log_prob, self.label_set, names, snr, chi2, flags, stats, self.prior)
+        if self.recalibration is not None:
+            result = self.recalibration.apply(result, arms)
         return self.flag_range(result)
 
     def flag_range(self, result: Posterior) -> Posterior:
@@ -197,7 +202,7 @@ class AmortisedPosterior:
         flux: Float[Array | np.ndarray, "s p"],
         ivar: Float[Array | np.ndarray, "s p"],
     ) -> Float[Array, "*k s"]:
-        """Log-density at given labels for normalised spectra."""
+        """Log-density of the network itself, not recalibrated, at given labels for normalised spectra."""
         return _compiled_log_prob(*self._split, labels, flux, ivar)
 
     def with_reference(

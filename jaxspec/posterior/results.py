@@ -41,6 +41,7 @@ class Posterior:
         flags: bits of `jaxspec.posterior.flags.Flag`; 0 is safe.
         stats: further numbers per star (`[n_star]` each), written beside the draws.
         prior: density of the labels that the network was trained with; None where they were a survey's.
+        raw: draws as the network gave them, where `draws` are recalibrated.
     """
 
     draws: Float[np.ndarray, "n_draws n_star n_label"]
@@ -52,6 +53,7 @@ class Posterior:
     flags: Int[np.ndarray, " n_star"]
     stats: dict[str, np.ndarray] = field(default_factory=dict)
     prior: StellarPrior | None = None
+    raw: Float[np.ndarray, "n_draws n_star n_label"] | None = None
 
     def __post_init__(self):
         n_draws, n_star, n_label = self.draws.shape
@@ -108,6 +110,7 @@ class Posterior:
             chi2=self.chi2[rows],
             flags=self.flags[rows],
             stats={name: values[rows] for name, values in self.stats.items()},
+            raw=None if self.raw is None else self.raw[:, rows],
         )
 
     def with_fit(self, chi2: Float[np.ndarray, " n_star"], bad: np.ndarray, **stats: np.ndarray) -> Posterior:
@@ -120,7 +123,7 @@ class Posterior:
 
     def to_table(self) -> QTable:
         """One row per star: `source`, then `NAME, e_NAME, NAME_p16, NAME_p84` for each label, then `snr`,
-        `chi2`, `flags`.
+        `chi2`, `flags`. Where draws are recalibrated, `NAME_raw, e_NAME_raw` follow: what the network said.
 
         Columns carry units, descriptions and, in `info.meta["ucd"]`, UCDs.
         """
@@ -178,6 +181,15 @@ class Posterior:
             "",
         )
         _add(table, "flags", self.flags.astype(np.int64), flag_bits.legend(), "meta.code.qual", None)
+        if self.raw is not None:
+            network = dataclasses.replace(self, draws=self.raw, raw=None)
+            for i, label in enumerate(self.label_set):
+                for name, values, what, ucd in (
+                    (f"{label.name}_raw", network.median, "median", f"{label.ucd};stat.median"),
+                    (f"e_{label.name}_raw", network.error, "error", f"stat.error;{label.ucd}"),
+                ):
+                    what = f"{what} of the network, not recalibrated or refined"
+                    _add(table, name, values[:, i].astype(np.float32), what, ucd, label.unit)
         table.meta["LABELS"] = ",".join(self.label_set.names)
         table.meta["CREATOR"] = f"jaxspec {jaxspec.__version__}"
         return table
@@ -185,7 +197,8 @@ class Posterior:
     def to_datatree(self, observed: dict[str, tuple] | None = None) -> xr.DataTree:
         """The draws in ArviZ's schema: groups `posterior` (one variable per label over `sample`, `star`),
         `sample_stats` (`lp`) and `constant_data` (S/N, chi2, flags and other numbers per star); amortised
-        draws are independent, so `sample_dims` is `["sample"]`. The root holds the training prior.
+        draws are independent, so `sample_dims` is `["sample"]`. The root holds the training prior. Where
+        draws are recalibrated, group `raw_posterior` holds those of the network.
 
         `observed` adds a group `observed_data`: name to (dimensions, values), e.g. `{"flux": (("star",
         "wavelength"), flux)}`.
@@ -202,14 +215,17 @@ class Posterior:
             PRIOR: json.dumps(None if self.prior is None else dataclasses.asdict(self.prior)),
         }
         coords = {"sample": np.arange(self.draws.shape[0]), "star": star}
-        labels = {
-            label.name: (
-                ("sample", "star"),
-                self.draws[:, :, i],
-                {"units": label.unit, "long_name": label.description, "ucd": label.ucd},
-            )
-            for i, label in enumerate(self.label_set)
-        }
+
+        def variables(draws):
+            return {
+                label.name: (
+                    ("sample", "star"),
+                    draws[:, :, i],
+                    {"units": label.unit, "long_name": label.description, "ucd": label.ucd},
+                )
+                for i, label in enumerate(self.label_set)
+            }
+
         constants = {
             "snr": ("star", self.snr, {"long_name": "median signal-to-noise per usable pixel"}),
             "chi2": ("star", self.chi2, {"long_name": "reduced chi-square, model error included"}),
@@ -220,13 +236,15 @@ class Posterior:
         groups = {
             "/": xr.Dataset(attrs=attrs),
             "posterior": xr.Dataset(
-                labels, coords, {**attrs, "sampled_variables": list(self.label_set.names)}
+                variables(self.draws), coords, {**attrs, "sampled_variables": list(self.label_set.names)}
             ),
             "sample_stats": xr.Dataset(
                 {"lp": (("sample", "star"), self.log_prob, {"long_name": lp[0]})}, coords, attrs
             ),
             "constant_data": xr.Dataset(constants, {"star": star}),
         }
+        if self.raw is not None:
+            groups["raw_posterior"] = xr.Dataset(variables(self.raw), coords, attrs)
         if observed:
             groups["observed_data"] = xr.Dataset(observed, {"star": star})
         return xr.DataTree.from_dict(groups)
@@ -247,6 +265,9 @@ class Posterior:
                 labels = label_set(*np.atleast_1d(tree["posterior"].attrs["sampled_variables"]).tolist())
                 draws = np.stack([tree["posterior"][name].values for name in labels.names], axis=-1)
                 log_prob = tree["sample_stats"]["lp"].values
+                raw = None
+                if "raw_posterior" in tree:
+                    raw = np.stack([tree["raw_posterior"][name].values for name in labels.names], axis=-1)
                 names = tuple(str(name) for name in np.atleast_1d(tree["posterior"]["star"].values))
                 stats = {str(k): v.values for k, v in tree["constant_data"].data_vars.items()}
             fixed = {name: stats.pop(name) for name in ("snr", "chi2", "flags")}
@@ -273,6 +294,7 @@ class Posterior:
             **fixed,
             stats=stats,
             prior=None if prior is None else prior_from_dict(prior),
+            raw=raw,
         )
 
 

@@ -35,9 +35,12 @@ from jaxspec.posterior.amortised import AmortisedPosterior, Reference
 from jaxspec.posterior.limits import Limits
 from jaxspec.posterior.network import NetworkConfig, PosteriorNetwork
 from jaxspec.posterior.prior import prior_from_dict, tupled
+from jaxspec.posterior.recalibration import Recalibration
 
 CONFIG, WEIGHTS = "config.json", "weights.npz"
 FORMAT, FORMAT_VERSION = "jaxspec amortised posterior", 1
+# Fields of a posterior that are calibrated on simulations, after its training.
+CALIBRATED = {"limits": Limits, "recalibration": Recalibration}
 PACKAGES = ("jax", "flax", "distrax", "diffrax", "numpy", "equinox")
 
 
@@ -75,7 +78,10 @@ def save_posterior(posterior: AmortisedPosterior, folder: str | os.PathLike, dty
         "prior": None if posterior.prior is None else dataclasses.asdict(posterior.prior),
         "reference": None if posterior.reference is None else {"limit": posterior.reference.limit},
         "snr_limit": posterior.snr_limit,
-        "limits": None if posterior.limits is None else dataclasses.asdict(posterior.limits),
+        **{
+            name: None if getattr(posterior, name) is None else dataclasses.asdict(getattr(posterior, name))
+            for name in CALIBRATED
+        },
         "weights": {
             "file": WEIGHTS,
             "dtype": dtype,
@@ -135,28 +141,34 @@ def load_posterior(folder: str | os.PathLike) -> AmortisedPosterior:
         mean, root = (stored[f"reference/{name}"].astype(np.float64) for name in ("mean", "inverse_root"))
         reference = Reference(mean, root, config["reference"]["limit"])
     prior = None if config["prior"] is None else prior_from_dict(config["prior"])
-    limits = config.get("limits")
+    calibrated = {name: config.get(name) for name in CALIBRATED}
     return AmortisedPosterior(
         network,
         instrument,
         prior,
         reference,
         config["snr_limit"],
-        None if limits is None else Limits.from_dict(limits),
-        config["provenance"],
+        **{
+            name: None if stored is None else CALIBRATED[name].from_dict(stored)
+            for name, stored in calibrated.items()
+        },
+        provenance=config["provenance"],
     )
 
 
-def store_limits(limits: Limits, folder: str | os.PathLike, facts: Mapping[str, Any]) -> None:
-    """Write limits, and facts of where they are from, into the configuration of a saved posterior; its
-    weights stay as they are.
+def store_calibrated(
+    found: Limits | Recalibration, folder: str | os.PathLike, facts: Mapping[str, Any]
+) -> None:
+    """Write limits or a recalibration, and facts of where they are from, into the configuration of a saved
+    posterior; its weights stay as they are.
 
     Raises: InputError when the folder holds no posterior.
     """
     path = Path(folder) / CONFIG
     config = _read_config(path)
-    config["limits"] = dataclasses.asdict(limits)
-    config["provenance"]["limits"] = dict(facts)
+    name = next(name for name, kind in CALIBRATED.items() if isinstance(found, kind))
+    config[name] = dataclasses.asdict(found)
+    config["provenance"][name] = dict(facts)
     atomically(path, lambda partial: partial.write_text(json.dumps(config, indent=2) + "\n"))
 
 

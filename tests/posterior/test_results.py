@@ -72,6 +72,28 @@ def test_datatree_follows_the_arviz_schema(posterior, tmp_path):
         assert [str(s) for s in tree["posterior"]["star"].values] == list(posterior.names)
 
 
+def test_raw_draws_are_written_and_read_again(posterior, tmp_path):
+    """A recalibrated posterior, here half as wide as the network's, keeps both."""
+    middle = np.median(posterior.draws, axis=0)
+    both = dataclasses.replace(
+        posterior, draws=middle + 0.5 * (posterior.draws - middle), raw=posterior.draws
+    )
+    plain, table = posterior.to_table(), both.to_table()
+    last = NINE_LABELS.names[-1]
+    assert table.colnames[: len(plain.colnames)] == plain.colnames
+    assert table.colnames[-2:] == [f"{last}_raw", f"e_{last}_raw"] and len(table.colnames) == 40 + 18
+    for name in NINE_LABELS.names:
+        np.testing.assert_array_equal(table[f"{name}_raw"], plain[name])
+        np.testing.assert_array_equal(table[f"e_{name}_raw"], plain[f"e_{name}"])
+        np.testing.assert_allclose(table[f"e_{name}"].value, 0.5 * plain[f"e_{name}"].value, rtol=1e-3)
+    tree = both.to_datatree()
+    tree.attrs["training_prior"] = "null"
+    again = Posterior.load(write_datatree(tmp_path / "posterior.nc", tree))
+    np.testing.assert_array_equal(again.raw, both.raw)
+    np.testing.assert_array_equal(again.draws, both.draws)
+    np.testing.assert_array_equal(both.select([2]).raw, both.raw[:, 2:])
+
+
 def test_fit_sets_flags(posterior):
     checked = posterior.with_fit(np.array([1.0, 9.0, np.nan]), np.array([False, True, True]))
     assert checked.flags.tolist() == [0, Flag.BAD_FIT | Flag.LOW_SNR, Flag.NOT_CHECKED]
