@@ -10,7 +10,7 @@ import os
 import platform
 import sys
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from jaxspec.errors import InputError
 from jaxspec.instruments import Instrument, get_instrument
 from jaxspec.io import atomically
 from jaxspec.posterior.amortised import AmortisedPosterior
+from jaxspec.posterior.ensemble import Ensemble
 from jaxspec.posterior.simulator import SpectrumModel
 from jaxspec.posterior.storage import load_posterior
 
@@ -141,7 +142,12 @@ def forward_model(forward: str, instrument: str | Instrument) -> SpectrumModel:
 
 
 def load_checkpoint(path: str | None) -> tuple[AmortisedPosterior, Path]:
-    """A trained posterior from its folder, from the folder of a training run, or (None) from the package."""
+    """A trained posterior from its folder, from the folder of a training run, or (None) from the package.
+
+    Raises: InputError for a list, or a folder without one.
+    """
+    if not isinstance(path, str | None):
+        raise InputError("checkpoint", f"{path}", "one folder", "this command takes one network at a time")
     if path is not None:
         folder = Path(path).expanduser()
         folder = folder / "posterior" if (folder / "posterior").is_dir() else folder
@@ -155,6 +161,15 @@ def load_checkpoint(path: str | None) -> tuple[AmortisedPosterior, Path]:
             "give checkpoint=FOLDER of a training run",
         )
     return load_posterior(folder), folder
+
+
+def load_ensemble(path: str | Sequence[str] | None) -> tuple[AmortisedPosterior | Ensemble, list[Path]]:
+    """As `load_checkpoint`, or an ensemble of all networks of a list; and the folders."""
+    if isinstance(path, str | None):
+        posterior, folder = load_checkpoint(path)
+        return posterior, [folder]
+    found = [load_checkpoint(one) for one in path]
+    return Ensemble(tuple(posterior for posterior, _ in found)), [folder for _, folder in found]
 
 
 # --- run folder

@@ -2,6 +2,7 @@
 
     python -m experiments.evaluate                                the weights in the package
     python -m experiments.evaluate checkpoint=FOLDER refine=true  as `experiments.infer` would give them
+    python -m experiments.evaluate checkpoint=[run1,run2,run3]    several networks as one
     python -m experiments.evaluate refine=exact                   the forward model's own posteriors
 
 Tests on the data it was trained for and on the sets of `conf/evaluation/`: simulations with an exact model,
@@ -16,7 +17,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.common import begin, launch, load_checkpoint, versions, write_json
+from experiments.common import begin, launch, load_ensemble, versions, write_json
 from experiments.data import load_task
 from experiments.evaluation import evaluate
 from jaxspec.errors import InputError
@@ -33,17 +34,20 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """
     if cfg.refine not in (False, True, "exact"):
         raise InputError("refine", repr(cfg.refine), "false, true or exact", "choose one")
-    posterior, where = load_checkpoint(cfg.checkpoint)
+    posterior, where = load_ensemble(cfg.checkpoint)
     stored = posterior.provenance.get("config")
     if stored is None:
         raise InputError(
-            str(where), "no configuration of its training", "weights of experiments.train", "train them again"
+            str(where[0]),
+            "no configuration of its training",
+            "weights of experiments.train",
+            "train them again",
         )
-    begin(cfg, folder, [where / WEIGHTS], trained_with=stored)
+    begin(cfg, folder, [one / WEIGHTS for one in where], trained_with=stored)
     task = load_task(OmegaConf.create(stored))
     task_cfg = OmegaConf.create({**stored, **{key: cfg[key] for key in ("evaluation", "seed", "refine")}})
     metrics = {
-        "weights": str(where),
+        "weights": [str(one) for one in where],
         "refine": cfg.refine,
         "versions": versions(),
         **evaluate(posterior, task, task_cfg, folder, where),

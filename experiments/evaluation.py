@@ -3,6 +3,7 @@
 import logging
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from jaxspec import diagnostics
 from jaxspec.diagnostics import calibration, cramer_rao, plots
 from jaxspec.diagnostics.results import KnownStars
 from jaxspec.posterior.amortised import AmortisedPosterior
+from jaxspec.posterior.ensemble import Ensemble
 from jaxspec.posterior.importance import BAD_K, ImportanceConfig, importance_sample
 from jaxspec.posterior.likelihood import LikelihoodConfig
 from jaxspec.posterior.nuisances import PURE, NuisanceConfig
@@ -29,13 +31,18 @@ log = logging.getLogger(__name__)
 
 
 def evaluate(
-    posterior: AmortisedPosterior, task: Task, cfg: DictConfig, folder: Path, weights: Path | None = None
+    posterior: AmortisedPosterior | Ensemble,
+    task: Task,
+    cfg: DictConfig,
+    folder: Path,
+    weights: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Measures of every test set, of refined draws if `cfg.refine` says so: printed, returned, and with all
     tables and plots in `report.html`.
 
     Args:
-        weights: folder of the stored posterior, for the record; by default that of the training run.
+        weights: folders of the stored posterior's networks, for the record; by default that of the training
+            run.
     """
     metrics, sets = {}, []
     forward = forward_model(cfg.forward, cfg.instrument) if cfg.get("refine", False) else None
@@ -56,13 +63,12 @@ def evaluate(
     if not sets:
         return metrics
     log.info("writing the report")
-    weights = folder / "posterior" if weights is None else weights
+    weights = weights or [folder / "posterior"]
     found = diagnostics.report(
         folder / "report.html",
         sets,
         {
-            "weights": weights,
-            "sha256 of the weights": checksum(weights / WEIGHTS),
+            "sha256 of the weights": {str(one): checksum(one / WEIGHTS) for one in weights},
             "refined": {False: "no", True: "by a fit"}.get(
                 cfg.get("refine", False), "to the exact posterior"
             ),
@@ -86,7 +92,7 @@ def evaluate(
 
 
 def measure(
-    posterior: AmortisedPosterior,
+    posterior: AmortisedPosterior | Ensemble,
     stars: Examples,
     cfg: DictConfig,
     name: str,
@@ -126,7 +132,9 @@ def measure(
     return values, KnownStars(name, posterior.label_set, stars.labels, draws, stars.snr)
 
 
-def negative_log_likelihood(posterior: AmortisedPosterior, stars: Examples, batch: int = 64) -> float:
+def negative_log_likelihood(
+    posterior: AmortisedPosterior | Ensemble, stars: Examples, batch: int = 64
+) -> float:
     """Mean of -ln q(labels | spectrum), densities per unit of all labels."""
     total = 0.0
     for i in range(0, len(stars.labels), batch):

@@ -2,6 +2,7 @@
 
     python -m experiments.infer spectra="night1/*.fits" output=night1_labels
     python -m experiments.infer spectra=star.fits checkpoint=outputs/train/2026-11-22_10-00-00
+    python -m experiments.infer spectra=star.fits checkpoint=[run1,run2,run3]    several networks as one
 
 Writes `labels.fits` (one row a spectrum), `posterior.nc` (draws, ArviZ's schema), `metrics.json` (what was
 refused and assumed), spectrum and corner plots. Seconds for a few files, after some twenty seconds of
@@ -32,7 +33,7 @@ from experiments.common import (
     build,
     forward_model,
     launch,
-    load_checkpoint,
+    load_ensemble,
     named_key,
     write_json,
 )
@@ -48,6 +49,7 @@ from jaxspec.physics.forward import Nuisances
 from jaxspec.posterior import flags
 from jaxspec.posterior.amortised import AmortisedPosterior
 from jaxspec.posterior.check import Fit, FitConfig, check_posterior
+from jaxspec.posterior.ensemble import Ensemble
 from jaxspec.posterior.refine import RefineConfig, refine_posterior
 from jaxspec.posterior.results import Posterior
 from jaxspec.posterior.simulator import SpectrumModel
@@ -68,8 +70,8 @@ TEMPLATES = (
 
 def run(cfg: DictConfig, folder: Path) -> tuple[Posterior, dict[str, Any]]:
     """Read, infer, check, write."""
-    posterior, checkpoint = load_checkpoint(cfg.checkpoint)
-    begin(cfg, folder, [checkpoint, *input_files(cfg.spectra)])
+    posterior, checkpoints = load_ensemble(cfg.checkpoint)
+    begin(cfg, folder, [*checkpoints, *input_files(cfg.spectra)])
     forward = forward_model(cfg.forward, posterior.instrument)
     spectra, refused = read(cfg, posterior.instrument, forward)
     return infer_and_write(cfg, folder, posterior, forward, spectra, refused)
@@ -78,7 +80,7 @@ def run(cfg: DictConfig, folder: Path) -> tuple[Posterior, dict[str, Any]]:
 def infer_and_write(
     cfg: DictConfig,
     folder: Path,
-    posterior: AmortisedPosterior,
+    posterior: AmortisedPosterior | Ensemble,
     forward: SpectrumModel,
     spectra: Spectra,
     refused: list[InputError],
@@ -243,7 +245,7 @@ def _quiet() -> Iterator[None]:
 
 
 def infer(
-    posterior: AmortisedPosterior,
+    posterior: AmortisedPosterior | Ensemble,
     forward: SpectrumModel,
     spectra: Spectra,
     key,
@@ -272,7 +274,7 @@ def infer(
 
 
 def infer_normalised(
-    posterior: AmortisedPosterior,
+    posterior: AmortisedPosterior | Ensemble,
     forward: SpectrumModel,
     flux,
     ivar,

@@ -123,7 +123,8 @@ class Posterior:
 
     def to_table(self) -> QTable:
         """One row per star: `source`, then `NAME, e_NAME, NAME_p16, NAME_p84` for each label, then `snr`,
-        `chi2`, `flags`. Where draws are recalibrated, `NAME_raw, e_NAME_raw` follow: what the network said.
+        `chi2`, `flags`. Where draws are recalibrated, `NAME_raw, e_NAME_raw` follow: what the network said;
+        of an ensemble, `NAME_aleatoric, NAME_epistemic` (see `jaxspec.posterior.ensemble`).
 
         Columns carry units, descriptions and, in `info.meta["ucd"]`, UCDs.
         """
@@ -190,6 +191,15 @@ class Posterior:
                 ):
                     what = f"{what} of the network, not recalibrated or refined"
                     _add(table, name, values[:, i].astype(np.float32), what, ucd, label.unit)
+        for label in self.label_set:
+            for part, what in (
+                ("aleatoric", "error that the spectrum leaves, as the networks state it"),
+                ("epistemic", "standard deviation of the networks' means"),
+            ):
+                name = f"{label.name}_{part}"
+                if name in self.stats:
+                    values = self.stats[name].astype(np.float32)
+                    _add(table, name, values, what, f"stat.error;{label.ucd}", label.unit)
         table.meta["LABELS"] = ",".join(self.label_set.names)
         table.meta["CREATOR"] = f"jaxspec {jaxspec.__version__}"
         return table

@@ -36,6 +36,15 @@ def test_stored_weights_give_the_numbers_of_their_training(trained, tmp_path):
     assert hashlib.sha256(weights).hexdigest() in page and checks["ranks"]["verdict"] in page
 
 
+def test_several_networks_are_evaluated_as_one(trained, tmp_path):
+    """Here one twice: an ensemble of networks that agree is as good as each."""
+    result, folder = trained
+    both = configured("evaluate", *SETS, f"checkpoint=[{folder},{folder}/posterior]")
+    metrics = evaluate.run(both, tmp_path)
+    assert metrics["as_trained"]["nll"] == pytest.approx(result.metrics["as_trained"]["nll"], abs=1e-4)
+    assert metrics["weights"] == [str(folder / "posterior")] * 2
+
+
 def test_refined_draws_are_better_at_high_signal(trained, tmp_path):
     """A flow of a hundred steps is poor; the fit that starts from it is not."""
     _, folder = trained

@@ -187,6 +187,18 @@ def test_checkpoint_is_a_run_or_its_posterior(trained):
         assert load_checkpoint(str(path))[0].instrument == TOY_INSTRUMENT
     with pytest.raises(InputError, match="elsewhere"):
         load_checkpoint(str(folder / "elsewhere"))
+    with pytest.raises(InputError, match="one network at a time"):
+        load_checkpoint([str(folder), str(folder)])
+
+
+def test_several_networks_give_both_errors(trained, night, tmp_path):
+    cfg = settings(trained[1], str(night).replace("[", "[[]"))
+    cfg.checkpoint = [str(trained[1])] * 2
+    infer.run(cfg, tmp_path)
+    table = read_table(tmp_path / "labels.fits")
+    assert np.all(table["fe_h_epistemic"] < 0.3 * table["fe_h_aleatoric"])
+    checksums = json.loads((tmp_path / "provenance.json").read_text())["checksums"]
+    assert any(name.endswith("posterior") for name in checksums)
 
 
 def test_known_stars_are_recognised_by_name():

@@ -1,0 +1,96 @@
+"""A mixture of networks: its density, its variance in two parts, and what it refuses."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from jaxspec.errors import InputError
+from jaxspec.posterior.amortised import AmortisedPosterior
+from jaxspec.posterior.ensemble import Ensemble
+from jaxspec.posterior.network import PosteriorNetwork
+from tests.posterior.test_amortised import CONFIG
+from tests.toy import TOY_INSTRUMENT
+
+N, N_DRAWS = 64, 900
+
+
+@pytest.fixture(scope="module")
+def members(simulator, survey):
+    """Three networks of other random numbers, trained not at all: they disagree."""
+    found = []
+    for seed in range(3):
+        network = PosteriorNetwork(
+            CONFIG, simulator.forward.label_set, TOY_INSTRUMENT.n_pixels, rngs=nnx.Rngs(seed)
+        )
+        network.set_statistics(simulator.prior.sample(jax.random.key(2), 4000), survey.flux, survey.ivar)
+        # A flow of zeros is the same for all; shake it.
+        graph, params, rest = nnx.split(network, nnx.Param, ...)
+        leaves, tree = jax.tree.flatten(params)
+        keys = jax.random.split(jax.random.key(seed), len(leaves))
+        shaken = [x + 0.05 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
+        network = nnx.merge(graph, jax.tree.unflatten(tree, shaken), rest)
+        found.append(AmortisedPosterior(network, TOY_INSTRUMENT, simulator.prior))
+    return tuple(found)
+
+
+@pytest.fixture(scope="module")
+def result(members, survey):
+    return Ensemble(members).sample_normalised(jax.random.key(1), survey.flux[:N], survey.ivar[:N], N_DRAWS)
+
+
+def test_variances_add_up(result):
+    """The two parts make the variance of the draws, and shaken networks differ by more than by chance."""
+    for j, name in enumerate(result.label_set.names):
+        parts = np.hypot(result.stats[f"{name}_aleatoric"], result.stats[f"{name}_epistemic"])
+        np.testing.assert_allclose(parts, result.draws[:, :, j].std(axis=0, dtype=float), rtol=1e-3)
+        # Three means of 300 draws: 0.8 of it by chance.
+        by_chance = result.stats[f"{name}_aleatoric"] / np.sqrt(N_DRAWS / 3)
+        assert np.median(result.stats[f"{name}_epistemic"] / by_chance) > 2.0
+    table = result.to_table()
+    assert table["teff_epistemic"].unit == "K"
+    np.testing.assert_allclose(table["teff_epistemic"].value, result.stats["teff_epistemic"], rtol=1e-6)
+
+
+def test_networks_that_agree_have_no_epistemic_error(members, survey):
+    twins = Ensemble((members[0], members[0]))
+    result = twins.sample_normalised(jax.random.key(1), survey.flux[:N], survey.ivar[:N], 600)
+    for name in result.label_set.names:
+        # Two means of 300 draws, about their common mean: by chance 1 / sqrt(600) of the error.
+        ratio = result.stats[f"{name}_epistemic"] / result.stats[f"{name}_aleatoric"]
+        assert np.sqrt(np.mean(ratio**2)) < 0.06
+
+
+def test_density_is_that_of_the_mixture(members, result, survey):
+    labels = jnp.asarray(result.draws[:50])
+    flux, ivar = survey.flux[:N], survey.ivar[:N]
+    each = np.array([np.asarray(m.log_prob(labels, flux, ivar), float) for m in members])
+    mixture = Ensemble(members).log_prob(labels, flux, ivar)
+    np.testing.assert_allclose(np.asarray(mixture), np.log(np.mean(np.exp(each), axis=0)), atol=2e-4)
+    # Draws of the mixture lose what is outside of the prior: a little more of density within.
+    outside = result.stats["outside_prior"]
+    gain = result.log_prob[:50] - np.asarray(mixture)
+    assert np.all(gain > -1e-3) and np.all(gain <= -np.log(1.0 - outside.max()) + 0.2)
+    # Draws of one member are not likelier under another than under itself, on average.
+    assert np.mean(each[0][0::3] - each[1][0::3]) > 0.0 > np.mean(each[0][1::3] - each[1][1::3])
+
+
+def test_draws_are_of_all_members_in_turn(members, survey):
+    """Also when their number cannot be divided by that of the members."""
+    flux, ivar = survey.flux[:N], survey.ivar[:N]
+    found = Ensemble(members).sample_normalised(jax.random.key(1), flux, ivar, 100)
+    assert found.draws.shape == (100, N, 9) and found.log_prob.shape == (100, N)
+    for i, member in enumerate(members):
+        own = member.sample_normalised(jax.random.fold_in(jax.random.key(1), i), flux, ivar, 34)
+        np.testing.assert_array_equal(found.draws[i::3], own.draws[: len(found.draws[i::3])])
+
+
+def test_members_that_do_not_belong_together_are_refused(members):
+    with pytest.raises(InputError, match="two or more"):
+        Ensemble(members[:1])
+    other = dataclasses.replace(members[1], prior=None)
+    with pytest.raises(InputError, match="prior of member 2"):
+        Ensemble((members[0], other))
