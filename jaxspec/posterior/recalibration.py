@@ -66,8 +66,8 @@ class Recalibration:
             near = [rows[np.argsort(np.abs(log_snr[rows] - x), kind="stable")[:n]] for x in knots]
             # The positions (n + 1) p make the quantiles conformal: a new truth is below with probability p.
             here = [np.quantile(truths[some], LEVELS, axis=0, method="weibull").T for some in near]
-            found[str(which)] = np.array(here).tolist()
-            drawn[str(which)] = [_pooled(draws[:, some]).tolist() for some in near]
+            found[str(which)] = np.round(here, 5).tolist()
+            drawn[str(which)] = np.round([_pooled(draws[:, some]) for some in near], 5).tolist()
         if not found:
             raise InputError(
                 "recalibration",

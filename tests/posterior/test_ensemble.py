@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from scipy.special import logsumexp
 
 from jaxspec.errors import InputError
-from jaxspec.posterior.amortised import AmortisedPosterior
+from jaxspec.posterior.amortised import OVERSAMPLING, AmortisedPosterior
 from jaxspec.posterior.ensemble import Ensemble
 from jaxspec.posterior.network import PosteriorNetwork
 from tests.posterior.test_amortised import CONFIG
@@ -31,7 +32,7 @@ def members(simulator, survey):
         graph, params, rest = nnx.split(network, nnx.Param, ...)
         leaves, tree = jax.tree.flatten(params)
         keys = jax.random.split(jax.random.key(seed), len(leaves))
-        shaken = [x + 0.05 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
+        shaken = [x + 0.03 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
         network = nnx.merge(graph, jax.tree.unflatten(tree, shaken), rest)
         found.append(AmortisedPosterior(network, TOY_INSTRUMENT, simulator.prior))
     return tuple(found)
@@ -49,7 +50,7 @@ def test_variances_add_up(result):
         np.testing.assert_allclose(parts, result.draws[:, :, j].std(axis=0, dtype=float), rtol=1e-3)
         # Three means of 300 draws: 0.8 of it by chance.
         by_chance = result.stats[f"{name}_aleatoric"] / np.sqrt(N_DRAWS / 3)
-        assert np.median(result.stats[f"{name}_epistemic"] / by_chance) > 2.0
+        assert np.median(result.stats[f"{name}_epistemic"] / by_chance) > 1.5
     table = result.to_table()
     assert table["teff_epistemic"].unit == "K"
     np.testing.assert_allclose(table["teff_epistemic"].value, result.stats["teff_epistemic"], rtol=1e-6)
@@ -69,11 +70,11 @@ def test_density_is_that_of_the_mixture(members, result, survey):
     flux, ivar = survey.flux[:N], survey.ivar[:N]
     each = np.array([np.asarray(m.log_prob(labels, flux, ivar), float) for m in members])
     mixture = Ensemble(members).log_prob(labels, flux, ivar)
-    np.testing.assert_allclose(np.asarray(mixture), np.log(np.mean(np.exp(each), axis=0)), atol=2e-4)
+    np.testing.assert_allclose(np.asarray(mixture), logsumexp(each, axis=0, b=1.0 / 3.0), atol=2e-4)
     # Draws of the mixture lose what is outside of the prior: a little more of density within.
-    outside = result.stats["outside_prior"]
     gain = result.log_prob[:50] - np.asarray(mixture)
-    assert np.all(gain > -1e-3) and np.all(gain <= -np.log(1.0 - outside.max()) + 0.2)
+    assert np.all(gain > -1e-3) and np.all(gain < np.log(OVERSAMPLING) + 1e-3)
+    assert np.median(gain[:, result.stats["outside_prior"] > 0.2]) > 0.1
     # Draws of one member are not likelier under another than under itself, on average.
     assert np.mean(each[0][0::3] - each[1][0::3]) > 0.0 > np.mean(each[0][1::3] - each[1][1::3])
 
