@@ -33,7 +33,7 @@ from jaxspec.surveys.density import (
 )
 from jaxspec.surveys.inference import FitConfig
 from jaxspec.surveys.marginal import JITTER
-from jaxspec.surveys.model import Batch, Structure, SurveyConfig, prepare, whole
+from jaxspec.surveys.model import POPULATION_SPREAD, Batch, Structure, SurveyConfig, prepare, whole
 from jaxspec.surveys.sampling import NutsConfig, run_nuts
 from jaxspec.surveys.simulate import SimulationConfig, simulate_sky
 from jaxspec.surveys.tied import arrange
@@ -172,8 +172,8 @@ def pymc_model(structure: Structure, batch: Batch):
         flag = pm.Normal("outlier_flag", 2.0, 1.5, shape=n_surveys)
         log_width = pm.Normal("log_outlier_width", np.log(config.outlier_width), 0.4, shape=n_surveys)
         shift = pm.Normal("population_mean", 0.0, 1.0, shape=(k, n))
-        diagonal = pm.Normal("population_scale", 0.0, 0.5, shape=(k, n))
-        shape = pm.Normal("population_shape", 0.0, 0.5, shape=(k, len(upper[0])))
+        diagonal = pm.Normal("population_scale", 0.0, POPULATION_SPREAD, shape=(k, n))
+        shape = pm.Normal("population_shape", 0.0, POPULATION_SPREAD, shape=(k, len(upper[0])))
 
         zero = pt.as_tensor(into) @ zero
         trend = pt.tensordot(into, trend, 1)
