@@ -80,13 +80,18 @@ def summary(lines: list[dict[str, Any]]) -> dict[str, Any]:
     """Coverage, spread and normality by term over all skies, and the joint model's gain by label."""
     out: dict[str, Any] = {"skies": len(lines), "seconds": float(np.median([x["seconds"] for x in lines]))}
     for term in TERMS:
-        z = np.concatenate([x["z"][term] for x in lines])
+        by_sky = np.array([x["z"][term] for x in lines])
+        # Offsets of one sky go together; those of one survey and label in many skies are independent.
+        each = stats.kstest(by_sky, "norm", axis=0).pvalue
+        z = by_sky.ravel()
         out[term] = {
             "n": len(z),
             "coverage_90": float(np.mean(np.abs(z) < stats.norm.ppf(0.95))),
             "mean": float(z.mean()),
             "sd": float(z.std()),
             "ks_p": float(stats.kstest(z, "norm").pvalue),
+            "ks_of_each_below_0.05": float(np.mean(each < 0.05)),
+            "ks_of_each_smallest": float(each.min()),
         }
     rms = {
         name: np.sqrt(np.mean(np.square([x["rms"][name] for x in lines]), axis=0)) for name in lines[0]["rms"]
