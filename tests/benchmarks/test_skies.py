@@ -20,7 +20,7 @@ def test_intervals_that_are_too_narrow_are_seen(rng, spread, honest):
     for term in TERMS:
         assert (0.88 < found[term]["coverage_90"] < 0.92) is honest
         assert (found[term]["ks_p"] > 1e-3) is honest
-        # 50 values of each of 36 offsets: one of 1.5 times the spread is found out two times in five.
+        # 50 values of each of 36 offsets: one of 1.5 times the spread is found out in 37 % of cases.
         assert (found[term]["ks_of_each_below_0.05"] < 0.2) is honest
         assert 0.0 < found[term]["ks_of_each_smallest"] < 0.2
         np.testing.assert_allclose(found[term]["sd"], spread, rtol=0.05)
