@@ -80,7 +80,11 @@ def compare_flux(table: dict[str, np.ndarray], every: int) -> list[dict[str, Any
 
 def compare_derivatives(table: dict[str, np.ndarray]) -> list[dict[str, Any]]:
     """Correlation and ratio of our derivative of the normalised flux with their finite difference, at GIRAFFE
-    resolution; `sign == 0` is the star itself, 1 and -1 the two sides of the central difference."""
+    resolution; `sign == 0` is the star itself, 1 and -1 the two sides of the central difference.
+
+    Where the star lies on a node of the atmospheres, whose slopes change there, each side is held to the
+    derivative in its own middle.
+    """
     stars, parameters = (table[k].astype(str) for k in ("star", "parameter"))
     names = [*table["label_names"].astype(str), "vmic"]
     rows = []
@@ -92,24 +96,42 @@ def compare_derivatives(table: dict[str, np.ndarray]) -> list[dict[str, Any]]:
         def slope(labels, vmic, direction, model=model):
             return jax.jvp(model, (labels, vmic), (direction[:-1], direction[-1]))[1]
 
+        def flux(row, arm=arm):
+            return table[f"flux_{arm}"][row].astype(float)
+
         for star in dict.fromkeys(stars):
             base = np.flatnonzero((stars == star) & (table["sign"] == 0))[0]
-            labels, vmic = (jnp.asarray(table[k][base], jnp.float32) for k in ("labels", "vmic"))
-            for name in tqdm(names, desc=f"{arm}, derivatives of {star}", unit="label"):
+            at = np.append(table["labels"][base], table["vmic"][base]).astype(float)
+            for j, name in enumerate(tqdm(names, desc=f"{arm}, derivatives of {star}", unit="label")):
                 up, down = (
                     np.flatnonzero((stars == star) & (parameters == name) & (np.sign(table["sign"]) == s))[0]
                     for s in (1, -1)
                 )
-                change = table[f"flux_{arm}"][up].astype(float) - table[f"flux_{arm}"][down]
-                theirs = at_giraffe(change / (2.0 * float(table["step"][up])), window, arm)
-                direction = jnp.eye(len(names), dtype=jnp.float32)[names.index(name)]
-                ours = at_giraffe(np.asarray(slope(labels, vmic, direction), float), window, arm)
-                rows.append({
-                    "star": star, "arm": arm, "parameter": name, "largest": float(np.abs(theirs).max()),
-                    "correlation": float(np.corrcoef(ours, theirs)[0, 1]),
-                    "ratio": float(ours @ theirs / (theirs @ theirs)),
-                })  # fmt: skip
+                step = float(table["step"][up])
+                if _on_node(model, name, at[j]):
+                    sides = {"+": (up, base, 0.5), "-": (base, down, -0.5)}
+                else:
+                    sides = {"": (up, down, 0.0)}
+                for side, (high, low, middle) in sides.items():
+                    direction = np.eye(len(names))[j]
+                    point = jnp.asarray(at + middle * step * direction, jnp.float32)
+                    ours = slope(point[:-1], point[-1], jnp.asarray(direction, jnp.float32))
+                    ours = at_giraffe(np.asarray(ours, float), window, arm)
+                    change = (flux(high) - flux(low)) / (step * (1.0 if side else 2.0))
+                    theirs = at_giraffe(change, window, arm)
+                    rows.append({
+                        "star": star, "arm": arm, "parameter": name + side,
+                        "largest": float(np.abs(theirs).max()),
+                        "correlation": float(np.corrcoef(ours, theirs)[0, 1]),
+                        "ratio": float(ours @ theirs / (theirs @ theirs)),
+                    })  # fmt: skip
     return rows
+
+
+def _on_node(model: StellarModel, name: str, value: float) -> bool:
+    """Whether the label moves the atmosphere and the grid has a node at `value`."""
+    nodes = {"teff": model.grid.teff, "logg": model.grid.logg, "fe_h": model.grid.m_h}
+    return name in nodes and bool(np.isclose(nodes[name], value).any())
 
 
 def rms(x: np.ndarray) -> float:

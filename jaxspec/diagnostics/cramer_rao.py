@@ -23,7 +23,6 @@ from jaxtyping import Array, Float
 from jaxspec.errors import InputError
 from jaxspec.instruments import Instrument
 from jaxspec.physics import turbulence
-from jaxspec.physics.exact import ExactModel
 from jaxspec.physics.forward import Nuisances
 from jaxspec.posterior.simulator import SpectrumModel
 
@@ -177,9 +176,6 @@ def jacobian(forward, labels, nuisances):
 
         zero = jnp.zeros(labels.size + 5)
         directions = jnp.eye(zero.size)
-        if isinstance(forward, ExactModel):  # one by one, in the memory and the program of one
-            models, columns = jax.lax.map(lambda v: jax.jvp(spectrum, (zero,), (v,)), directions)
-            return models[0], columns
         model, push = jax.linearize(spectrum, zero)
         return model, jax.vmap(push)(directions)
 

@@ -1,7 +1,8 @@
 """The exact synthesis as an instrument sees it: labels and nuisances to flux on pixels, without an emulator.
 
 It stands where `forward.ForwardModel` does, for any wavelengths and any resolving power, a thousand times
-slower. Its derivatives are those of the synthesis.
+slower. Its derivatives by labels and nuisances are those of the synthesis, all of them at the cost of a few
+spectra.
 """
 
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from jaxspec.instruments import SPEED_OF_LIGHT, Instrument
 from jaxspec.labels import LabelSet
 from jaxspec.physics.broadening import Resampler, VelocityGrid, lsf_variance
 from jaxspec.physics.forward import ArmResponse, Nuisances
+from jaxspec.physics.jacobian import with_jacobian
 from jaxspec.physics.lines import LineList
 from jaxspec.physics.model import StellarModel
 from jaxspec.physics.synthesis import Window
@@ -93,7 +95,7 @@ class ExactModel:
         return _create(wavelengths, variance, pixel, step, lines, calibrated, instrument)
 
     def __call__(self, labels: Float[Array, " labels"], nuisances: Nuisances) -> Float[Array, " p"]:
-        flux = self.model(labels, nuisances.vmic)
+        flux = with_jacobian(self.model)(labels, jnp.asarray(nuisances.vmic, labels.dtype))
         ends = np.cumsum([len(window.wavelength) for window in self.model.windows])
         parts = jnp.split(flux, ends[:-1])
         return jnp.concatenate([

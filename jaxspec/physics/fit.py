@@ -164,11 +164,9 @@ def _spectrum_and_jacobian(model: ExactModel, index, follow, start, x):
         full = jnp.where(np.array(follow), full[model.label_set.index("fe_h")], full)
         return model(full[:n_labels], Nuisances(*full[n_labels:]))
 
-    # One after the other, each with the spectrum itself: a single program, of half the size to compile.
-    values, jacobian = jax.lax.map(
-        lambda v: jax.jvp(spectrum, (x,), (v,)), jnp.eye(len(index), dtype=x.dtype)
+    return jax.vmap(lambda v: jax.jvp(spectrum, (x,), (v,)), out_axes=(None, 0))(
+        jnp.eye(len(index), dtype=x.dtype)
     )
-    return values[0], jacobian
 
 
 def _start(model: ExactModel, labels, free, held) -> tuple[list[str], np.ndarray, list[bool]]:

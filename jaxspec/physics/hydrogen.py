@@ -193,21 +193,20 @@ def hydrogen_opacity(
     coarse = np.abs(corners - lines.wavelength[:, None])
     fine = np.abs(pixels - lines.wavelength[:, None])
 
-    def add(total, row):
+    def of_line(row):
+        """A line's wings at all corners, at those near its centre, and the line at the pixels there."""
         line, distance, first = row
         opacity = single_line_opacity(line, distance, temperature, state, vmic)
         wings, core = opacity[: n_cells + 1], opacity[n_cells + 1 :]
-        correction = core - refine(jax.lax.dynamic_slice_in_dim(wings, first, near + 1))
-        smooth, sharp = total
-        before = jax.lax.dynamic_slice_in_dim(sharp, first * cell, near * cell + 1)
-        sharp = jax.lax.dynamic_update_slice_in_dim(sharp, before + correction, first * cell, 0)
-        return (smooth + wings, sharp), None
+        return wings, jax.lax.dynamic_slice_in_dim(wings, first, near + 1), core
 
-    zeros = [jnp.zeros((size, layers), temperature.dtype) for size in (n_cells + 1, n_cells * cell + 1)]
     distance = np.concatenate([coarse, fine], axis=1)
     rows = jax.tree.map(lambda x: jnp.asarray(x, temperature.dtype), (lines, distance))
-    (smooth, sharp), _ = jax.lax.scan(add, tuple(zeros), (*rows, jnp.asarray(first, jnp.int32)))
-    return (refine(smooth) + sharp)[:n]
+    wings, inner, cores = jax.lax.map(of_line, (*rows, jnp.asarray(first, jnp.int32)))
+    total = refine(jnp.sum(wings, axis=0))
+    for core, corner, start in zip(cores, inner, first * cell, strict=True):
+        total = total.at[start : start + len(core)].add(core - refine(corner))
+    return total[:n]
 
 
 def single_line_opacity(

@@ -22,7 +22,7 @@ def planck(wavelength: Float[Array, "..."], temperature: Float[Array, "..."]) ->
 
 
 def optical_depth(
-    opacity: Float[Array, "... layers"], column_mass: Float[Array, " layers"]
+    opacity: Float[Array, "... layers"], column_mass: Float[Array, "... layers"]
 ) -> Float[Array, "... layers"]:
     """Optical depth at each layer, from opacity (cm^2 g^-1) over `column_mass` (g cm^-2).
 
@@ -34,7 +34,7 @@ def optical_depth(
     ratio = jnp.log(second / first)
     small = jnp.abs(ratio) < 1e-2
     mean = jnp.where(small, 0.5 * (first + second), (second - first) / jnp.where(small, 1.0, ratio))
-    steps = mean * jnp.log(column_mass[1:] / column_mass[:-1])
+    steps = mean * jnp.log(column_mass[..., 1:] / column_mass[..., :-1])
     return jnp.concatenate([integrand[..., :1], steps], axis=-1)
 
 

@@ -226,6 +226,9 @@ CASES = {
     "voigt.voigt": lambda x: voigt.voigt(
         scaled([0.001, 0.1, 2.0], x[0]), jnp.asarray([0.3, 3.0, 20.0]) + x[1]
     ),
+    "voigt.voigt_and_slopes": lambda x: jnp.stack(voigt.voigt_and_slopes(
+        scaled([0.001, 0.1, 2.0], x[0]), jnp.asarray([0.3, 3.0, 20.0]) + x[1]
+    )),
     "widths.curves_of_growth": lone(widths.curves_of_growth, np.array([-1.0, 0.5])),
     **{
         f"atmosphere.AtmosphereGrid {kind}": lambda x, kind=kind: jnp.log(jnp.stack(jax.tree.leaves(
@@ -242,6 +245,9 @@ ELSEWHERE = {
          "synthesis.flux_in_window"), "the steps of synthesize",
     ),
     "widths.lone_lines": "all of curves_of_growth", "widths.equivalent_widths": "all of curves_of_growth",
+    **dict.fromkeys(
+        ("jacobian.flux_and_jacobian", "jacobian.with_jacobian"), "are the derivative, see test_jacobian"
+    ),
     "synthesis.chemistry_of": "solve_chemistry in every layer",
     "departures.ElementDepartures": "see its method",
     "fit.fit_spectrum": "an optimiser on the host; its derivatives are the model's",

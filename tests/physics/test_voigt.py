@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import wofz
 
-from jaxspec.physics.voigt import voigt
+from jaxspec.physics.voigt import voigt, voigt_and_slopes
 
 
 def exact(a, v):
@@ -56,3 +56,21 @@ def test_derivatives_are_those_of_the_faddeeva_function(x64):
     w = wofz(v + 1j * a)
     np.testing.assert_allclose(by_v, -2 * (v * w.real - a * w.imag), atol=2e-4)
     np.testing.assert_allclose(by_a, 2 * (v * w.imag + a * w.real) - 2 / np.sqrt(np.pi), atol=2e-4)
+
+
+@pytest.mark.parametrize("a", [1e-4, 1e-2, 1.0, 3.0])
+def test_slopes_in_single_precision(a):
+    """Near the centre to 1e-6 of the profile's height, in the wings in proportion to themselves."""
+    v = np.concatenate([np.linspace(0.0, 8.0, 400), np.geomspace(8.0, 1e4, 100)])
+    arguments = jnp.full(v.shape, a, jnp.float32), jnp.asarray(v, jnp.float32)
+    found, by_a, by_v = voigt_and_slopes(*arguments)
+    np.testing.assert_allclose(found, voigt(*arguments), rtol=1e-5, atol=1e-6)
+    z = v + 1j * a
+    w = wofz(z)
+    near = np.abs(z) < 100  # beyond, the exact expression cancels in double precision too
+    slope = np.where(near, -2 * z * w + 2j / np.sqrt(np.pi), -1j / np.sqrt(np.pi) / z**2 * (1 + 1.5 / z**2))
+    wing = np.abs(z) ** 2 > 30.5
+    np.testing.assert_allclose(by_v[wing], slope.real[wing], rtol=2e-3, atol=1e-12)
+    np.testing.assert_allclose(by_a[wing], -slope.imag[wing], rtol=2e-3, atol=1e-12)
+    np.testing.assert_allclose(by_v, slope.real, atol=2e-6)
+    np.testing.assert_allclose(by_a, -slope.imag, atol=2e-6)
