@@ -1,6 +1,6 @@
 """Train an emulator of the synthesis, for GIRAFFE or for any other windows.
 
-    python -m experiments.emulator [n_stars=6400] [processes=2] [output=DIR]
+    python -m experiments.emulator [n_stars=6400 n_test=320] [processes=2] [output=DIR]
 
 Synthesises stars from the prior in chunks (about 0.4 s a star and core; a killed run goes on where it stopped
 when it is started again with the same output=DIR), fits a basis and a network, measures the error on stars
@@ -128,21 +128,20 @@ def run(cfg: DictConfig, folder: Path) -> None:
     files = synthesise(cfg, windows, folder / "spectra")
     labels, vmic, flux = on_grids(files, windows, grids, cfg.base_sigma)
 
-    n_test = max(CHUNK, int(cfg.test_fraction * len(flux)))
+    train, held_out = slice(None, -cfg.n_test), slice(-cfg.n_test, None)
     emulator = fit_emulator(
-        named_key(cfg.seed, "emulator"), labels[n_test:], vmic[n_test:], flux[n_test:], grids=grids,
+        named_key(cfg.seed, "emulator"), labels[train], vmic[train], flux[train], grids=grids,
         base_sigma=cfg.base_sigma, label_set=NINE_LABELS, n_components=cfg.n_components,
         widths=tuple(cfg.widths),
         n_steps=cfg.n_steps, batch_size=cfg.batch_size, learning_rate=cfg.learning_rate,
     )  # fmt: skip
-    held_out = slice(0, n_test)
     summary, residual = emulator_errors(emulator, labels[held_out], vmic[held_out], flux[held_out])
-    even = np.arange(n_test) % CHUNK < CHUNK // 2
+    even = np.arange(cfg.n_test) % CHUNK < CHUNK // 2
     size = np.abs(residual)
     for part, rows in (("even", even), ("prior", ~even)):
         summary[f"mean_absolute_error_{part}"] = float(size[rows].mean())
         summary[f"percentile_99_{part}"] = float(np.percentile(size[rows], 99))
-    summary |= {"n_train": len(flux) - n_test, "calibrated": cfg.calibrated, "seed": cfg.seed}
+    summary |= {"n_train": len(flux) - cfg.n_test, "calibrated": cfg.calibrated, "seed": cfg.seed}
     summary |= {"versions": versions()}
     atomically(folder / "emulator.npz", with_summary(emulator, summary).save)
     draw_errors(
@@ -151,7 +150,7 @@ def run(cfg: DictConfig, folder: Path) -> None:
     write_json(folder / "metrics.json", summary)
     log.info(
         "mean absolute error %.3f %% of the continuum, 99th percentile %.2f %%, on %d unseen stars",
-        100 * summary["mean_absolute_error"], 100 * summary["percentile_99"], n_test,
+        100 * summary["mean_absolute_error"], 100 * summary["percentile_99"], cfg.n_test,
     )  # fmt: skip
 
 

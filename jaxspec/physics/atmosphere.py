@@ -25,16 +25,16 @@ class AtmosphereGrid(eqx.Module):
 
     Interpolation is layer by layer (layers have a common Rosseland optical depth) in the logarithms, in each
     of Teff, log g and [M/H]; [alpha/M] follows [M/H]: 0.4 at [M/H] <= -1, 0 at >= 0, linear between. It is
-    "linear", or "cubic": a Hermite spline with the slopes of Catmull & Rom (1974), which has continuous
-    derivatives; of the column mass it then interpolates the steps between layers, so that it grows inward
-    even where the spline overshoots. `benchmarks.interpolation` measures both.
+    "cubic": a Hermite spline with the slopes of Catmull & Rom (1974), which has continuous derivatives; of
+    the column mass it interpolates the steps between layers, so that it grows inward even where the spline
+    overshoots. Or it is "linear", with kinks at the nodes. `benchmarks.interpolation` measures both.
     """
 
     teff: np.ndarray
     logg: np.ndarray
     m_h: np.ndarray
     log_structure: Float[Array, "teff logg m_h layers 4"]
-    interpolation: str = eqx.field(static=True, default="linear")
+    interpolation: str = eqx.field(static=True, default="cubic")
     missing: Bool[np.ndarray, "teff logg m_h"] | None = None  # nodes for which there is no model
 
     def __check_init__(self):
@@ -42,7 +42,7 @@ class AtmosphereGrid(eqx.Module):
             raise InputError("interpolation", repr(self.interpolation), " or ".join(_WEIGHTS), "give one")
 
     @staticmethod
-    def load(interpolation: str = "linear") -> "AtmosphereGrid":
+    def load(interpolation: str = "cubic") -> "AtmosphereGrid":
         """The shipped grid; raises `InputError` for an interpolation that is not known."""
         with resources.as_file(resources.files("jaxspec.physics.data") / "atlas9.npz") as path:
             data = np.load(path)

@@ -1,8 +1,12 @@
 """Continuous absorption and scattering coefficients of a stellar photosphere between 3000 A and 2 micron.
 
-Each term returns cm^-1 for one wavelength and one layer; batch with `jax.vmap`. Metals' bound-free
-absorption, which matters below 4000 A, is left out: in the optical red of FGK stars it stays below 1 % of H-.
+Each term returns cm^-1 for one wavelength and one layer; batch with `jax.vmap`. Of the metals' bound-free
+absorption that of Mg I, Al I and Si I is here, up to a tenth of the whole in the optical where metals abound;
+that of Fe I and others, which matters below 4000 A, is left out.
 """
+
+from functools import cache
+from importlib import resources
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +16,7 @@ from jaxspec.physics.chemistry import H_MINUS_AFFINITY, ChemicalState
 from jaxspec.physics.constants import BOHR_RADIUS, BOLTZMANN, BOLTZMANN_EV, SPEED_OF_LIGHT, THOMSON
 
 HC_OVER_K_ANGSTROM = 1.438776877e8  # A K
+HC_EV_ANGSTROM = 12398.4198
 RYDBERG_ANGSTROM = 1.0967758e-3  # hydrogen, A^-1
 RYDBERG_EV = 13.598434
 
@@ -147,11 +152,38 @@ def h2_plus(
     return jnp.exp(-energy / (BOLTZMANN_EV * temperature) + ln_cross + ln_density) * stimulated
 
 
+@cache
+def _bound_free() -> dict[str, np.ndarray]:
+    with resources.as_file(resources.files("jaxspec.physics.data") / "bound_free.npz") as path:
+        return dict(np.load(path))
+
+
+def metals(
+    wavelength: Float[Array, ""], temperature: Float[Array, ""], state: ChemicalState
+) -> Float[Array, ""]:
+    """Bound-free absorption by Mg I, Al I and Si I: cross-sections of the Opacity Project, levels in LTE.
+
+    TOPbase (Cunto et al. 1993, A&A 275, L5), smoothed over 3 % of the wavelength; see `data/build.py`.
+    """
+    table = _bound_free()
+    across = _linear_weights(jnp.log(wavelength), table["ln_wavelength"])
+    along = _linear_weights(5040.0 / temperature, table["theta"])
+    ln_cross_section = jnp.einsum("ewt,w,t->e", jnp.asarray(table["ln_cross_section"]), across, along)
+    stimulated = -jnp.expm1(-HC_OVER_K_ANGSTROM / (wavelength * temperature))
+    return jnp.sum(jnp.exp(state.ln_populations[table["element"], 0] + ln_cross_section)) * stimulated
+
+
+def _linear_weights(x: Float[Array, ""], nodes: Float[np.ndarray, " nodes"]) -> Float[Array, " nodes"]:
+    """Weights of uniform nodes in linear interpolation at x, which is held beyond the ends."""
+    x = jnp.clip(x, nodes[0], nodes[-1])
+    return jnp.maximum(1.0 - jnp.abs(x - nodes.astype(np.float32)) / (nodes[1] - nodes[0]), 0.0)
+
+
 def absorption(
     wavelength: Float[Array, ""], temperature: Float[Array, ""], state: ChemicalState
 ) -> Float[Array, ""]:
     """True continuous absorption, cm^-1, at `wavelength` (A) in a layer of `temperature` (K)."""
-    terms = (h_minus, hydrogen, helium_minus, h2_plus)
+    terms = (h_minus, hydrogen, helium_minus, h2_plus, metals)
     return sum(term(wavelength, temperature, state) for term in terms)
 
 

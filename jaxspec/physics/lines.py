@@ -100,8 +100,9 @@ def van_der_waals_width(
 ) -> Float[Array, "lines layers"]:
     """Full width (rad s^-1) by collisions with H I and He I, [lines, layers].
 
-    ABO: Anstee & O'Mara (1995, MNRAS 276, 859), eq. 1 with helium as in Barklem & O'Mara (1998); Unsoeld:
-    Gray (2005), eq. 11.30 with (Z + 1)^2 for ions.
+    ABO: Anstee & O'Mara (1995, MNRAS 276, 859), eq. 1 with helium as in Barklem & O'Mara (1998). Unsoeld
+    (1955): 17 v^0.6 C6^0.4 (Gray 2005, chapter 11) with C6 in cm^6 s^-1, the mean speed v and (Z + 1)^2 for
+    ions.
     """
     damping = jnp.asarray(lines.damping)[:, None]
     mass = ATOMIC_WEIGHTS[lines.element]
@@ -119,11 +120,9 @@ def van_der_waals_width(
     upper = np.maximum(limit - lines.energy - HC_EV_ANGSTROM / lines.wavelength, 0.05)
     lower = np.maximum(limit - lines.energy, 0.1)
     c6 = 0.3e-30 * (upper**-2.0 - lower**-2.0) * (lines.stage + 1.0) ** 2
-    # log gamma = 20 + 0.4 log C6 + log P - 0.7 log T with P = n k T.
     ln_c6 = 0.4 * np.log(np.maximum(c6, 1e-34))
-    unsoeld = damping * jnp.exp(
-        (20 * np.log(10) + np.log(BOLTZMANN)) + ln_c6[:, None] + 0.3 * jnp.log(temperature)
-    )
+    unsoeld = damping * 17.0 * jnp.exp(ln_c6[:, None] + 0.6 * jnp.log(speed))
+
     per_atom = jnp.where(damping > 20, abo, jnp.where(damping < 0, tabulated, unsoeld))
     return per_atom * perturbers
 

@@ -46,12 +46,14 @@ class StellarModel(eqx.Module):
         calibrated: bool = False,
         lines: LineList | None = None,
         departures: tuple[ElementDepartures, ...] = (),
+        interpolation: str = "cubic",
     ) -> "StellarModel":
         """The model with the shipped atoms and atmospheres.
 
         Lines are the shipped ones, log gf as published or calibrated, or those of `lines` (see
         `linelists.read_line_list`) that reach into each window. Raises `InputError` where `lines` has none.
         `departures` are of one star: they stay the same for all that this model is called with.
+        `interpolation` between atmospheres is "cubic" or "linear" (see `AtmosphereGrid`).
         """
         if lines is None:
             chosen = tuple(
@@ -67,7 +69,7 @@ class StellarModel(eqx.Module):
             )
         else:
             chosen = tuple(_reaching(lines, w) for w in windows)
-        grid = AtmosphereGrid.load()
+        grid = AtmosphereGrid.load(interpolation)
         return StellarModel(AtomicData.load(), grid, chosen, tuple(windows), label_set, tuple(departures))
 
     @property
@@ -97,7 +99,8 @@ class StellarModel(eqx.Module):
         parameters = value["teff"], value["logg"], value["fe_h"]
         solve = chemistry_of
         if not isinstance(labels, jax.core.Tracer):
-            self.grid.check(*parameters)
+            with jax.ensure_compile_time_eval():  # constants of a compiled function have values, too
+                self.grid.check(*(labels[self.label_set.index(n)] for n in ("teff", "logg", "fe_h")))
             solve = _compiled_chemistry
         atmosphere = self.grid(*parameters)
         return atmosphere, solve(self.atoms, atmosphere, self.composition(labels))

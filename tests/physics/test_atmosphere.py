@@ -8,11 +8,13 @@ import pytest
 
 from jaxspec.errors import InputError
 from jaxspec.physics.atmosphere import AtmosphereGrid, _cubic_weights
+from jaxspec.physics.model import StellarModel
+from jaxspec.physics.synthesis import Window
 
 
 @pytest.fixture(scope="module")
 def grid():
-    return AtmosphereGrid.load()
+    return AtmosphereGrid.load("linear")
 
 
 @pytest.fixture(scope="module")
@@ -101,8 +103,9 @@ def cubic():
     return AtmosphereGrid.load("cubic")
 
 
-def test_linear_is_the_default(grid):
-    assert grid.interpolation == "linear"
+def test_cubic_is_the_default():
+    assert AtmosphereGrid.load().interpolation == "cubic"
+    assert StellarModel.create((Window(5400.0, 5401.0, 0.1),)).grid.interpolation == "cubic"
     with pytest.raises(InputError, match="interpolation: found 'nearest'; expected linear or cubic"):
         AtmosphereGrid.load("nearest")
 

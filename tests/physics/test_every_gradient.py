@@ -167,6 +167,7 @@ CASES = {
     "continuum_opacity.hydrogen": opacity_term(continuum_opacity.hydrogen),
     "continuum_opacity.helium_minus": opacity_term(continuum_opacity.helium_minus),
     "continuum_opacity.h2_plus": opacity_term(continuum_opacity.h2_plus),
+    "continuum_opacity.metals": opacity_term(continuum_opacity.metals),
     "continuum_opacity.absorption": opacity_term(continuum_opacity.absorption),
     "continuum_opacity.scattering": lambda x: continuum_opacity.scattering(
         scaled(5500.0, x[5]), layer(x)[1]

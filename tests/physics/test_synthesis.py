@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxspec.errors import InputError
 from jaxspec.physics.atmosphere import AtmosphereGrid
 from jaxspec.physics.chemistry import abundances
 from jaxspec.physics.constants import SOLAR_ABUNDANCES
@@ -201,3 +202,14 @@ def test_each_label_moves_the_lines_of_its_element(atoms):
     moved[[0, 1, *(z - 1 for z in (13, 12, 20, 28, 22, 14))]] = False
     moved &= SOLAR_ABUNDANCES > -50
     np.testing.assert_allclose(change, np.where(moved, 0.3 * np.log(10), 0.0), atol=1e-5)
+
+
+def test_labels_may_be_constants_of_a_compiled_function():
+    """They have values there, and are held to the grid of atmospheres as everywhere."""
+    model = StellarModel.create((Window(5400.0, 5401.0, 0.1),))
+    labels, vmic = jnp.array([5777.0, 4.44] + 7 * [0.0]), jnp.float32(1.0)
+    flux = jax.jit(lambda vmic: model(labels, vmic))(vmic)
+    np.testing.assert_allclose(flux, model(labels, vmic), atol=1e-5)
+    outside = labels.at[0].set(9000.0)
+    with pytest.raises(InputError, match="Teff 9000"):
+        jax.jit(lambda vmic: model(outside, vmic))(vmic)

@@ -1,13 +1,19 @@
 """Rebuild the shipped physics tables from their published sources.
 
     python -m jaxspec.physics.data.build atoms   EXOJAX_WHEEL
+    python -m jaxspec.physics.data.build abo     LIGHTWEAVER_WHEEL
+    python -m jaxspec.physics.data.build bound_free          # with lightweaver installed
     python -m jaxspec.physics.data.build atlas9  FRAUNHOFER_WHEEL
     python -m jaxspec.physics.data.build lines   GES_LINELIST_V6_TURBOSPECTRUM.gz
 
-The wheels are `pip download --no-deps exojax Fraunhofer` (both MIT); only published tables are taken:
+The wheels are `pip download --no-deps exojax lightweaver Fraunhofer` (all MIT); only published tables are
+taken:
 
 - `atoms.npz`: partition functions of Barklem & Collet (2016, A&A 588, A96), as polynomials in ln T fitted
   over 1500-10000 K, and ionisation energies of the NIST Atomic Spectra Database.
+- `abo.npz`: broadening by hydrogen of neutral s-p, p-d and d-f lines (references in `linelists/abo.py`).
+- `bound_free.npz`: absorption by Mg I, Al I and Si I in LTE, from photoionisation cross-sections of the
+  Opacity Project (TOPbase; Cunto et al. 1993, A&A 275, L5).
 - `atlas9.npz`: ATLAS9 ODFNEW model atmospheres (Castelli & Kurucz 2003, IAU Symp. 210, A20; vturb 2 km/s,
   l/H 1.25) for 3500-7500 K, log g 0-5, [M/H] -2.5 to 0.5 and [alpha/M] 0 and 0.4.
 - `lines.npz`: atomic lines of the Gaia-ESO list v6 (Heiter et al. 2021, A&A 645, A106) in both windows.
@@ -79,6 +85,78 @@ def build_atoms(wheel: Path) -> None:
     )
 
 
+def build_abo(wheel: Path) -> None:
+    """Write `abo.npz`: sigma and alpha [lower momentum, higher momentum, 2] by pair of orbitals."""
+    tables = {}
+    with zipfile.ZipFile(wheel) as archive:
+        for pair in ("sp", "pd", "df"):
+            text = archive.read(f"lightweaver/Data/Barklem_{pair}data.dat").decode().splitlines()
+            # cross-sections first, then exponents
+            sigma, alpha = np.split(np.loadtxt(text, comments="c"), 2)
+            assert sigma.min() > 100 and 0 < alpha.min() < alpha.max() < 1
+            tables[pair] = np.stack([sigma, alpha], axis=-1).astype(np.float32)
+    np.savez_compressed(HERE / "abo.npz", **tables)
+
+
+PHOTOIONISATION_FWHM = 0.03  # of the wavelength: resonances are no better placed
+
+
+def build_bound_free() -> None:
+    """Write `bound_free.npz`.
+
+    ln of sum_i g_i exp(-E_i / kT) sigma_i, cm^2, for element [n] on ln_wavelength (A) and theta (5040 K / T):
+    [n, wavelengths, temperatures]. Cross-sections are smoothed as by Allende Prieto et al. (2003, ApJS 147,
+    363). Levels above those tabulated are hydrogenic: Kramers' cross-section, an integral up to the limit.
+    """
+    from lightweaver.rh_atoms import Al_atom, MgI_66_atom, Si_atom
+    from scipy.ndimage import gaussian_filter1d
+
+    from jaxspec.physics.constants import BOLTZMANN_EV
+    from jaxspec.physics.continuum_opacity import HC_EV_ANGSTROM, RYDBERG_ANGSTROM, RYDBERG_EV
+
+    step, coarse = 0.0005, 10
+    ln_wavelength = np.arange(np.log(2500.0), np.log(24000.0), step)
+    wavelength = np.exp(ln_wavelength)
+    theta = np.arange(0.3, 2.01, 0.1)
+    kt = BOLTZMANN_EV * 5040.0 / theta
+    elements, tables = [], []
+    for atom in (MgI_66_atom(), Al_atom(), Si_atom()):
+        neutral = [level for level in atom.levels if level.stage == 0]
+        ion = next(level for level in atom.levels if level.stage == 1)
+        ground = min(level.E for level in neutral)
+        total = np.zeros((len(wavelength), len(theta)))
+        for continuum in atom.continua:
+            level = atom.levels[continuum.i]
+            if level.stage:
+                continue
+            edge = 1e8 / (atom.levels[continuum.j].E - level.E)  # A, from cm^-1
+            if hasattr(continuum, "wavelengthGrid"):  # nm, m^2
+                grid, sigma = (np.asarray(x) for x in (continuum.wavelengthGrid, continuum.alphaGrid))
+                cross_section = np.interp(wavelength, 10.0 * grid, 1e4 * sigma, right=0.0)
+            else:
+                cross_section = 1e4 * continuum.alpha0 * (wavelength / edge) ** 3
+            cross_section = np.where(wavelength <= edge, cross_section, 0.0)
+            energy = (level.E - ground) * HC_EV_ANGSTROM * 1e-8
+            smooth = gaussian_filter1d(cross_section, PHOTOIONISATION_FWHM / 2.355 / step)
+            total += smooth[:, None] * level.g * np.exp(-energy / kt)
+        limit = (ion.E - ground) * HC_EV_ANGSTROM * 1e-8
+        highest = limit - (max(level.E for level in neutral) - ground) * HC_EV_ANGSTROM * 1e-8
+        n = np.floor(np.sqrt(RYDBERG_EV / highest)) + 0.5  # half way to the next shell
+        tail = (
+            2.0 * ion.g * 7.91e-18 * (wavelength * RYDBERG_ANGSTROM)[:, None] ** 3 * kt / (2.0 * RYDBERG_EV)
+        )
+        total += tail * np.exp(-limit / kt) * np.expm1(RYDBERG_EV / n**2 / kt)
+        elements.append(atom.element.Z - 1)
+        tables.append(np.log(total)[::coarse])
+    np.savez_compressed(
+        HERE / "bound_free.npz",
+        element=np.array(elements),
+        ln_wavelength=ln_wavelength[::coarse],
+        theta=theta,
+        ln_cross_section=np.array(tables, np.float32),
+    )
+
+
 def build_atlas9(wheel: Path) -> None:
     """Write `atlas9.npz`: log10 of rhox, T, Pgas, electron density [teff, logg, m_h, alpha_m, 72, 4].
 
@@ -131,7 +209,7 @@ def build_lines(source: Path) -> None:
 
     Lines that never matter are left out.
     """
-    from jaxspec.physics.linelists.abo import fit_abo, generic_abo
+    from jaxspec.physics.linelists.abo import generic_abo
     from jaxspec.physics.linelists.reach import SMALLEST_REACH, strength_and_reach
     from jaxspec.physics.linelists.text import read_text
     from jaxspec.physics.linelists.turbospectrum import transitions, turbospectrum_rows
@@ -139,8 +217,6 @@ def build_lines(source: Path) -> None:
 
     rows = list(turbospectrum_rows(read_text(source)))
     known = transitions(rows)
-    fits, scatter = fit_abo(known)
-    print(f"fits of ln sigma and alpha: {fits}, scatter of ln sigma: {scatter}")
     data = {
         "wavelength": known.wavelength,
         "species": known.z * 10 + known.stage,
@@ -148,7 +224,7 @@ def build_lines(source: Path) -> None:
         "log_gf": np.array(
             [x.log_gf + np.log10(ISOTOPE_FRACTIONS.get((x.z, x.isotope), 1)) for x, _, _ in rows]
         ),
-        "damping": generic_abo(known, fits),
+        "damping": generic_abo(known),
         "gamma_rad": np.array([x.gamma_rad for x, _, _ in rows]),
     }
     inside = np.zeros(len(data["wavelength"]), bool)
@@ -170,4 +246,8 @@ def build_lines(source: Path) -> None:
 
 
 if __name__ == "__main__":
-    {"atoms": build_atoms, "atlas9": build_atlas9, "lines": build_lines}[sys.argv[1]](Path(sys.argv[2]))
+    builders = {
+        "atoms": build_atoms, "abo": build_abo, "bound_free": build_bound_free, "atlas9": build_atlas9,
+        "lines": build_lines,
+    }  # fmt: skip
+    builders[sys.argv[1]](*map(Path, sys.argv[2:]))
