@@ -4,8 +4,8 @@
 
 For each star of the table the Cramer-Rao bound of its labels from one spectrum: no unbiased estimate has
 smaller errors. Writes `bound.ecsv`, and for each star a figure of the information by label along the
-spectrum. `engine=synthesis` needs no emulator and takes any registered instrument; it compiles for many
-minutes (a few hundred angstroms of its list on two cores).
+spectrum. `engine=synthesis` needs no emulator and takes any registered instrument; it compiles for the
+better part of a minute (a few hundred angstroms of its list on two cores).
 """
 
 import logging

@@ -55,6 +55,34 @@ def test_planted_errors_of_log_gf_are_found(fit):
     np.testing.assert_allclose(found, [0.3, -0.25, 0.2], atol=0.08)
 
 
+def test_worst_places_name_the_lines_whose_log_gf_was_wrong(fit):
+    planted = np.zeros(fit.transition.max() + 1, np.float32)
+    wrong = strong_lines(fit)
+    planted[wrong] = [0.3, -0.6, 0.2]
+    ones = np.ones(NARROW.n_pixels)
+    shape = jnp.asarray([3.0, 0.0, 0.9])
+    star = linelist.make_star(fit, SUN, ones, ones, 0.005)._replace(start=shape)
+    surface = linelist.synthesise(fit, jnp.asarray(planted), star)
+    nuisances = linelist.Nuisances(0.0, shape[0], jnp.float32(linelist.VSINI), *shape[1:])
+    star = star._replace(flux=3.0 * fit.response(fit.grid_response(surface), nuisances))
+    places = linelist.worst_places(fit, star, shape, jnp.asarray(planted))
+    assert len(places) == linelist.WORST
+    assert np.all(np.diff(np.abs(places["before"])) <= 0)
+    assert np.all(np.diff(np.sort(places["wavelength"])) >= linelist.APART - 1e-9)
+    assert np.abs(places["after"]).max() < 0.1 * np.abs(places["before"]).max()
+    first = {}
+    for row in places[~np.ma.getmaskarray(places["line"])]:
+        first.setdefault(round(float(row["line"]), 3), row)
+    lines = {round(float(fit.lines.wavelength[fit.transition == t][0]), 3): planted[t] for t in wrong}
+    assert set(first) == set(lines)
+    for wavelength, row in first.items():
+        assert abs(row["wavelength"] - wavelength) < linelist.APART
+        assert row["change"] == pytest.approx(lines[wavelength])
+        assert row["share"] == pytest.approx(1.0, abs=0.2)  # the continuum, fitted too, has the rest
+        # a line that was too weak leaves the model too bright
+        assert np.sign(row["before"]) == -np.sign(row["change"])
+
+
 def test_components_of_one_transition_move_together():
     lines = LineList(
         wavelength=np.array([5400.00, 5400.03, 5400.05, 5400.03, 5401.0]),
