@@ -11,6 +11,7 @@ import platform
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ import jaxspec
 from jaxspec.errors import InputError
 from jaxspec.instruments import Instrument, get_instrument
 from jaxspec.io import atomically
+from jaxspec.physics.emulator import Emulator
+from jaxspec.physics.forward import ForwardModel
 from jaxspec.posterior.amortised import AmortisedPosterior
 from jaxspec.posterior.ensemble import Ensemble
 from jaxspec.posterior.simulator import SpectrumModel
@@ -36,7 +39,7 @@ log = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parents[1]
 CONF = ROOT / "conf"
 PATHS = (
-    *("spectra", "labels", "output", "checkpoint", "start_from", "literature", "surveys"),
+    *("spectra", "labels", "output", "checkpoint", "start_from", "literature", "surveys", "lines", "forward"),
     *("data.spectra", "data.catalogue"),
 )
 PACKAGES = (
@@ -136,8 +139,11 @@ def named_key(seed: int, name: str) -> PRNGKeyArray:
 
 
 def forward_model(forward: str, instrument: str | Instrument) -> SpectrumModel:
-    """The forward model that the function `forward` (a dotted name) makes for an instrument."""
-    make = hydra.utils.get_method(forward)  # first: the module may register the instrument
+    """The forward model of an instrument, of an emulator (a file `.npz`) or by a function (a dotted name)."""
+    if forward.endswith(".npz"):
+        make = partial(ForwardModel.create, Emulator.load(Path(forward)))
+    else:
+        make = hydra.utils.get_method(forward)  # first: the module may register the instrument
     return make(get_instrument(instrument) if isinstance(instrument, str) else instrument)
 
 
@@ -186,6 +192,8 @@ def begin(cfg: DictConfig, folder: Path, inputs: Iterable[str | Path] = (), **fa
 
 def provenance(cfg: DictConfig, inputs: Iterable[str | Path] = ()) -> dict[str, Any]:
     """What the numbers of a run depend on, beside its configuration."""
+    forward = cfg.get("forward") or ""
+    inputs = [*inputs, *([forward] if forward.endswith(".npz") else [])]
     return {
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "seed": cfg.get("seed"),

@@ -1,11 +1,12 @@
 """Train an emulator of the synthesis, for GIRAFFE or for any other windows.
 
     python -m experiments.emulator [n_stars=6400 n_test=320] [processes=2] [output=DIR]
+    python -m experiments.emulator coverage=4most_hrs lines=FILE         also weave_hr, moons_ri
 
 Synthesises stars from the prior in chunks (about 0.4 s a star and core; a killed run goes on where it stopped
 when it is started again with the same output=DIR), fits a basis and a network, measures the error on stars
-that were never trained on, and writes `emulator.npz`, `metrics.json` and a plot of the error. To ship the
-weights, copy `emulator.npz` to `jaxspec/physics/data/`.
+that were never trained on, and writes `emulator.npz`, `metrics.json` and a plot of the error. Other commands
+use it by `forward=DIR/emulator.npz`; to ship the weights, copy `emulator.npz` to `jaxspec/physics/data/`.
 """
 
 import logging
@@ -18,15 +19,17 @@ import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from scipy.sparse import block_diag
 from tqdm import tqdm
 
 from experiments.common import begin, launch, named_key, versions, write_json
+from jaxspec.errors import InputError
 from jaxspec.io import atomically
 from jaxspec.labels import NINE_LABELS
 from jaxspec.physics.broadening import VelocityGrid
 from jaxspec.physics.emulator_fit import emulator_errors, fit_emulator, gaussian_resampling, with_summary
+from jaxspec.physics.linelists import read_line_list
 from jaxspec.physics.model import StellarModel
 from jaxspec.physics.synthesis import Window
 from jaxspec.physics.turbulence import vmic_calibration
@@ -50,11 +53,25 @@ def chunk_file(folder: Path, chunk: int) -> Path:
     return folder / f"chunk_{chunk:05d}.npz"
 
 
+def stellar_model(windows: list[list[float]], calibrated: bool, lines: str | None) -> StellarModel:
+    """The synthesis of these windows, with the shipped lines or those of a file (molecules are left out)."""
+    if lines is None:
+        return StellarModel.create(tuple(Window(*window) for window in windows), calibrated=calibrated)
+    if calibrated:
+        raise InputError(
+            "calibrated", "true beside lines=FILE", "false", "corrections are for the shipped lines"
+        )
+    low, high = min(w[0] for w in windows), max(w[1] for w in windows)
+    read = read_line_list(lines, low=low - 50.0, high=high + 50.0, molecules="skip", ions="skip")
+    return StellarModel.create(tuple(Window(*window) for window in windows), lines=read)
+
+
 def synthesise_chunks(
-    windows: list[list[float]], calibrated: bool, chunks: list[int], folder: Path, seed: int, spread: float
-) -> None:
+    windows: list[list[float]], calibrated: bool, lines: str | None, chunks: list[int], folder: Path,
+    seed: int, spread: float,
+) -> None:  # fmt: skip
     """Synthesise whole chunks into files that appear complete or not at all. One worker's share."""
-    model = StellarModel.create(tuple(Window(*window) for window in windows), calibrated=calibrated)
+    model = stellar_model(windows, calibrated, lines)
     spectra = jax.jit(lambda labels, vmic: jax.lax.map(lambda star: model(*star), (labels, vmic)))
     for chunk in chunks:
         labels, vmic = design(seed, chunk, spread)
@@ -77,7 +94,9 @@ def synthesise(cfg: DictConfig, windows: list[list[float]], folder: Path) -> lis
     ):
         shares = [missing[k :: cfg.processes] for k in range(cfg.processes)]
         jobs = [
-            pool.submit(synthesise_chunks, windows, cfg.calibrated, s, folder, cfg.seed, cfg.vmic_spread)
+            pool.submit(
+                synthesise_chunks, windows, cfg.calibrated, cfg.lines, s, folder, cfg.seed, cfg.vmic_spread
+            )
             for s in shares
             if s
         ]
@@ -120,10 +139,23 @@ def draw_errors(residual: np.ndarray, labels: np.ndarray, wavelength: np.ndarray
     plt.close(figure)
 
 
+def refuse_other_spectra(cfg: DictConfig, folder: Path) -> None:
+    """Raise `InputError` where the folder has spectra that these settings would not make."""
+    if not (folder / "spectra").exists():
+        return
+    before = OmegaConf.load(folder / "config.yaml")
+    for name in ("windows", "lines", "calibrated", "vmic_spread", "seed"):
+        if before.get(name) != cfg[name]:
+            found = f"{before.get(name)} in a run before"
+            raise InputError(f"{folder}: {name}", found, f"{cfg[name]}", "give another output=")
+
+
 def run(cfg: DictConfig, folder: Path) -> None:
     """Synthesise, fit, measure, write."""
-    begin(cfg, folder)
+    refuse_other_spectra(cfg, folder)
+    begin(cfg, folder, [cfg.lines] if cfg.lines else [])
     windows = [[w.low, w.high, w.step] for w in cfg.windows]
+    stellar_model(windows, cfg.calibrated, cfg.lines)  # bad input ends here, before workers start
     grids = tuple(VelocityGrid(w.grid_start, cfg.velocity_step, w.grid_points) for w in cfg.windows)
     files = synthesise(cfg, windows, folder / "spectra")
     labels, vmic, flux = on_grids(files, windows, grids, cfg.base_sigma)

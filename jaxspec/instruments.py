@@ -198,6 +198,27 @@ register(Instrument("giraffe_hr10", (GIRAFFE_HR10,)))
 register(Instrument("giraffe_hr21", (GIRAFFE_HR21,)))
 register(Instrument("giraffe", (GIRAFFE_HR10, GIRAFFE_HR21)))
 
+# To come. The emulator in the package does not reach them: see `conf/coverage/` and `experiments.emulator`.
+# 4MOST's high-resolution spectrograph (ESO's page of the instrument: R > 18,500; de Jong et al. 2019, The
+# Messenger 175, 3), 6,000 pixels in each arm.
+register(
+    Instrument(
+        "4most_hrs",
+        (
+            Arm("blue", 3926.0, 4355.0, 0.0715, 18_500.0),
+            Arm("green", 5160.0, 5730.0, 0.095, 18_500.0),
+            Arm("red", 6100.0, 6790.0, 0.115, 18_500.0),
+        ),
+    )
+)
+# WEAVE's high-resolution fibres, with the blue or the green grating beside the red one (ING's page of the
+# instrument, with its pixels; Jin et al. 2024, MNRAS 530, 2688).
+WEAVE_RED = Arm("red", 5950.0, 6850.0, 0.1, 20_000.0)
+register(Instrument("weave_hr_blue", (Arm("blue", 4040.0, 4650.0, 0.08, 20_000.0), WEAVE_RED)))
+register(Instrument("weave_hr_green", (Arm("green", 4730.0, 5450.0, 0.09, 20_000.0), WEAVE_RED)))
+# MOONS, RI arm at high resolution (Cirasuolo et al. 2020, The Messenger 180, 10).
+register(Instrument("moons_ri", (Arm("ri", 7650.0, 8980.0, 0.35, 9_200.0),)))
+
 
 def get_instrument(name: str) -> Instrument:
     """A registered instrument by its name. Raises `InputError` listing the known ones."""

@@ -73,7 +73,7 @@ def test_wrong_definitions_are_refused():
         Arm("a", 5000.0, 5100.0, 0.1, (1e4, -3.0))
     with pytest.raises(InputError, match="medium 'water'"):
         Arm("a", 5000.0, 5100.0, 0.1, 1e4, "water")
-    with pytest.raises(InputError, match="one of giraffe, giraffe_hr10"):
+    with pytest.raises(InputError, match="giraffe, giraffe_hr10"):
         get_instrument("girafe")
     with pytest.raises(InputError, match="arm 'hr15'"):
         get_instrument("giraffe").arm("hr15")

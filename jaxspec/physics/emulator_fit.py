@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Float, PRNGKeyArray
 from scipy.sparse import csr_array
 from tqdm import tqdm
 
@@ -150,7 +150,7 @@ def emulator_errors(
     labels: Float[np.ndarray, "n l"],
     vmic: Float[np.ndarray, " n"],
     flux: Float[np.ndarray, "n p"],
-) -> tuple[dict, Float[Array, "n p"]]:
+) -> tuple[dict, Float[np.ndarray, "n p"]]:
     """Absolute flux errors on spectra.
 
     Returns a summary (fractions of the continuum) and the residuals, emulator minus truth.
