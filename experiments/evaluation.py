@@ -20,7 +20,7 @@ from jaxspec.diagnostics import calibration, cramer_rao, plots
 from jaxspec.diagnostics.results import KnownStars
 from jaxspec.posterior.amortised import AmortisedPosterior
 from jaxspec.posterior.ensemble import Ensemble
-from jaxspec.posterior.importance import BAD_K, ImportanceConfig, importance_sample
+from jaxspec.posterior.importance import ImportanceConfig, importance_sample, trusted
 from jaxspec.posterior.likelihood import LikelihoodConfig
 from jaxspec.posterior.nuisances import PURE, NuisanceConfig
 from jaxspec.posterior.refine import refine_posterior
@@ -113,10 +113,10 @@ def measure(
         arguments = (jax.random.fold_in(key, 2), forward, result, stars.flux, stars.ivar)
         if cfg.refine == "exact":
             result = importance_sample(*arguments, ImportanceConfig(LikelihoodConfig(nuisances)))
-            k, worth = result.stats["pareto_k"], result.stats["efficiency"]
-            more = {"trusted": float(np.mean(k < BAD_K)), "efficiency": float(np.median(worth))}
+            worth = result.stats["efficiency"]
+            more = {"trusted": float(np.mean(trusted(result))), "efficiency": float(np.median(worth))}
             log.info(
-                "%s: median efficiency %.2f, weights of %.0f %% to be trusted",
+                "%s: median efficiency %.2f, draws of %.1f %% of stars to be trusted",
                 name,
                 more["efficiency"],
                 100 * more["trusted"],

@@ -50,6 +50,9 @@ from jaxspec.posterior import flags
 from jaxspec.posterior.amortised import AmortisedPosterior
 from jaxspec.posterior.check import Fit, FitConfig, check_posterior
 from jaxspec.posterior.ensemble import Ensemble
+from jaxspec.posterior.importance import ImportanceConfig, importance_sample
+from jaxspec.posterior.likelihood import LikelihoodConfig
+from jaxspec.posterior.nuisances import PURE
 from jaxspec.posterior.refine import RefineConfig, refine_posterior
 from jaxspec.posterior.results import Posterior
 from jaxspec.posterior.simulator import SpectrumModel
@@ -251,7 +254,7 @@ def infer(
     key,
     n_draws: int,
     fit: Any = None,
-    refine: bool = False,
+    refine: bool | str = False,
 ) -> tuple[Posterior, Fit, np.ndarray, np.ndarray]:
     """Draws for all spectra, refined against the forward model on demand, with the outcome of the check, and
     the normalised flux and ivar `[n, p]` that the network and the check see."""
@@ -281,16 +284,23 @@ def infer_normalised(
     key,
     n_draws: int,
     config: FitConfig,
-    refine: bool,
+    refine: bool | str,
     names: tuple[str, ...] | None = None,
 ) -> tuple[Posterior, Fit]:
     """The same of normalised spectra `[n, p]`."""
+    if refine not in (False, True, "exact"):
+        raise InputError("refine", repr(refine), "false, true or exact", "choose one")
     result = posterior.sample_normalised(key, flux, ivar, n_draws, names=names)
-    if refine:
-        refined = refine_posterior(
-            jax.random.fold_in(key, 1), forward, result, flux, ivar, RefineConfig(fit=config)
+    arguments = (jax.random.fold_in(key, 1), forward, result, flux, ivar)
+    if refine == "exact":
+        # Of the resolving power as little is known as in the check.
+        nuisances = dataclasses.replace(
+            PURE, resolution_mean=config.resolution_mean, resolution_scatter=config.resolution_prior
         )
+        refined = importance_sample(*arguments, ImportanceConfig(LikelihoodConfig(nuisances)))
         result = posterior.flag_range(refined)
+    elif refine:
+        result = posterior.flag_range(refine_posterior(*arguments, RefineConfig(fit=config)))
     return check_posterior(forward, result, flux, ivar, config, limits=posterior.limits)
 
 

@@ -6,7 +6,10 @@ labels, with nuisances drawn given the labels as curvature at the best fit has t
 bad, a Student's t about the best fit is next, then one about the weighted draws so far (population Monte
 Carlo, Cappe et al. 2004, J. Comput. Graph. Stat. 13, 907). A star keeps the best of them. Large weights are
 smoothed by a fit to their tail, whose shape k says whether they can be trusted (Vehtari et al. 2024, JMLR 25,
-72).
+72). Stars whose weights cannot be get tempered populations (see `tempered`).
+
+What a spectrum says of rotation is about Gaussian in the square of vsini, and for most stars cut off at zero:
+every proposal draws vsini first, from its prior times the t of its square, and the rest given it.
 """
 
 from __future__ import annotations
@@ -32,13 +35,20 @@ from jaxspec.posterior.likelihood import (
     Mode,
     fit_modes,
     log_density_of_draws,
+    log_prior_vsini,
+    positive,
 )
 from jaxspec.posterior.results import Posterior
 from jaxspec.posterior.simulator import SpectrumModel
+from jaxspec.posterior.tempered import systematic, temper
 
 # Above it weights cannot be trusted (Vehtari et al. 2024, section 3.2.4, for some hundred draws and more).
 BAD_K = 0.7
-NETWORK, MODE, ADAPTED = 0, 1, 2
+# Below it two populations agree: the means of 200 draws each are not 0.45 standard deviations apart.
+AGREED = 1.05
+NETWORK, MODE, ADAPTED, TEMPERED = 0, 1, 2, 3
+# Cells of the table that vsini is drawn from.
+CELLS = 400
 
 
 @dataclass(frozen=True)
@@ -47,11 +57,10 @@ class ImportanceConfig:
 
     Attributes:
         likelihood: what is assumed beside the forward model.
-        n_draws: draws of a star that each proposal makes.
+        n_draws: draws of a star that each proposal makes, and each tempered population has.
         efficiency: a star whose draws are worth less, as a fraction of their number, gets further proposals.
         rounds: how many more at most: about the best fit, then about the weighted draws.
         freedom: degrees of freedom of the Student's t.
-        batch: stars per compiled call.
     """
 
     likelihood: LikelihoodConfig = field(default_factory=LikelihoodConfig)
@@ -59,7 +68,6 @@ class ImportanceConfig:
     efficiency: float = 0.2
     rounds: int = 3
     freedom: float = 20.0
-    batch: int = 16
 
     def __post_init__(self):
         if self.n_draws < 25:
@@ -88,10 +96,12 @@ def importance_sample(
     """The posterior with draws of the exact one, resampled by weight to as many as there were.
 
     `stats` gains `efficiency` (the effective sample size over the number of weighted draws), `pareto_k`,
-    `log_evidence` (natural log, of the pixels that count, given forward model, prior and nuisances) and
-    `proposal` (0 the network's, 1 about the best fit, 2 adapted). `log_prob` becomes that of the Gaussian
-    with the draws' moments. A star whose `pareto_k` is not below `BAD_K` keeps the network's draws, as does
-    one without pixels (efficiency 1, k NaN).
+    `log_evidence` (natural log, of the pixels that count, given forward model, prior and nuisances),
+    `proposal` (0 the network's, 1 about the best fit, 2 adapted, 3 tempered populations) and `r_hat` (of
+    these, else NaN). Stars whose `pareto_k` is not below `BAD_K` get draws of tempered populations, unless
+    these do not agree: then they keep the network's (see `trusted`). `log_prob`
+    becomes that of the Gaussian with the draws' moments. A star without pixels keeps its draws (efficiency
+    1, k NaN).
 
     Args:
         posterior: of these spectra by a network, with its training prior.
@@ -109,14 +119,13 @@ def importance_sample(
         )
     flux, ivar = np.asarray(flux, np.float32), np.asarray(ivar, np.float32)
     mode = fit_modes(forward, posterior.median.astype(np.float32), flux, ivar, config.likelihood)
-    mode = mode._replace(covariance=_positive(mode.covariance))
+    mode = mode._replace(covariance=positive(mode.covariance))
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
 
     def weigh(which, u, log_q):
         return _weighted(u, _density(forward, posterior, mode, flux, which, u, config) - log_q)
 
-    seen = (mode.ivar > 0.0).any(axis=1)
-    everyone = np.flatnonzero(seen)
+    everyone = np.flatnonzero((mode.ivar > 0.0).any(axis=1))
     best = weigh(everyone, *_from_network(rng, posterior, mode, everyone, config))
     proposal = np.zeros(len(everyone), int)
     for number in range(1, config.rounds + 1):
@@ -125,35 +134,49 @@ def importance_sample(
             break
         which = everyone[poor]
         if number == MODE:
-            centre, spread = mode.u[which].astype(float), mode.covariance[which].astype(float)
+            centre, spread = mode.centre[which].astype(float), mode.covariance[which].astype(float)
         else:
             centre, spread = _moments(best, poor, mode.covariance[which])
-        again = weigh(which, *_student(rng, centre, spread, config))
+        again = weigh(which, *_about(rng, centre, spread, config))
         better = _score(again) > _score(Weighted(*(x[poor] for x in best)))
         rows = poor[better]
         for old, new in zip(best, again, strict=True):
             old[rows] = new[better]
         proposal[rows] = min(number, ADAPTED)
-    return _resampled(rng, posterior, mode, everyone, best, proposal)
+    after = _resampled(rng, posterior, mode, everyone, best, proposal)
+    bad = np.flatnonzero(~(best.k < BAD_K))
+    if not len(bad):
+        return after
+    which = everyone[bad]
+
+    def density(u):
+        return _density(forward, posterior, mode, flux, which, u, config)
+
+    return _tempered(rng, density, after, mode, which, config)
+
+
+def trusted(posterior: Posterior) -> np.ndarray:
+    """Which stars `[n]` of an `importance_sample` have draws of their exact posterior."""
+    stats = posterior.stats
+    # NaN compares as false.
+    return (stats["pareto_k"] < BAD_K) | (stats["r_hat"] < AGREED)
 
 
 def _density(forward, posterior, mode: Mode, flux, which, u, config) -> Float[np.ndarray, "n s"]:
-    """Exact log-densities of draws of some of the stars, in batches of one shape."""
+    """Exact log-densities of draws of some of the stars, so many at once that one program serves them all."""
     out = np.empty(u.shape[:2])
-    size = min(config.batch, max(len(which), 1))
-    for begin in range(0, len(which), size):
-        rows = np.minimum(np.arange(begin, begin + size), len(which) - 1)
-        found = log_density_of_draws(
-            forward,
-            posterior.prior,
-            config.likelihood,
-            *(
-                jnp.asarray(x, jnp.float32)
-                for x in (u[rows], mode.start[which[rows]], flux[which[rows]], mode.ivar[which[rows]])
-            ),
-        )
-        out[rows] = np.asarray(found)
+    for i, star in enumerate(which):
+        one, its_flux = _on_device((Mode(*(x[star] for x in mode)), flux[star]))
+        for begin in range(0, u.shape[1], config.n_draws):
+            some = slice(begin, begin + config.n_draws)
+            draws = jnp.asarray(u[i, some], jnp.float32)
+            found = log_density_of_draws(forward, posterior.prior, config.likelihood, draws, one, its_flux)
+            out[i, some] = np.asarray(found)
     return np.where(np.isnan(out), -np.inf, out)
+
+
+def _on_device(tree):
+    return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), tree)
 
 
 def _from_network(rng, posterior: Posterior, mode: Mode, which, config) -> tuple[np.ndarray, np.ndarray]:
@@ -163,45 +186,72 @@ def _from_network(rng, posterior: Posterior, mode: Mode, which, config) -> tuple
     log_q = posterior.log_prob[: config.n_draws, which].T.astype(float)
     about = (labels - mode.start[which, None]) / np.array(UNITS[:n_label])
     covariance = mode.covariance[which].astype(float)
-    a, b, c = (
-        covariance[:, :n_label, :n_label],
-        covariance[:, n_label:, :n_label],
-        covariance[:, n_label:, n_label:],
-    )
-    slope = np.swapaxes(np.linalg.solve(a, np.swapaxes(b, 1, 2)), 1, 2)
-    centre = mode.u[which, None, n_label:] + np.einsum(
-        "nij,nsj->nsi", slope, about - mode.u[which, None, :n_label]
-    )
-    nuisances, log_t = _t_draws(rng, centre, _positive(c - slope @ np.swapaxes(b, 1, 2)), config.freedom)
+    centre = np.broadcast_to(mode.centre[which, None].astype(float), (*about.shape[:2], covariance.shape[1]))
+    known = np.arange(n_label)
+    nuisances, log_t = _draw(rng, *_given(centre, covariance, known, about), config)
     return np.concatenate([about, nuisances], axis=2), log_q + log_t
 
 
-def _student(rng, centre, spread, config) -> tuple[np.ndarray, np.ndarray]:
+def _about(rng, centre, spread, config) -> tuple[np.ndarray, np.ndarray]:
     """Draws of a Student's t in all parameters and their log-density, per unit of labels and nuisances."""
     many = np.broadcast_to(centre[:, None], (len(centre), config.n_draws, centre.shape[1]))
-    u, log_q = _t_draws(rng, many, spread, config.freedom)
+    u, log_q = _draw(rng, many, spread, config)
     return u, log_q - np.sum(np.log(UNITS[: centre.shape[1] - N_NUISANCES]))
 
 
-def _t_draws(rng, centre: Float[np.ndarray, "n s d"], covariance: Float[np.ndarray, "n d d"], freedom: float):
-    """Multivariate Student's t with the covariance given (not the scale), vsini folded to positive values,
-    and its log-density."""
+def _given(centre: Float[np.ndarray, "n s d"], covariance: Float[np.ndarray, "n d d"], known, value):
+    """Centres and covariance of the other parameters where those `known` have a `value [n, s, known]`."""
+    other = np.setdiff1d(np.arange(centre.shape[2]), known)
+    slope = np.linalg.solve(covariance[:, known][:, :, known], covariance[:, known][:, :, other]).swapaxes(
+        1, 2
+    )
+    moved = centre[:, :, other] + np.einsum("nij,nsj->nsi", slope, value - centre[:, :, known])
+    left = covariance[:, other][:, :, other] - slope @ covariance[:, known][:, :, other]
+    return moved, positive(left)
+
+
+def _draw(rng, centre: Float[np.ndarray, "n s d"], covariance: Float[np.ndarray, "n d d"], config):
+    """Draws of parameters that end with the nuisances, and their log-density: vsini from its prior times the
+    t of its square, the others from a t given it."""
+    place = centre.shape[2] + VSINI
+    speed, log_q = _draw_vsini(rng, centre[:, :, place], covariance[:, place, place], config)
+    rest, left = _given(centre, covariance, np.array([place]), speed[:, :, None] ** 2)
+    others, log_t = _draw_t(rng, rest, left, config.freedom)
+    return np.insert(others, place, speed, axis=2), log_q + log_t
+
+
+def _draw_vsini(rng, centre: Float[np.ndarray, "n s"], variance: Float[np.ndarray, " n"], config):
+    """vsini in units of its scale, and its log-density."""
+    nuisances = config.likelihood.nuisances
+    fastest = nuisances.vsini_max / nuisances.vsini_scale
+    # Cells grow with vsini, as do those of its square twice as fast.
+    edges = fastest * np.linspace(0.0, 1.0, CELLS + 1) ** 1.5
+    middle, width = 0.5 * (edges[1:] + edges[:-1]), np.diff(edges)
+    before = np.asarray(log_prior_vsini(jnp.asarray(middle), nuisances)) + np.log(width)
+    speed, log_q = np.empty(centre.shape), np.empty(centre.shape)
+    for i, (at, sigma) in enumerate(zip(centre, np.sqrt(variance), strict=True)):
+        z = (middle**2 - at[:, None]) / sigma
+        table = before - 0.5 * (config.freedom + 1.0) * np.log1p(z**2 / config.freedom)
+        table -= logsumexp(table, axis=1, keepdims=True)
+        share = np.cumsum(np.exp(table), axis=1)
+        cell = np.sum(share < rng.random(len(at))[:, None] * share[:, -1:], axis=1).clip(0, CELLS - 1)
+        speed[i] = edges[cell] + width[cell] * rng.random(len(at))
+        log_q[i] = table[np.arange(len(at)), cell] - np.log(width[cell])
+    return speed, log_q
+
+
+def _draw_t(rng, centre: Float[np.ndarray, "n s d"], covariance: Float[np.ndarray, "n d d"], freedom: float):
+    """Multivariate Student's t with the covariance given (not the scale), and its log-density."""
     d = centre.shape[2]
     root = np.linalg.cholesky(covariance * (freedom - 2.0) / freedom)
     log_det = np.sum(np.log(np.diagonal(root, axis1=1, axis2=2)), axis=1)[:, None]
     constant = gammaln(0.5 * (freedom + d)) - gammaln(0.5 * freedom) - 0.5 * d * np.log(freedom * np.pi)
-
-    def log_t(u):
-        z = np.linalg.solve(root, np.swapaxes(u - centre, 1, 2))
-        return constant - log_det - 0.5 * (freedom + d) * np.log1p(np.sum(z**2, axis=1) / freedom)
-
-    stretch = np.sqrt(freedom / rng.chisquare(freedom, centre.shape[:2]))[:, :, None]
-    u = centre + np.einsum("nij,nsj->nsi", root, rng.normal(size=centre.shape)) * stretch
-    mirror = u.copy()
-    mirror[:, :, VSINI] *= -1.0
-    density = np.logaddexp(log_t(u), log_t(mirror))
-    u[:, :, VSINI] = np.abs(u[:, :, VSINI])
-    return u, density
+    z = (
+        rng.normal(size=centre.shape)
+        * np.sqrt(freedom / rng.chisquare(freedom, centre.shape[:2]))[:, :, None]
+    )
+    u = centre + np.einsum("nij,nsj->nsi", root, z)
+    return u, constant - log_det - 0.5 * (freedom + d) * np.log1p(np.sum(z**2, axis=2) / freedom)
 
 
 def _weighted(u, log_ratio: Float[np.ndarray, "n s"]) -> Weighted:
@@ -261,57 +311,81 @@ def _fit_pareto(x: Float[np.ndarray, " m"]) -> tuple[float, float]:
 
 
 def _moments(best: Weighted, rows, fallback) -> tuple[np.ndarray, np.ndarray]:
-    """Weighted mean and covariance of draws, widened by the curvature's where few of them count."""
+    """Weighted mean and covariance of draws with vsini squared, widened by the curvature's where few of them
+    count."""
     weight = np.exp(best.log_weight[rows])
     weight = np.where(np.isfinite(weight), weight, 0.0)
-    mean = np.einsum("ns,nsi->ni", weight, best.u[rows])
-    d = best.u[rows] - mean[:, None]
+    u = best.u[rows].copy()
+    u[:, :, VSINI] **= 2
+    mean = np.einsum("ns,nsi->ni", weight, u)
+    d = u - mean[:, None]
     spread = np.einsum("ns,nsi,nsj->nij", weight, d, d)
     count = best.efficiency[rows] * best.u.shape[1]
     trust = (count / (count + 2.0 * mean.shape[1]))[:, None, None]
-    return mean, _positive(trust * spread + (1.0 - trust) * fallback)
-
-
-def _positive(covariance: Float[np.ndarray, "n d d"]) -> Float[np.ndarray, "n d d"]:
-    """Symmetric, with no correlation beyond what float32 can tell."""
-    covariance = np.asarray(covariance, float)
-    size = np.sqrt(np.maximum(np.diagonal(covariance, axis1=1, axis2=2), 1e-8))
-    value, vector = np.linalg.eigh(
-        np.nan_to_num(0.5 * (covariance + np.swapaxes(covariance, 1, 2)) / size[:, :, None] / size[:, None])
-    )
-    value = np.maximum(value, 1e-5)
-    matrix = np.einsum("nik,nk,njk->nij", vector, value, vector)
-    return matrix * size[:, :, None] * size[:, None]
+    return mean, positive(trust * spread + (1.0 - trust) * fallback)
 
 
 def _resampled(rng, posterior: Posterior, mode: Mode, which, best: Weighted, proposal) -> Posterior:
-    n_draws, n, n_label = posterior.draws.shape
+    n_draws, n, _ = posterior.draws.shape
+    stat = {name: np.full(n, np.nan) for name in ("pareto_k", "log_evidence", "r_hat")}
+    stat |= {"efficiency": np.ones(n), "proposal": np.zeros(n)}
+    stat["efficiency"][which], stat["pareto_k"][which] = best.efficiency, best.k
+    good = np.flatnonzero(best.k < BAD_K)
+    rows = which[good]
+    stat["log_evidence"][rows] = best.log_evidence[good] + _constant(mode, rows)
+    stat["proposal"][rows] = proposal[good]
+    u = np.empty((len(good), n_draws, best.u.shape[2]))
+    for i, (one, log_weight) in enumerate(zip(best.u[good], best.log_weight[good], strict=True)):
+        chosen = systematic(rng, np.exp(log_weight), n_draws)
+        u[i] = one[rng.permutation(chosen)]
+    posterior = dataclasses.replace(posterior, stats={**posterior.stats, **stat})
+    return _with_draws(posterior, mode, rows, u)
+
+
+def _tempered(rng, density, posterior: Posterior, mode: Mode, which, config) -> Posterior:
+    """Draws of tempered populations for stars whose weights cannot be trusted."""
+    mean, covariance = mode.centre[which].astype(float), mode.covariance[which].astype(float)
+    # From the square of vsini to vsini itself; at rest that is uncertain by the root of what its square is.
+    square, sigma = np.maximum(mean[:, VSINI], 0.0), np.sqrt(covariance[:, VSINI, VSINI])
+    slope = np.ones(mean.shape)
+    slope[:, VSINI] = 1.0 / np.sqrt(4.0 * square + sigma)
+    mean[:, VSINI] = np.sqrt(square)
+    covariance *= slope[:, :, None] * slope[:, None]
+    place = mean.shape[1] + VSINI
+    found = temper(rng, density, mean, positive(covariance), config.n_draws, mirrored=place)
+    stat = {name: values.copy() for name, values in posterior.stats.items()}
+    stat["r_hat"][which] = found.r_hat
+    good = found.r_hat < AGREED
+    rows = which[good]
+    units = np.sum(np.log(UNITS[: posterior.draws.shape[2]]))
+    stat["log_evidence"][rows] = found.log_evidence[good] + units + _constant(mode, rows)
+    stat["efficiency"][rows], stat["proposal"][rows] = found.efficiency[good], TEMPERED
+    n_draws, n_found = len(posterior.draws), found.u.shape[1]
+    chosen = rng.permutation(np.linspace(0, n_found, n_draws, endpoint=False).astype(int))
+    return _with_draws(dataclasses.replace(posterior, stats=stat), mode, rows, found.u[good][:, chosen])
+
+
+def _constant(mode: Mode, rows) -> Float[np.ndarray, " n"]:
+    """What the likelihood leaves out (see `log_likelihood`)."""
+    ivar = mode.ivar[rows].astype(float)
+    return 0.5 * np.sum(
+        np.where(ivar > 0.0, np.log(np.where(ivar > 0.0, ivar, 1.0)) - LOG_2PI - 1.0, 0.0), axis=1
+    )
+
+
+def _with_draws(posterior: Posterior, mode: Mode, rows, u: Float[np.ndarray, "n s d"]) -> Posterior:
+    """The posterior with draws `u` of some stars."""
     draws, log_prob = posterior.draws.copy(), posterior.log_prob.copy()
-    stat = {
-        name: np.full(n, default)
-        for name, default in (("efficiency", 1.0), ("pareto_k", np.nan), ("log_evidence", np.nan))
-    } | {"proposal": np.zeros(n)}
-    for i, star in enumerate(which):
-        weight = np.exp(best.log_weight[i])
-        stat["efficiency"][star], stat["pareto_k"][star] = best.efficiency[i], best.k[i]
-        if not best.k[i] < BAD_K:
-            continue
-        # Systematic: of one draw with a share of the weight there are that share of copies, give or take one.
-        place = (np.arange(n_draws) + rng.random()) / n_draws
-        chosen = np.searchsorted(np.cumsum(weight), place * weight.sum()).clip(0, len(weight) - 1)
-        chosen = rng.permutation(chosen)
-        draws[:, star] = mode.start[star] + np.array(UNITS[:n_label]) * best.u[i, chosen, :n_label]
-        good = mode.ivar[star] > 0.0
-        constant = 0.5 * np.sum(np.log(mode.ivar[star][good].astype(float)) - LOG_2PI - 1.0)
-        stat["log_evidence"][star] = best.log_evidence[i] + constant
-        stat["proposal"][star] = proposal[i]
+    n_label = draws.shape[2]
+    for star, one in zip(rows, u, strict=True):
+        draws[:, star] = mode.start[star] + np.array(UNITS[:n_label]) * one[:, :n_label]
         log_prob[:, star] = _gaussian(draws[:, star].astype(float))
-    return dataclasses.replace(posterior, draws=draws, log_prob=log_prob, stats={**posterior.stats, **stat})
+    return dataclasses.replace(posterior, draws=draws, log_prob=log_prob)
 
 
 def _gaussian(draws: Float[np.ndarray, "s l"]) -> Float[np.ndarray, " s"]:
     """Log-density of draws under the Gaussian with their moments."""
     size = np.maximum(draws.std(axis=0), 1e-6)
     z = (draws - draws.mean(axis=0)) / size
-    normal = stats.multivariate_normal(np.zeros(len(size)), _positive(np.cov(z.T)[None])[0])
+    normal = stats.multivariate_normal(np.zeros(len(size)), positive(np.cov(z.T)[None])[0])
     return normal.logpdf(z) - np.sum(np.log(size))

@@ -7,7 +7,13 @@ are taken out first, and the noise of each arm is scaled to what is left, as sta
 factor.
 
 Parameters `u` of a star are its labels relative to a starting point, in units of `UNITS`, then its nuisances
-relative to their expectation at these labels, in units of their scatter.
+relative to their expectation at these labels, in units of their scatter. Rotation broadens a line by the
+square of vsini, so best fits and their covariance have that square in the place of vsini; it may be negative,
+as a line may be narrower than the model's without rotation.
+
+All that the likelihood takes from the pixels are weighted sums over them, polynomials of second degree in
+the model. They are expanded once about a reference, the model of the best fit, so that a density costs two
+products of a matrix with the model's difference from it, and float32 carries only what changes.
 """
 
 from __future__ import annotations
@@ -24,21 +30,23 @@ from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float
 
 from jaxspec.errors import InputError
+from jaxspec.instruments import Instrument
 from jaxspec.linear import inverse, inverse_and_log_det
 from jaxspec.physics import turbulence
 from jaxspec.physics.forward import Nuisances
 from jaxspec.posterior.check import in_batches
 from jaxspec.posterior.nuisances import PURE, NuisanceConfig
 from jaxspec.posterior.prior import StellarPrior
-from jaxspec.posterior.simulator import SpectrumModel
+from jaxspec.posterior.simulator import CONTINUUM_DEGREE, SpectrumModel
 
 # Steps in labels are taken in these units (K, then dex).
 UNITS = (100.0, 0.1) + (0.05,) * 7
 N_NUISANCES = len(Nuisances._fields)
 # Place of vsini among the nuisances, from the end: also that in `u`.
 VSINI = Nuisances._fields.index("vsini") - N_NUISANCES
-# vsini that the second fit starts from, in units of its scale.
-FAST = 5.0
+# vsini that the two fits start from, in units of its scale: a start at 5 misses the fastest rotators.
+SLOW, FAST = 1.0, 8.0
+VELOCITY = Nuisances._fields.index("velocity") - N_NUISANCES
 LOG_2PI = float(np.log(2.0 * np.pi))
 
 
@@ -48,17 +56,21 @@ class LikelihoodConfig:
 
     Attributes:
         nuisances: how nuisances, scattered light and errors of stated noise are distributed.
-        continuum_degree: of the Chebyshev continuum of each arm.
-        continuum_scatter: prior standard deviation of its coefficients, about a continuum of one.
+        continuum_degree: of the Chebyshev continuum of each arm. The quotient of an instrument's shape and
+            the normaliser's curve is no polynomial of either's degree: with 5, errors at S/N 300 are a
+            quarter too small.
+        continuum_scatter: prior standard deviation of its coefficients, about a continuum of one; beyond the
+            degree of the simulated shapes it falls with the third power of the degree.
         clip: pixels that the best fit misses by more than so many errors are not used.
-        steps: Gauss-Newton steps to the best fit.
+        steps: Gauss-Newton steps to the best fit, a third of them from slow rotation, a third from fast and
+            the rest from the better of both ends.
     """
 
     nuisances: NuisanceConfig = PURE
-    continuum_degree: int = 5
+    continuum_degree: int = 10
     continuum_scatter: float = 0.05
     clip: float = 5.0
-    steps: int = 12
+    steps: int = 18
 
     def __post_init__(self):
         for name in ("continuum_scatter", "clip"):
@@ -69,14 +81,36 @@ class LikelihoodConfig:
 
 
 class Mode(NamedTuple):
-    """The best fit of each star: `start [n, l]`, the labels that `u` is relative to; `u [n, d]` there with
-    its `covariance [n, d, d]` as curvature has it; and the inverse variance `ivar [n, p]` of the pixels that
-    count, with the noise that is found."""
+    """The best fit of each star.
+
+    Attributes:
+        start: labels that `u` is relative to.
+        u: the best fit.
+        centre: where the likelihood and all priors but that of rotation have their peak, to second order
+            about the best fit, with the square of vsini (negative too) in its place.
+        covariance: of the same, as curvature has it.
+        ivar: inverse variance of the pixels that count, with the noise that is found, else 0.
+    """
 
     start: Float[np.ndarray, "n l"]
     u: Float[np.ndarray, "n d"]
+    centre: Float[np.ndarray, "n d"]
     covariance: Float[np.ndarray, "n d d"]
     ivar: Float[np.ndarray, "n p"]
+
+
+class Observed(NamedTuple):
+    """What the likelihood takes from a spectrum. For each arm the weighted products of its columns (those of
+    the continuum, the scattered light and the residual) with each other: `constant [k, k]` at the reference
+    model, and the matrices `[pairs, p]` that give their change linear in, and in the square of, a model's
+    difference from it. The linear part has its best fit's continuum and light taken out; `prior [k - 1]` is
+    where their prior has its centre, in units of its width."""
+
+    reference: Float[Array, " p"]
+    constant: tuple[Float[Array, "k k"], ...]
+    linear: tuple[Float[Array, "pairs _"], ...]
+    square: tuple[Float[Array, "pairs _"], ...]
+    prior: tuple[Float[Array, " _"], ...]
 
 
 def spectrum_at(
@@ -99,61 +133,93 @@ def nuisance_scale(config: LikelihoodConfig) -> Float[np.ndarray, " 5"]:
     return np.array([c.vmic_scatter, c.vmac_scatter, c.vsini_scale, c.velocity_error, c.resolution_scatter])
 
 
+def log_prior_vsini(speed: Float[Array, "*n"], config: NuisanceConfig) -> Float[Array, "*n"]:
+    """Log-density of vsini in units of its scale, as `draw_nuisances` draws it."""
+    slow = jnp.log1p(-config.vsini_fast) - speed
+    fast = jnp.log(config.vsini_fast * config.vsini_scale / config.vsini_max)
+    inside = (speed >= 0.0) & (speed * config.vsini_scale <= config.vsini_max)
+    return jnp.where(inside, jnp.logaddexp(slow, fast), -jnp.inf)
+
+
 def log_prior_nuisances(
     u: Float[Array, " 5"], nuisances: Nuisances, config: NuisanceConfig
 ) -> Float[Array, ""]:
     """Log-density of the nuisances' part of `u`, as `draw_nuisances` draws them; minus infinity where it
     clips."""
     normal = -0.5 * jnp.square(u) - 0.5 * LOG_2PI
-    speed = jnp.abs(u[VSINI])
-    slow = jnp.log1p(-config.vsini_fast) - speed
-    fast = jnp.where(
-        speed * config.vsini_scale < config.vsini_max,
-        jnp.log(config.vsini_fast * config.vsini_scale / config.vsini_max),
-        -jnp.inf,
-    )
-    vsini = jnp.where(u[VSINI] >= 0.0, jnp.logaddexp(slow, fast), -jnp.inf)
-    wide = config.velocity_error / config.velocity_tail_error
-    velocity = logsumexp(
-        jnp.stack(
-            [
-                jnp.log1p(-config.velocity_tail) + normal[3],
-                jnp.log(config.velocity_tail * wide) - 0.5 * jnp.square(u[3] * wide) - 0.5 * LOG_2PI,
-            ]
-        )
-    )
-    inside = (speed * config.vsini_scale <= config.vsini_max) & (jnp.abs(nuisances.resolution - 1.0) <= 0.3)
+    inside = jnp.abs(nuisances.resolution - 1.0) <= 0.3
     for value, (low, high) in ((nuisances.vmic, config.vmic_range), (nuisances.vmac, config.vmac_range)):
         inside &= (value >= low) & (value <= high)
-    return jnp.where(inside, normal[0] + normal[1] + vsini + velocity + normal[4], -jnp.inf)
+    velocity = logsumexp(_velocities(u[VELOCITY], config))
+    total = normal[0] + normal[1] + log_prior_vsini(u[VSINI], config) + velocity + normal[4]
+    return jnp.where(inside, total, -jnp.inf)
 
 
-def log_likelihood(
-    model: Float[Array, " p"],
+def _velocities(u: Float[Array, ""], config: NuisanceConfig) -> Float[Array, " 2"]:
+    """Log-densities of a velocity among the stars with the usual error and among those with the wider one,
+    times their shares."""
+    wide = config.velocity_error / config.velocity_tail_error
+    return jnp.stack(
+        [
+            jnp.log1p(-config.velocity_tail) - 0.5 * jnp.square(u) - 0.5 * LOG_2PI,
+            jnp.log(config.velocity_tail * wide) - 0.5 * jnp.square(u * wide) - 0.5 * LOG_2PI,
+        ]
+    )
+
+
+def observe(
+    reference: Float[Array, " p"],
     flux: Float[Array, " p"],
     ivar: Float[Array, " p"],
     forward: SpectrumModel,
     config: LikelihoodConfig,
-) -> Float[Array, ""]:
-    """Log-likelihood of a spectrum given the model, continuum and scattered light of each arm integrated
-    out; less the constant `sum ln(ivar / 2 pi) / 2 - n / 2` of its n used pixels, which float32 would not
-    carry."""
-    good = ivar > 0.0
-    flux = jnp.where(good, flux, 1.0)
-    total = jnp.zeros(())
+) -> Observed:
+    """Expand what `log_likelihood` needs of a spectrum about a reference model."""
+    flux = jnp.where(ivar > 0.0, flux, 1.0)
+    parts = []
     for where, (columns, mean, width) in zip(
         forward.instrument.slices.values(), _arms(forward, config), strict=True
     ):
-        m, w = model[where], ivar[where]
-        design = jnp.concatenate([m * columns, (1.0 - m)[None]])
-        r = flux[where] - mean @ design
-        scaled = design * width[:, None]
-        matrix = (scaled * w) @ scaled.T + jnp.eye(len(width))
-        right = (scaled * w) @ r
-        solved, log_det = inverse_and_log_det(matrix)
+        m, w, f = reference[where], ivar[where], flux[where]
+        # Columns are m * slope + base.
+        slope = width[:, None] * jnp.concatenate([columns, jnp.full((1, m.size), -1.0)])
+        base = jnp.zeros_like(slope).at[-1].set(width[-1])
+        design = m * slope + base
+        matrix = (design * w) @ design.T + jnp.eye(len(width))
+        best = inverse_and_log_det(matrix)[0] @ ((design * w) @ f + mean / width)
+        slope = jnp.concatenate([slope, -(best @ slope)[None]])
+        base = jnp.concatenate([base, (f - best @ base)[None]])
+        full = m * slope + base
+        i, j = np.triu_indices(len(full))
         # One taken off each pixel: the sum then stays of the size of its own scatter.
-        total += -0.5 * jnp.sum(jnp.where(good[where], w * r**2 - 1.0, 0.0))
-        total += 0.5 * (right @ solved @ right) - 0.5 * log_det
+        last = jnp.sum(jnp.where(w > 0.0, w * full[-1] ** 2 - 1.0, 0.0))
+        parts.append(
+            (
+                ((full * w) @ full.T).at[-1, -1].set(last),
+                w * (full[i] * slope[j] + slope[i] * full[j]),
+                w * slope[i] * slope[j],
+                mean / width - best,
+            )
+        )
+    return Observed(reference, *zip(*parts, strict=True))
+
+
+def log_likelihood(model: Float[Array, " p"], observed: Observed, instrument: Instrument) -> Float[Array, ""]:
+    """Log-likelihood of a spectrum given the model, continuum and scattered light of each arm integrated
+    out; less the constant `sum ln(ivar / 2 pi) / 2 - n / 2` of its n used pixels, which float32 would not
+    carry."""
+    total = jnp.zeros(())
+    change = model - observed.reference
+    for where, constant, linear, square, prior in zip(instrument.slices.values(), *observed[1:], strict=True):
+        k = len(constant)
+        d = change[where]
+        place = np.zeros((k, k), int)
+        place[np.triu_indices(k)] = np.arange(k * (k + 1) // 2)
+        place = np.maximum(place, place.T)
+        products = constant + (linear @ d + square @ d**2)[place]
+        solved, log_det = inverse_and_log_det(products[:-1, :-1] + jnp.eye(k - 1))
+        right = products[:-1, -1] + prior
+        total += -0.5 * (products[-1, -1] + prior @ prior) + 0.5 * (right @ solved @ right) - 0.5 * log_det
     return total
 
 
@@ -166,7 +232,8 @@ def _arms(forward, config):
         columns = np.polynomial.chebyshev.chebvander(x, config.continuum_degree).T
         mean = np.zeros(len(columns) + 1)
         mean[0], mean[-1] = 1.0, 0.5 * most
-        width = np.append(np.full(len(columns), config.continuum_scatter), max(most / np.sqrt(12.0), 1e-6))
+        taper = np.maximum(np.arange(len(columns)) / CONTINUUM_DEGREE, 1.0) ** -3.0
+        width = np.append(config.continuum_scatter * taper, max(most / np.sqrt(12.0), 1e-6))
         yield (
             jnp.asarray(columns, jnp.float32),
             jnp.asarray(mean, jnp.float32),
@@ -180,8 +247,7 @@ def log_density(
     config: LikelihoodConfig,
     u: Float[Array, " d"],
     start: Float[Array, " l"],
-    flux: Float[Array, " p"],
-    ivar: Float[Array, " p"],
+    observed: Observed,
 ) -> Float[Array, ""]:
     """Log of prior times likelihood at `u`, a density per unit of all labels and of the nuisances in `u`,
     less the constant of `log_likelihood`; minus infinity outside the prior."""
@@ -190,8 +256,9 @@ def log_density(
     # The model is asked about possible stars only: elsewhere it may have no finite answer.
     inside = jnp.isfinite(before)
     safe, known = spectrum_at(jnp.where(inside, u, 0.0), start, config)
-    model = forward(safe, known)
-    return jnp.where(inside, before + log_likelihood(model, flux, ivar, forward, config), -jnp.inf)
+    return jnp.where(
+        inside, before + log_likelihood(forward(safe, known), observed, forward.instrument), -jnp.inf
+    )
 
 
 @eqx.filter_jit
@@ -199,18 +266,19 @@ def log_density_of_draws(
     forward: SpectrumModel,
     prior: StellarPrior,
     config: LikelihoodConfig,
-    u: Float[Array, "n s d"],
-    start: Float[Array, "n l"],
-    flux: Float[Array, "n p"],
-    ivar: Float[Array, "n p"],
-) -> Float[Array, "n s"]:
-    """`log_density` of `s` draws for each of `n` stars, a star at a time."""
+    u: Float[Array, "s d"],
+    mode: Mode,
+    flux: Float[Array, " p"],
+) -> Float[Array, " s"]:
+    """`log_density` of draws for one star, with its best fit."""
+    observed = observe_at(forward, config, mode, flux)
+    return jax.vmap(lambda one: log_density(forward, prior, config, one, mode.start, observed))(u)
 
-    def star(x):
-        u, *rest = x
-        return jax.vmap(lambda one: log_density(forward, prior, config, one, *rest))(u)
 
-    return jax.lax.map(star, (u, start, flux, ivar))
+def observe_at(forward: SpectrumModel, config: LikelihoodConfig, mode: Mode, flux: Float[Array, " p"]):
+    """`observe` of one star about its best fit."""
+    reference = forward(*spectrum_at(mode.u, mode.start, config))
+    return observe(reference, flux, mode.ivar, forward, config)
 
 
 def fit_modes(
@@ -241,14 +309,23 @@ def _fit_star(forward, start, flux, ivar, config):
     unit = jnp.asarray(UNITS[:n_label], start.dtype)
     low = jnp.concatenate([(forward.label_set.low + margin - start) / unit, jnp.full(N_NUISANCES, -4.0)])
     high = jnp.concatenate([(forward.label_set.high - margin - start) / unit, jnp.full(N_NUISANCES, 4.0)])
-    # vsini between 0.2 and 12 of its scale: at zero its derivative vanishes.
-    low, high = low.at[VSINI].set(0.2), high.at[VSINI].set(12.0)
+    # At zero the derivative with respect to vsini vanishes.
+    fastest = config.nuisances.vsini_max / config.nuisances.vsini_scale
+    low, high = low.at[VSINI].set(0.2), high.at[VSINI].set(fastest)
+    tail = 4.0 * config.nuisances.velocity_tail_error / config.nuisances.velocity_error
+    low, high = low.at[VELOCITY].set(-tail), high.at[VELOCITY].set(tail)
     # What stands for the priors: of each [X/Fe], and of the nuisances (vsini: about its mean, as wide).
-    prior = jnp.zeros((d, d)).at[:3, :3].set(jnp.diag(jnp.asarray([1e-3, 1e-3, 1e-2])))
+    fixed = jnp.zeros((d, d)).at[:3, :3].set(jnp.diag(jnp.asarray([1e-3, 1e-3, 1e-2])))
     rows = jnp.zeros((n_label - 3, d)).at[:, 3:n_label].set(jnp.diag(unit[3:])).at[:, 2].set(-unit[2]) / 0.3
     width = jnp.ones(N_NUISANCES).at[VSINI].set(2.0)
-    prior = prior + rows.T @ rows + jnp.diag(jnp.concatenate([jnp.zeros(n_label), width**-2.0]))
+    fixed = fixed + rows.T @ rows + jnp.diag(jnp.concatenate([jnp.zeros(n_label), width**-2.0]))
     centre = jnp.zeros(d).at[VSINI].set(1.0)
+
+    def prior_at(u):
+        """The velocity's two Gaussians count by which of them it is likely of."""
+        share = jax.nn.softmax(_velocities(u[VELOCITY], config.nuisances))
+        wide = config.nuisances.velocity_error / config.nuisances.velocity_tail_error
+        return fixed.at[VELOCITY, VELOCITY].set(share[0] + share[1] * wide**2)
 
     def spectrum(u):
         return forward(*spectrum_at(u, start, config))
@@ -283,6 +360,7 @@ def _fit_star(forward, start, flux, ivar, config):
         weight = w * jnp.minimum(1.0, 3.0 / jnp.maximum(jnp.abs(r) * jnp.sqrt(w), 1e-6))
         full = jnp.concatenate([tangents, design])
         normal = (full * weight) @ full.T
+        prior = prior_at(u)
         normal = normal.at[:d, :d].add(prior) + jnp.diag(jnp.concatenate([jnp.zeros(d), ridge]))
         right = (full * weight) @ r
         right = right.at[:d].add(prior @ (centre - u)).at[d:].add(ridge * (mean - linear))
@@ -302,14 +380,38 @@ def _fit_star(forward, start, flux, ivar, config):
     def loss(u, linear):
         _, _, r = system(u, linear)
         z = jnp.minimum(r**2 * ivar, config.clip**2)
-        return jnp.sum(z) + (u - centre) @ prior @ (u - centre)
+        priors = (u - centre) @ fixed.at[VELOCITY, VELOCITY].set(0.0) @ (u - centre)
+        return jnp.sum(z) + priors - 2.0 * logsumexp(_velocities(u[VELOCITY], config.nuisances))
 
     # Slow and fast rotation each have a best fit of their own, where the other is far.
-    starts = jnp.stack([centre, centre.at[VSINI].set(FAST)])
-    ends = jax.vmap(lambda u: jax.lax.fori_loop(0, config.steps, step, (u, mean)))(starts)
+    starts = jnp.stack([centre.at[VSINI].set(speed) for speed in (SLOW, FAST)])
+    third = config.steps // 3
+    ends = jax.vmap(lambda u: jax.lax.fori_loop(0, third, step, (u, mean)))(starts)
     better = jnp.argmin(jax.vmap(loss)(*ends))
-    u, linear = jax.tree.map(lambda x: x[better], ends)
-    normal, _, r = system(u, linear)
+    best = jax.tree.map(lambda x: x[better], ends)
+    u, linear = jax.lax.fori_loop(0, config.steps - 2 * third, step, best)
+    normal, right, r = system(u, linear)
     w = noise(r)
     keep = jnp.abs(r) * jnp.sqrt(w) < config.clip
-    return Mode(start, u, scaled_inverse(normal)[:d, :d], jnp.where(keep, w, 0.0))
+    # The same with the square of vsini as coordinate, and next to nothing said about it beforehand.
+    place, speed, width = d + VSINI, u[VSINI], fastest**2
+    normal = normal.at[place, place].add(-fixed[VSINI, VSINI])
+    right = right.at[place].add(fixed[VSINI, VSINI] * (speed - centre[VSINI]))
+    slope = jnp.ones(len(right)).at[place].set(0.5 / speed)
+    normal, right = normal * jnp.outer(slope, slope), right * slope
+    normal = normal.at[place, place].add(width**-2.0)
+    covariance = scaled_inverse(normal)
+    peak = u.at[VSINI].set(speed**2) + (covariance @ right.at[place].add(-((speed / width) ** 2)))[:d]
+    return Mode(start, u, peak, covariance[:d, :d], jnp.where(keep, w, 0.0))
+
+
+def positive(covariance: Float[np.ndarray, "n d d"]) -> Float[np.ndarray, "n d d"]:
+    """Symmetric, with no correlation beyond what float32 can tell."""
+    covariance = np.asarray(covariance, float)
+    size = np.sqrt(np.maximum(np.diagonal(covariance, axis1=1, axis2=2), 1e-8))
+    value, vector = np.linalg.eigh(
+        np.nan_to_num(0.5 * (covariance + np.swapaxes(covariance, 1, 2)) / size[:, :, None] / size[:, None])
+    )
+    value = np.maximum(value, 1e-5)
+    matrix = np.einsum("nik,nk,njk->nij", vector, value, vector)
+    return matrix * size[:, :, None] * size[:, None]

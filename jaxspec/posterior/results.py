@@ -24,6 +24,14 @@ from jaxspec.posterior.prior import StellarPrior, prior_from_dict
 
 # Root attribute of a file: the density the network was trained with, as JSON, null for labels of a survey.
 PRIOR = "training_prior"
+# Statistics of an exact refinement (see `importance`) that a table has beside the labels.
+REFINEMENT = {
+    "efficiency": ("effective share of the draws of the exact posterior", "stat.value"),
+    "pareto_k": ("tail of the draws' weights, to be trusted below 0.7", "stat.param"),
+    "r_hat": ("of tempered populations, where pareto_k is not below 0.7; agreed below 1.05", "stat.param"),
+    "proposal": ("draws from 0 the network, 1 about the best fit, 2 adapted, 3 tempered", "meta.code"),
+    "log_evidence": ("natural log of the evidence, given model and priors", "stat.likelihood"),
+}
 
 
 @dataclass(frozen=True)
@@ -191,6 +199,9 @@ class Posterior:
                 ):
                     what = f"{what} of the network, not recalibrated or refined"
                     _add(table, name, values[:, i].astype(np.float32), what, ucd, label.unit)
+        for name, (what, ucd) in REFINEMENT.items():
+            if name in self.stats:
+                _add(table, name, self.stats[name].astype(np.float32), what, ucd, "")
         for label in self.label_set:
             for part, what in (
                 ("aleatoric", "error that the spectrum leaves, as the networks state it"),

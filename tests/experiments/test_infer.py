@@ -19,6 +19,7 @@ from jaxspec.errors import InputError
 from jaxspec.io import read_table
 from jaxspec.labels import NINE_LABELS
 from jaxspec.posterior.flags import Flag
+from jaxspec.posterior.importance import trusted
 from jaxspec.spectra import Spectra
 from tests.experiments.conftest import configured
 from tests.survey import write_gaia_eso
@@ -154,6 +155,23 @@ def test_refined_draws_are_what_the_flags_describe(trained, monkeypatch):
     assert out.flags[1] & Flag.NEAR_BOUND and out.flags[1] & Flag.OUT_OF_RANGE
     assert out.stats["outside_prior"][1] == 1.0
     np.testing.assert_array_equal(seen["ivar"], ivar)
+
+
+def test_exact_refinement_says_how_exact_it_is(trained, night, tmp_path):
+    """Two stars of S/N 150: their errors shrink, and the table tells what the draws are worth."""
+    cfg = settings(trained[1], str(night).replace("[", "[[]"), "plots.spectra=0", "plots.corners=0")
+    before, _ = infer.run(cfg, tmp_path / "network")
+    cfg.refine = "exact"
+    after, _ = infer.run(cfg, tmp_path / "exact")
+    table = read_table(tmp_path / "exact" / "labels.fits")
+    assert np.all(table["efficiency"] > 0.02) and np.all(np.isfinite(table["log_evidence"]))
+    assert trusted(after).all()
+    np.testing.assert_allclose(table["pareto_k"], after.stats["pareto_k"], rtol=1e-6)
+    np.testing.assert_array_equal(table["proposal"], after.stats["proposal"])
+    assert np.all(after.error.mean(axis=1) < before.error.mean(axis=1))
+    cfg.refine = "more"
+    with pytest.raises(InputError, match="refine"):
+        infer.run(cfg, tmp_path / "more")
 
 
 def test_only_bad_files_end_with_an_error(trained, night, tmp_path):

@@ -10,13 +10,23 @@ from numpyro.infer import MCMC, NUTS
 from scipy import stats
 
 from jaxspec.errors import InputError
+from jaxspec.posterior import importance
 from jaxspec.posterior.importance import (
     BAD_K,
     ImportanceConfig,
     importance_sample,
     pareto_smooth,
+    trusted,
 )
-from jaxspec.posterior.likelihood import UNITS, VSINI, LikelihoodConfig, fit_modes, log_density
+from jaxspec.posterior.likelihood import (
+    UNITS,
+    VSINI,
+    LikelihoodConfig,
+    Mode,
+    fit_modes,
+    log_density,
+    observe_at,
+)
 from jaxspec.posterior.nuisances import PURE
 from jaxspec.posterior.prior import StellarPrior
 from jaxspec.posterior.results import Posterior
@@ -55,10 +65,10 @@ def sampled(toy, stars):
 
 def test_errors_are_those_of_the_spectrum(sampled, stars):
     before, after = sampled
-    trusted = after.stats["pareto_k"] < BAD_K
-    assert np.median(after.stats["efficiency"]) > 0.12 and trusted.mean() > 0.75
-    np.testing.assert_array_equal(after.draws[:, ~trusted], before.draws[:, ~trusted])
-    before, after, truth = before.select(trusted), after.select(trusted), np.asarray(stars.labels)[trusted]
+    good = trusted(after)
+    assert np.median(after.stats["efficiency"]) > 0.2 and (after.stats["pareto_k"] < BAD_K).mean() > 0.9
+    np.testing.assert_array_equal(after.draws[:, ~good], before.draws[:, ~good])
+    before, after, truth = before.select(good), after.select(good), np.asarray(stars.labels)[good]
     rank = np.mean(after.draws < truth, axis=0)
     # A uniform rank scatters by 1/sqrt(12); labels of a star go together: as if a third of them did not.
     error = 4.0 / np.sqrt(12 * N * 3)
@@ -72,13 +82,13 @@ def test_two_networks_one_posterior(sampled, toy, stars):
     other = network_like(toy, stars.labels, 0.5 * WIDTH, -0.5, seed=1)
     again = importance_sample(jax.random.key(1), toy, other, stars.flux, stars.ivar)
     one = sampled[1]
-    trusted = (one.stats["pareto_k"] < BAD_K) & (again.stats["pareto_k"] < BAD_K)
-    assert trusted.mean() > 0.7
-    difference = (again.stats["log_evidence"] - one.stats["log_evidence"])[trusted]
+    both = (one.stats["pareto_k"] < BAD_K) & (again.stats["pareto_k"] < BAD_K)
+    assert both.mean() > 0.85
+    difference = (again.stats["log_evidence"] - one.stats["log_evidence"])[both]
     # Some forty effective draws each: 0.2 in the log.
     assert np.median(np.abs(difference)) < 0.3
-    shift = (again.median - one.median)[trusted] / one.error[trusted]
-    assert np.median(np.abs(shift)) < 0.3 and 0.8 < np.median((again.error / one.error)[trusted]) < 1.25
+    shift = (again.median - one.median)[both] / one.error[both]
+    assert np.median(np.abs(shift)) < 0.3 and 0.8 < np.median((again.error / one.error)[both]) < 1.25
 
 
 def test_agrees_with_long_chains(sampled, toy, stars):
@@ -89,22 +99,22 @@ def test_agrees_with_long_chains(sampled, toy, stars):
     config = LikelihoodConfig()
     rows = slice(star, star + 1)
     mode = fit_modes(toy, sampled[0].median[rows].astype(np.float32), stars.flux[rows], stars.ivar[rows])
-    root = jnp.asarray(np.linalg.cholesky(mode.covariance[0].astype(float)), jnp.float32)
+    one = Mode(*(jnp.asarray(x[0]) for x in mode))
+    known = observe_at(toy, config, one, stars.flux[star])
+    # Vsini itself in the place of its square: the chains' own coordinates are not used here.
+    place = VSINI + 14
+    slope = np.ones(14)
+    slope[place] = 0.5 / np.sqrt(max(mode.centre[0, place], 0.3))
+    root = jnp.asarray(
+        np.linalg.cholesky(mode.covariance[0].astype(float) * np.outer(slope, slope)), jnp.float32
+    )
 
     def potential(z):
         u = jnp.asarray(mode.u[0]) + root @ z
         mirrored = u.at[VSINI].set(jnp.abs(u[VSINI]))
-        return -log_density(
-            toy,
-            StellarPrior(),
-            config,
-            mirrored,
-            jnp.asarray(mode.start[0]),
-            stars.flux[star],
-            jnp.asarray(mode.ivar[0]),
-        )
+        return -log_density(toy, StellarPrior(), config, mirrored, jnp.asarray(mode.start[0]), known)
 
-    chains = MCMC(NUTS(potential_fn=potential), num_warmup=300, num_samples=1500, progress_bar=False)
+    chains = MCMC(NUTS(potential_fn=potential), num_warmup=200, num_samples=500, progress_bar=False)
     chains.run(jax.random.key(2), init_params=jnp.zeros(14))
     u = np.asarray(mode.u[0] + chains.get_samples() @ root.T)
     labels = mode.start[0] + np.array(UNITS) * u[:, :9]
@@ -114,6 +124,31 @@ def test_agrees_with_long_chains(sampled, toy, stars):
     assert np.abs(shift).max() < 4 * 0.18
     ratio = after.draws[:, star].std(axis=0) / sigma
     assert 0.8 < np.median(ratio) < 1.25
+
+
+def test_populations_take_over_where_weights_fail(sampled, toy, stars, monkeypatch):
+    """Six stars whose weights are called bad, though they are good: tempered populations find the same
+    posterior and evidence. Where two of them do not agree the network's draws stay."""
+    rows = np.flatnonzero(trusted(sampled[1]))[:6]
+    chosen = np.isin(np.arange(N), rows)
+    before, weighted = (x.select(chosen) for x in sampled)
+    monkeypatch.setattr(importance, "BAD_K", -np.inf)
+    arguments = (jax.random.key(3), toy, before, stars.flux[rows], stars.ivar[rows])
+    after = importance_sample(*arguments)
+    found = after.stats["proposal"] == importance.TEMPERED
+    np.testing.assert_array_equal(found, after.stats["r_hat"] < importance.AGREED)
+    np.testing.assert_array_equal(trusted(after), found)
+    assert found.sum() >= 5
+    np.testing.assert_array_equal(after.draws[:, ~found], before.draws[:, ~found])
+    one, other = weighted.select(found), after.select(found)
+    z = (other.draws.mean(0) - one.draws.mean(0)) / one.draws.std(0)
+    # Fifty effective draws each: 0.2 of sigma.
+    assert np.sqrt(np.mean(z**2)) < 0.3 and np.abs(z).max() < 4 * 0.2
+    assert abs(np.median(other.draws.std(0) / one.draws.std(0)) - 1.0) < 0.15
+    # Of 200 draws the evidence is good to some tenths in the log; of one of these stars to one.
+    assert np.median(np.abs(other.stats["log_evidence"] - one.stats["log_evidence"])) < 0.5
+    monkeypatch.setattr(importance, "AGREED", 0.0)
+    np.testing.assert_array_equal(importance_sample(*arguments).draws, before.draws)
 
 
 @pytest.mark.parametrize("k", [0.2, 0.5, 1.0])

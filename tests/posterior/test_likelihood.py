@@ -18,6 +18,7 @@ from jaxspec.posterior.likelihood import (
     log_density,
     log_likelihood,
     log_prior_nuisances,
+    observe,
     spectrum_at,
 )
 from jaxspec.posterior.nuisances import PURE, draw_nuisances
@@ -39,8 +40,10 @@ def observed(toy):
     return np.asarray(model, float), flux.astype(np.float32), ivar.astype(np.float32)
 
 
-def test_continuum_and_scattered_light_are_integrated_out(toy, observed):
-    """Against the Gaussian of all pixels at once, whose covariance the two add to."""
+@pytest.mark.parametrize("difference", [0.0, 0.01, 0.2])
+def test_continuum_and_scattered_light_are_integrated_out(toy, observed, difference):
+    """Against the Gaussian of all pixels at once, whose covariance the two add to; the reference's lines are
+    a part `difference` deeper or shallower."""
     model, flux, ivar = observed
     covariance, mean = np.zeros((model.size, model.size)), np.zeros(model.size)
     light = PURE.scattered_light / (1.0 + PURE.scattered_light)
@@ -51,20 +54,24 @@ def test_continuum_and_scattered_light_are_integrated_out(toy, observed):
         columns[where, :-1] = model[where, None] * shape
         columns[where, -1] = 1.0 - model[where]
         mean += columns[:, 0] + 0.5 * light * columns[:, -1]
-        width = np.append(np.full(CONFIG.continuum_degree + 1, CONFIG.continuum_scatter), light / np.sqrt(12))
+        degree = np.arange(CONFIG.continuum_degree + 1)
+        width = np.append(0.05 / np.maximum(degree / 5.0, 1.0) ** 3, light / np.sqrt(12))
         covariance += (columns * width**2) @ columns.T
     good = ivar > 0
     covariance = covariance[np.ix_(good, good)] + np.diag(1.0 / ivar[good].astype(float))
     expected = stats.multivariate_normal(mean[good], covariance).logpdf(flux[good].astype(float))
-    found = log_likelihood(jnp.asarray(model, jnp.float32), jnp.asarray(flux), jnp.asarray(ivar), toy, CONFIG)
+    shape = np.sin(np.arange(model.size))
+    reference = jnp.asarray(1.0 - (1.0 - model) * (1.0 + difference * shape), jnp.float32)
+
+    def likelihood(flux):
+        known = observe(reference, jnp.asarray(flux), jnp.asarray(ivar), toy, CONFIG)
+        return float(log_likelihood(jnp.asarray(model, jnp.float32), known, toy.instrument))
+
+    found = likelihood(flux)
     constant = 0.5 * np.sum(np.log(ivar[good].astype(float)) - LOG_2PI - 1.0)
-    assert abs(float(found) + constant - expected) < 0.02
+    assert abs(found + constant - expected) < 0.02
     # What stands in pixels that are not used does not matter.
-    spoiled = np.where(good, flux, np.nan)
-    again = log_likelihood(
-        jnp.asarray(model, jnp.float32), jnp.asarray(spoiled), jnp.asarray(ivar), toy, CONFIG
-    )
-    assert float(again) == float(found)
+    assert likelihood(np.where(good, flux, np.nan)) == found
 
 
 def test_nuisances_have_a_density():
@@ -93,12 +100,13 @@ def test_nuisances_have_a_density():
 
 
 def test_no_density_outside_the_prior(toy, observed):
-    _, flux, ivar = observed
+    model, flux, ivar = observed
+    known = observe(jnp.asarray(model, jnp.float32), jnp.asarray(flux), jnp.asarray(ivar), toy, CONFIG)
 
     def at(teff):
         start = SUN.at[0].set(teff)
         u = jnp.zeros(14).at[VSINI].set(1.0)
-        return float(log_density(toy, StellarPrior(), CONFIG, u, start, jnp.asarray(flux), jnp.asarray(ivar)))
+        return float(log_density(toy, StellarPrior(), CONFIG, u, start, known))
 
     assert np.isfinite(at(5770.0)) and at(9000.0) == -np.inf
 
@@ -114,6 +122,25 @@ def test_best_fits_are_those_of_the_truth(toy, bright):
     z = (labels - np.asarray(bright.labels)) / sigma
     # Robust, as fast rotators are no Gaussians; four standard deviations for 64 stars of nine labels.
     assert abs(np.median(np.abs(z)) / 0.6745 - 1.0) < 4 * 1.17 / np.sqrt(z.size)
+
+
+@pytest.mark.parametrize("speed", [0.5, 24.0])
+def test_rotation_is_found_from_either_start(toy, bright, speed):
+    """16 stars at rest or near the fastest rotation there is, [km/s]: to five of their errors."""
+    n, place = 16, VSINI + 14
+    labels = bright.labels[:n]
+    usual = Nuisances(*(jnp.full(n, value) for value in (1.2, 3.0, speed, 0.0, 1.0)))
+    rng = np.random.default_rng(3)
+    flux = np.asarray(jax.vmap(toy)(labels, usual)) + rng.normal(size=bright.flux[:n].shape) / 200.0
+    mode = fit_modes(toy, labels, flux.astype(np.float32), np.full_like(flux, 200.0**2), CONFIG)
+    z = mode.centre[:, place] - (speed / PURE.vsini_scale) ** 2
+    z /= np.sqrt(mode.covariance[:, place, place])
+    assert np.abs(z).max() < 5.0
+    if speed > 5.0:
+        np.testing.assert_allclose(mode.u[:, place] * PURE.vsini_scale, speed, rtol=0.2)
+    else:
+        # Of a star at rest the square scatters to both sides of zero.
+        assert (mode.centre[:, place] < 0.1).any() and (mode.centre[:, place] > 0.0).any()
 
 
 def test_spoiled_pixels_and_wrong_errors_are_found(toy, bright):

@@ -94,6 +94,14 @@ def test_raw_draws_are_written_and_read_again(posterior, tmp_path):
     np.testing.assert_array_equal(both.select([2]).raw, both.raw[:, 2:])
 
 
+def test_a_table_tells_how_exact_draws_are(posterior):
+    stats = {"pareto_k": np.array([0.1, 0.9, np.nan]), "log_evidence": np.array([3e4, np.nan, np.nan])}
+    table = dataclasses.replace(posterior, stats=stats).to_table()
+    assert table.colnames[-2:] == ["pareto_k", "log_evidence"]
+    np.testing.assert_allclose(table["pareto_k"].value, stats["pareto_k"], rtol=1e-6)
+    assert "0.7" in table["pareto_k"].info.description
+
+
 def test_fit_sets_flags(posterior):
     checked = posterior.with_fit(np.array([1.0, 9.0, np.nan]), np.array([False, True, True]))
     assert checked.flags.tolist() == [0, Flag.BAD_FIT | Flag.LOW_SNR, Flag.NOT_CHECKED]
