@@ -11,12 +11,16 @@ learns to tell the two samples apart; the share of left-out draws that it gets r
 2017, ICLR) is 0.5 where they are the same, give or take 0.02 with 400 draws of each. Beside it stand the same
 of two halves of the chains (what is chance, and what the chains' own length leaves) and of the network's
 draws before refinement.
+
+Chains take about a minute a star: each star's are kept in a folder beside `--output`, and a run that was
+stopped goes on from them.
 """
 
 import argparse
 import dataclasses
 import json
 import time
+import zlib
 from functools import partial
 from pathlib import Path
 
@@ -64,13 +68,12 @@ def model(forward, prior, config, mode, root, flux):
     numpyro.factor("density", log_density(forward, prior, config, u, mode.start, observed))
 
 
-def run_chains(forward, prior, modes: Mode, flux: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Labels `[stars, chains, samples, l]` of chains, worst R-hat and smallest effective sample size."""
-    config = LikelihoodConfig()
+def make_chains(forward, prior) -> MCMC:
+    """The sampler of one star after another."""
     # Coordinates are white about the best fit: only the length of steps is left to adapt.
-    kernel = NUTS(partial(model, forward, prior, config), adapt_mass_matrix=False, max_tree_depth=6)
-    chains = MCMC(
-        kernel,
+    density = partial(model, forward, prior, LikelihoodConfig())
+    return MCMC(
+        NUTS(density, adapt_mass_matrix=False, max_tree_depth=6),
         num_warmup=WARMUP,
         num_samples=SAMPLES,
         num_chains=CHAINS,
@@ -78,15 +81,33 @@ def run_chains(forward, prior, modes: Mode, flux: np.ndarray) -> tuple[np.ndarra
         progress_bar=False,
         jit_model_args=True,
     )
-    labels, r_hat, worth = [], [], []
+
+
+def run_chains(forward, prior, modes: Mode, flux: np.ndarray, folder: Path) -> tuple[np.ndarray, ...]:
+    """Labels `[stars, chains, samples, l]` of chains, worst R-hat and smallest effective sample size.
+
+    A star's chains are kept in `folder` under a checksum of its spectrum and best fit.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    results: list[tuple[np.ndarray, ...]] = []
     place = modes.u.shape[1] + VSINI
     covariance = positive(modes.covariance)
+    chains = None
     for star in tqdm(range(len(flux)), desc="chains"):
+        seen = zlib.crc32(flux[star].tobytes() + modes.u[star].tobytes())
+        path = folder / f"{seen:08x}.npz"
+        if path.exists():
+            results.append(tuple(np.load(path).values()))
+            continue
         slope = np.ones(len(covariance[star]))
         slope[place] = 0.5 / np.sqrt(max(modes.centre[star, place], 0.3))
         root = np.linalg.cholesky(covariance[star] * np.outer(slope, slope))
         mode = Mode(*(jnp.asarray(x[star], jnp.float32) for x in modes))
         begin = {"z": 0.3 * jax.random.normal(jax.random.key(star), (CHAINS, len(root)))}
+        if chains is None or star % 10 == 0:
+            # NumPyro compiles parts of a run anew each time: thirty stars would exhaust a process's maps.
+            jax.clear_caches()
+            chains = make_chains(forward, prior)
         chains.run(
             jax.random.fold_in(jax.random.key(SEED), star),
             mode,
@@ -95,10 +116,10 @@ def run_chains(forward, prior, modes: Mode, flux: np.ndarray) -> tuple[np.ndarra
             init_params=begin,
         )
         u = np.asarray(chains.get_samples(group_by_chain=True)["u"], float)[..., : modes.start.shape[1]]
-        labels.append(modes.start[star] + np.array(UNITS) * u)
-        r_hat.append(split_gelman_rubin(u).max())
-        worth.append(effective_sample_size(u).min())
-    return np.array(labels), np.array(r_hat), np.array(worth)
+        labels = modes.start[star] + np.array(UNITS) * u
+        results.append((labels, split_gelman_rubin(u).max(), effective_sample_size(u).min()))
+        atomically(path, lambda part, result=results[-1]: np.savez(part, *result))
+    return tuple(np.array(column) for column in zip(*results, strict=True))
 
 
 def tell_apart(one: np.ndarray, other: np.ndarray, seed: int) -> float:
@@ -154,7 +175,7 @@ def main() -> None:
     )
     modes = fit_modes(forward, before.median.astype(np.float32), flux, ivar)
     begun = time.perf_counter()
-    labels, r_hat, worth = run_chains(forward, posterior.prior, modes, flux)
+    labels, r_hat, worth = run_chains(forward, posterior.prior, modes, flux, args.output.with_suffix(""))
     seconds = time.perf_counter() - begun
     c2st: dict[str, list[float]] = {"refined": [], "chains": [], "network": []}
     for star in tqdm(range(args.stars), desc="C2ST"):

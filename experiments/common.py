@@ -30,7 +30,7 @@ from jaxspec.io import atomically
 from jaxspec.physics.emulator import Emulator
 from jaxspec.physics.forward import ForwardModel
 from jaxspec.posterior.amortised import AmortisedPosterior
-from jaxspec.posterior.ensemble import Ensemble
+from jaxspec.posterior.ensemble import Ensemble, dropout_members
 from jaxspec.posterior.simulator import SpectrumModel
 from jaxspec.posterior.storage import load_posterior
 
@@ -169,13 +169,24 @@ def load_checkpoint(path: str | None) -> tuple[AmortisedPosterior, Path]:
     return load_posterior(folder), folder
 
 
-def load_ensemble(path: str | Sequence[str] | None) -> tuple[AmortisedPosterior | Ensemble, list[Path]]:
-    """As `load_checkpoint`, or an ensemble of all networks of a list; and the folders."""
-    if isinstance(path, str | None):
-        posterior, folder = load_checkpoint(path)
-        return posterior, [folder]
-    found = [load_checkpoint(one) for one in path]
-    return Ensemble(tuple(posterior for posterior, _ in found)), [folder for _, folder in found]
+def load_ensemble(
+    path: str | Sequence[str] | None, dropout: int = 0, seed: int = 0
+) -> tuple[AmortisedPosterior | Ensemble, list[Path]]:
+    """As `load_checkpoint`, or an ensemble of all networks of a list; and the folders.
+
+    With `dropout` above 1, an ensemble of so many parts of every network.
+
+    Raises: InputError when `dropout` is 1 or negative, or a network was trained without.
+    """
+    if dropout == 1 or dropout < 0:
+        raise InputError("dropout", f"{dropout}", "0, or at least 2 parts of the network", "choose about 16")
+    found = [load_checkpoint(one) for one in ([path] if isinstance(path, str | None) else path)]
+    members = [posterior for posterior, _ in found]
+    if dropout:
+        key = named_key(seed, "dropout")
+        members = [part for one in members for part in dropout_members(one, key, dropout)]
+    folders = [folder for _, folder in found]
+    return members[0] if isinstance(path, str | None) and not dropout else Ensemble(tuple(members)), folders
 
 
 # --- run folder

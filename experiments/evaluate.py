@@ -34,7 +34,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """
     if cfg.refine not in (False, True, "exact"):
         raise InputError("refine", repr(cfg.refine), "false, true or exact", "choose one")
-    posterior, where = load_ensemble(cfg.checkpoint)
+    posterior, where = load_ensemble(cfg.checkpoint, cfg.dropout, cfg.seed)
     stored = posterior.provenance.get("config")
     if stored is None:
         raise InputError(

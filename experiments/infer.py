@@ -3,6 +3,7 @@
     python -m experiments.infer spectra="night1/*.fits" output=night1_labels
     python -m experiments.infer spectra=star.fits checkpoint=outputs/train/2026-11-22_10-00-00
     python -m experiments.infer spectra=star.fits checkpoint=[run1,run2,run3]    several networks as one
+    python -m experiments.infer spectra=star.fits checkpoint=run1 dropout=16     parts of one as several
 
 Writes `labels.fits` (one row a spectrum), `posterior.nc` (draws, ArviZ's schema), `metrics.json` (what was
 refused and assumed), spectrum and corner plots. Seconds for a few files, after some twenty seconds of
@@ -73,7 +74,7 @@ TEMPLATES = (
 
 def run(cfg: DictConfig, folder: Path) -> tuple[Posterior, dict[str, Any]]:
     """Read, infer, check, write."""
-    posterior, checkpoints = load_ensemble(cfg.checkpoint)
+    posterior, checkpoints = load_ensemble(cfg.checkpoint, cfg.dropout, cfg.seed)
     begin(cfg, folder, [*checkpoints, *input_files(cfg.spectra)])
     forward = forward_model(cfg.forward, posterior.instrument)
     spectra, refused = read(cfg, posterior.instrument, forward)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxspec.errors import InputError
 from jaxspec.networks.blocks import ResidualDense
@@ -62,7 +62,16 @@ class Encoder(nnx.Module):
             )
         self.mean[...], self.scale[...] = mean, scale
 
-    def __call__(self, flux: Float[Array, "b p"], ivar: Float[Array, "b p"]) -> Float[Array, "b c"]:
+    def keep(self, key: PRNGKeyArray, block: int, shape: tuple[int, ...]) -> Float[Array, "..."]:
+        """Factors of dropout for one block of the head: 0 with probability `config.dropout`, else such that
+        their mean is 1."""
+        share = 1.0 - self.config.dropout
+        return jax.random.bernoulli(jax.random.fold_in(key, block), share, shape) / share
+
+    def __call__(
+        self, flux: Float[Array, "b p"], ivar: Float[Array, "b p"], key: PRNGKeyArray | None = None
+    ) -> Float[Array, "b c"]:
+        """The context. With a `key` units are left out of each star's head at random, as in training."""
         if flux.shape != ivar.shape or flux.shape[-1] != self.n_pixels:
             raise InputError(
                 f"{type(self).__name__}: flux, ivar",
@@ -71,6 +80,7 @@ class Encoder(nnx.Module):
                 "put the spectra on the encoder's wavelength grid",
             )
         y = self.enter(self.features(flux, ivar))
-        for block in self.head:
-            y = block(y)
+        for i, block in enumerate(self.head):
+            drop = key is not None and self.config.dropout > 0.0
+            y = block(y, self.keep(key, i, y.shape) if drop else None)
         return self.leave(y)

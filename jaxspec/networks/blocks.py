@@ -50,12 +50,18 @@ class ResidualConv(nnx.Module):
 
 
 class ResidualDense(nnx.Module):
-    """Pre-normalised residual block of two dense layers, [..., n] -> [..., n]; the identity at the start."""
+    """Pre-normalised residual block of two dense layers, [..., n] -> [..., n]; the identity at the start.
+
+    `keep` [..., expansion * n] multiplies what is between the two layers (dropout).
+    """
 
     def __init__(self, n: int, *, expansion: int = 1, rngs: nnx.Rngs):
         self.norm = nnx.LayerNorm(n, rngs=rngs)
         self.inner = nnx.Linear(n, expansion * n, rngs=rngs)
         self.outer = nnx.Linear(expansion * n, n, kernel_init=nnx.initializers.zeros, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "*batch n"]) -> Float[Array, "*batch n"]:
-        return x + self.outer(jax.nn.gelu(self.inner(self.norm(x))))
+    def __call__(
+        self, x: Float[Array, "*batch n"], keep: Float[Array, "*batch m"] | None = None
+    ) -> Float[Array, "*batch n"]:
+        hidden = jax.nn.gelu(self.inner(self.norm(x)))
+        return x + self.outer(hidden if keep is None else hidden * keep)

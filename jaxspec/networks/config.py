@@ -45,6 +45,7 @@ class EncoderConfig:
     n_queries: int = 16  # of the attention that pools the tokens
     head_width: int = 384
     head_blocks: int = 3
+    dropout: float = 0.0  # share of the units of the head's blocks that each training step leaves out
 
     def __post_init__(self):
         if self.kind not in KINDS:
@@ -57,6 +58,10 @@ class EncoderConfig:
                 "projection_width=0 and stem_channels=0",
                 "at least one path",
                 "give one of the two a positive width",
+            )
+        if not 0.0 <= self.dropout < 1.0:
+            raise InputError(
+                "EncoderConfig.dropout", str(self.dropout), "a share from 0 to less than 1", "use about 0.1"
             )
         if not 0 < self.cell < 0.1:
             raise InputError(

@@ -208,9 +208,10 @@ class AmortisedPosterior:
     def with_reference(
         self, flux: Float[Array | np.ndarray, "n p"], ivar: Float[Array | np.ndarray, "n p"], batch: int = 64
     ) -> AmortisedPosterior:
-        """The same posterior with its `Reference` fitted to normalised training spectra."""
+        """The same posterior with its `Reference` fitted to normalised training spectra; with the dropout of
+        the training, so that it holds for any part of the network."""
         context = [
-            np.asarray(self._context(flux[i : i + batch], ivar[i : i + batch]))
+            np.asarray(self._context(jax.random.key(i), flux[i : i + batch], ivar[i : i + batch]))
             for i in range(0, flux.shape[0], batch)
         ]
         return dataclasses.replace(self, reference=Reference.fit(np.concatenate(context)))
@@ -227,8 +228,8 @@ class AmortisedPosterior:
     def _split(self):
         return nnx.split(self.network)
 
-    def _context(self, flux, ivar):
-        return _compiled_context(*self._split, flux, ivar)
+    def _context(self, key, flux, ivar):
+        return _compiled_context(*self._split, key, flux, ivar)
 
     def _sample_batch(self, key, flux, ivar, n):
         return _compiled_sample(*self._split, key, flux, ivar, n, self.prior)
@@ -254,8 +255,8 @@ def _compiled_log_prob(graph, state, labels, flux, ivar):
 
 
 @partial(jax.jit, static_argnums=0)
-def _compiled_context(graph, state, flux, ivar):
-    return nnx.merge(graph, state).context(flux, ivar)
+def _compiled_context(graph, state, key, flux, ivar):
+    return nnx.merge(graph, state).context(flux, ivar, key)
 
 
 @partial(jax.jit, static_argnums=(0, 5, 6))

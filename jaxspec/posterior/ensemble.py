@@ -2,7 +2,8 @@
 training (epistemic), beside the error that the spectrum leaves (aleatoric).
 
 Deep ensembles (Lakshminarayanan, Pritzel & Blundell 2017, arXiv:1612.01474): networks that were trained alike
-from different random numbers, mixed in equal parts.
+from different random numbers, mixed in equal parts. Monte Carlo dropout (Gal & Ghahramani 2016,
+arXiv:1506.02142): as many parts as wanted of one network that was trained with dropout.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, PRNGKeyArray
 
@@ -24,6 +26,33 @@ from jaxspec.posterior.limits import Limits
 from jaxspec.posterior.prior import StellarPrior
 from jaxspec.posterior.results import Posterior
 from jaxspec.spectra import Spectra
+
+
+def dropout_members(
+    posterior: AmortisedPosterior, key: PRNGKeyArray, n: int
+) -> tuple[AmortisedPosterior, ...]:
+    """`n` parts of one network, each with other units left out of the head of its encoder: members of an
+    `Ensemble`. A part is the same network for every spectrum.
+
+    Raises: InputError for a network that was trained without dropout.
+    """
+    config = posterior.network.config.encoder
+    if config.dropout == 0.0:
+        raise InputError(
+            "dropout",
+            "a network that was trained without",
+            "EncoderConfig.dropout above 0",
+            "train with +model.encoder.dropout=0.1, or give several networks",
+        )
+    parts = []
+    for i in range(n):
+        network = nnx.clone(posterior.network)
+        for j, block in enumerate(network.encoder.head):
+            kernel = block.outer.kernel
+            keep = network.encoder.keep(jax.random.fold_in(key, i), j, (kernel.shape[0], 1))
+            kernel[...] = kernel[...] * keep
+        parts.append(dataclasses.replace(posterior, network=network))
+    return tuple(parts)
 
 
 @dataclass(frozen=True, eq=False)

@@ -67,16 +67,23 @@ class PosteriorNetwork(nnx.Module):
         self.flow.set_standardisation(jnp.mean(z, axis=0), jnp.std(z, axis=0))
         self.encoder.set_input_statistics(*input_statistics(flux, ivar))
 
-    def context(self, flux: Float[Array, "b p"], ivar: Float[Array, "b p"]) -> Float[Array, "b c"]:
-        """What the encoder makes of a spectrum."""
-        return self.encoder(flux, floored_ivar(ivar, self.config.error_floor))
+    def context(
+        self, flux: Float[Array, "b p"], ivar: Float[Array, "b p"], key: PRNGKeyArray | None = None
+    ) -> Float[Array, "b c"]:
+        """What the encoder makes of a spectrum; with a `key`, with dropout."""
+        return self.encoder(flux, floored_ivar(ivar, self.config.error_floor), key)
 
     def log_prob(
-        self, labels: Float[Array, "*k b l"], flux: Float[Array, "b p"], ivar: Float[Array, "b p"]
+        self,
+        labels: Float[Array, "*k b l"],
+        flux: Float[Array, "b p"],
+        ivar: Float[Array, "b p"],
+        key: PRNGKeyArray | None = None,
     ) -> Float[Array, "*k b"]:
-        """Log-density of labels; leading axes are several label vectors for each of the same `b` spectra."""
+        """Log-density of labels; leading axes are several label vectors for each of the same `b` spectra.
+        With a `key`, with dropout."""
         z = self.label_set.to_unconstrained(labels)
-        return self.flow.log_prob(z, self.context(flux, ivar)) - self.label_set.log_det(z)
+        return self.flow.log_prob(z, self.context(flux, ivar, key)) - self.label_set.log_det(z)
 
     def loss(
         self,
@@ -86,9 +93,11 @@ class PosteriorNetwork(nnx.Module):
         ivar: Float[Array, "b p"],
     ) -> Float[Array, " b"]:
         """What training on exact labels minimises: -`log_prob`, or the regression of a flow that is trained
-        by matching (plus the same constant, so that both are in the labels' units)."""
+        by matching (plus the same constant, so that both are in the labels' units). Without a `key` there is
+        no dropout."""
         z = self.label_set.to_unconstrained(labels)
-        return self.flow.loss(key, z, self.context(flux, ivar)) + self.label_set.log_det(z)
+        context = self.context(flux, ivar, _dropout_key(key))
+        return self.flow.loss(key, z, context) + self.label_set.log_det(z)
 
     def sample(
         self, key: PRNGKeyArray, flux: Float[Array, "b p"], ivar: Float[Array, "b p"], n: int
@@ -102,6 +111,10 @@ class PosteriorNetwork(nnx.Module):
         """As `sample`, from the context alone."""
         z, log_prob = self.flow.sample_and_log_prob(key, context, n)
         return self.label_set.to_labels(z), log_prob - self.label_set.log_det(z)
+
+
+def _dropout_key(key):
+    return None if key is None else jax.random.fold_in(key, 1)
 
 
 def floored_ivar(ivar: Float[Array, "*n p"], floor: float) -> Float[Array, "*n p"]:
@@ -181,7 +194,7 @@ def noisy_label_loss(
         jnp.asarray(b, labels.dtype)
         for b in (network.label_set.low + 1e-3 * width, network.label_set.high - 1e-3 * width)
     )
-    log_prob = network.log_prob(jnp.clip(draws, low, high), flux, ivar)
+    log_prob = network.log_prob(jnp.clip(draws, low, high), flux, ivar, _dropout_key(key))
     if method == "convolve":
         return -jnp.mean(log_prob)
     return -jnp.mean(logsumexp(log_prob, axis=0) - jnp.log(float(n_draws)))

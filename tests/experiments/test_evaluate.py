@@ -5,10 +5,12 @@ import hashlib
 import json
 
 import pytest
+from flax import nnx
 
 from experiments import evaluate
 from jaxspec.errors import InputError
-from jaxspec.posterior.storage import load_posterior, save_posterior
+from jaxspec.posterior.network import PosteriorNetwork
+from jaxspec.posterior.storage import copy_weights, load_posterior, save_posterior
 from tests.experiments.conftest import configured
 
 SETS = (
@@ -43,6 +45,25 @@ def test_several_networks_are_evaluated_as_one(trained, tmp_path):
     metrics = evaluate.run(both, tmp_path)
     assert metrics["as_trained"]["nll"] == pytest.approx(result.metrics["as_trained"]["nll"], abs=1e-4)
     assert metrics["weights"] == [str(folder / "posterior")] * 2
+
+
+def test_parts_of_a_network_with_dropout_are_evaluated_as_one(trained, tmp_path):
+    result, folder = trained
+    alone = configured("evaluate", *SETS, f"checkpoint={folder}", "dropout=4")
+    with pytest.raises(InputError, match="trained without"):
+        evaluate.run(alone, tmp_path / "refused")
+    stored = load_posterior(folder / "posterior")
+    config = stored.network.config
+    config = dataclasses.replace(config, encoder=dataclasses.replace(config.encoder, dropout=0.1))
+    network = PosteriorNetwork(config, stored.label_set, stored.instrument.wavelength, rngs=nnx.Rngs(0))
+    copy_weights(stored.network, network, "dropout")
+    save_posterior(dataclasses.replace(stored, network=network), tmp_path / "posterior")
+    parts = configured("evaluate", *SETS, f"checkpoint={tmp_path}", "dropout=4")
+    nll = evaluate.run(parts, tmp_path / "out")["as_trained"]["nll"]
+    assert 1e-4 < abs(nll - result.metrics["as_trained"]["nll"]) < 2.0
+    for wrong in (1, -2):
+        with pytest.raises(InputError, match="at least 2 parts"):
+            evaluate.run(configured("evaluate", *SETS, f"dropout={wrong}"), tmp_path / "refused")
 
 
 def test_refined_draws_are_better_at_high_signal(trained, tmp_path):

@@ -11,8 +11,9 @@ from scipy.special import logsumexp
 
 from jaxspec.errors import InputError
 from jaxspec.posterior.amortised import OVERSAMPLING, AmortisedPosterior
-from jaxspec.posterior.ensemble import Ensemble
+from jaxspec.posterior.ensemble import Ensemble, dropout_members
 from jaxspec.posterior.network import PosteriorNetwork
+from jaxspec.posterior.storage import copy_weights
 from tests.posterior.test_amortised import CONFIG
 from tests.toy import TOY_INSTRUMENT
 
@@ -87,6 +88,40 @@ def test_draws_are_of_all_members_in_turn(members, survey):
     for i, member in enumerate(members):
         own = member.sample_normalised(jax.random.fold_in(jax.random.key(1), i), flux, ivar, 34)
         np.testing.assert_array_equal(found.draws[i::3], own.draws[: len(found.draws[i::3])])
+
+
+def test_parts_of_one_network_are_members(members, survey):
+    """Each part is the whole network with fixed units left out: the same one for every spectrum."""
+    share = 0.25
+    config = dataclasses.replace(CONFIG, encoder=dataclasses.replace(CONFIG.encoder, dropout=share))
+    network = PosteriorNetwork(config, members[0].label_set, TOY_INSTRUMENT.n_pixels, rngs=nnx.Rngs(0))
+    copy_weights(members[0].network, network, "dropout")
+    flux, ivar = survey.flux[:256], survey.ivar[:256]
+    whole = dataclasses.replace(members[0], network=network).with_reference(flux, ivar)
+    key, left_out = jax.random.key(3), []
+    parts = dropout_members(whole, key, 40)
+    was = np.asarray(network.encoder.head[0].outer.kernel[...])
+    for part in parts:
+        factor = np.asarray(part.network.encoder.head[0].outer.kernel[...]) / was
+        np.testing.assert_allclose(factor, np.broadcast_to(factor[:, :1], factor.shape), rtol=1e-5)
+        assert set(np.round(factor[:, 0], 4)) == {0.0, np.float32(1.3333)}
+        left_out.append(factor[:, 0] == 0.0)
+    assert abs(np.mean(left_out) - share) < 4 * np.sqrt(share * (1 - share) / np.size(left_out))
+    assert len({tuple(row) for row in left_out}) == 40
+    # What training drew has the same spread as the parts have.
+    context = np.array([part.network.context(flux[:4], ivar[:4]) for part in parts])
+    keys = jax.random.split(key, 200)
+    trained = np.array([network.context(flux[:4], ivar[:4], one) for one in keys])
+    np.testing.assert_allclose(
+        np.median(context.std(axis=0) / trained.std(axis=0)), 1.0, atol=4 / np.sqrt(2 * 40)
+    )
+
+    result = Ensemble(parts[:4]).sample_normalised(jax.random.key(1), flux[:N], ivar[:N], 400)
+    assert np.all(result.stats["teff_epistemic"] > 0.0)
+    # The reference is of networks with units left out: a part's spectra are not unlike it.
+    assert np.mean(result.stats["novelty"] > 1.0) < 0.05
+    with pytest.raises(InputError, match="trained without"):
+        dropout_members(members[0], key, 4)
 
 
 def test_members_that_do_not_belong_together_are_refused(members):

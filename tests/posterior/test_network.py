@@ -21,6 +21,7 @@ from jaxspec.posterior.network import (
     noisy_label_loss,
     training_loss,
 )
+from jaxspec.posterior.storage import copy_weights
 
 ONE_LABEL = LabelSet((Label("x", "", -50.0, 50.0, "$x$", "", "a number"),))
 SMALL = NetworkConfig(
@@ -43,7 +44,7 @@ class GaussianNetwork(PosteriorNetwork):
     def __init__(self, sigma):
         self.label_set, self.sigma, self.flow = ONE_LABEL, sigma, None
 
-    def log_prob(self, labels, flux, ivar):
+    def log_prob(self, labels, flux, ivar, key=None):
         z = (labels[..., 0] - flux[:, 0]) / self.sigma
         return -0.5 * z**2 - jnp.log(self.sigma * np.sqrt(2 * np.pi))
 
@@ -128,6 +129,50 @@ def test_matching_is_trained_by_regression():
     )
     with pytest.raises(InputError, match="trained by matching"):
         noisy_label_loss(network, batch.labels, batch.labels, batch.flux, batch.ivar, key)
+
+
+def shaken(network, scale=0.1):
+    """Some layers start at zero; make them matter."""
+    graph, params, rest = nnx.split(network, nnx.Param, ...)
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(7), len(leaves))
+    leaves = [x + scale * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
+    return nnx.merge(graph, jax.tree.unflatten(tree, leaves), rest)
+
+
+def test_dropout_leaves_units_out_in_training_only():
+    """With one block the context is linear in what is left out: many of them average to the whole."""
+    network, batch = network_and_batch("spline")
+    network = shaken(network)
+    whole = network.context(batch.flux, batch.ivar)
+    np.testing.assert_array_equal(network.context(batch.flux, batch.ivar, jax.random.key(0)), whole)
+
+    config = dataclasses.replace(network.config, encoder=dataclasses.replace(SMALL.encoder, dropout=0.4))
+    dropping = PosteriorNetwork(config, network.label_set, 12, rngs=nnx.Rngs(0))
+    copy_weights(network, dropping, "dropout")
+    np.testing.assert_array_equal(dropping.context(batch.flux, batch.ivar), whole)
+    keys = jax.random.split(jax.random.key(1), 2000)
+    graph, state = nnx.split(dropping)
+    some = jax.jit(jax.vmap(lambda key: nnx.merge(graph, state).context(batch.flux, batch.ivar, key)))(keys)
+    spread = np.asarray(some.std(axis=0))
+    assert np.median(spread) > 0.05
+    z = (np.asarray(some.mean(axis=0)) - whole) / (spread / np.sqrt(len(keys)) + 1e-6)
+    assert np.sqrt(np.mean(z**2)) < 1.2
+    # Of two stars not the same units.
+    apart = np.asarray(some - whole)
+    assert abs(np.corrcoef(apart[:, 0, 0], apart[:, 1, 0])[0, 1]) < 0.1
+
+    # Both objectives train with dropout, and judge without.
+    labels, key = (batch.labels, 0.01 * batch.labels, batch.flux, batch.ivar), jax.random.key(2)
+    for one, other in (
+        (training_loss(dropping, batch, key), training_loss(network, batch, key)),
+        (noisy_label_loss(dropping, *labels, key), noisy_label_loss(network, *labels, key)),
+    ):
+        assert abs(one - other) > 1e-3
+    assert negative_log_likelihood(dropping, batch, key) == negative_log_likelihood(network, batch)
+    assert training_loss(dropping, batch) == training_loss(network, batch)
+    with pytest.raises(InputError, match="dropout"):
+        dataclasses.replace(SMALL.encoder, dropout=1.0)
 
 
 def test_density_is_per_unit_of_the_labels():
