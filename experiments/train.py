@@ -159,6 +159,7 @@ def network_config(cfg: DictConfig) -> NetworkConfig:
         build(EncoderConfig, cfg.model.encoder, ENCODER_PRESETS),
         build(FlowConfig, cfg.model.flow, FLOW_PRESETS),
         cfg.model.error_floor,
+        cfg.model.get("point_weight", 0.0),
     )
 
 

@@ -164,6 +164,10 @@ class AmortisedPosterior:
             stats["novelty"] = self.reference.distance(context)
             if self.limits is not None:
                 stats["novelty"] = stats["novelty"] / self.limits.at("novelty", snr, arms)
+        if self.network.point_head is not None:
+            for kind, values in zip(("{}_point", "e_{}_point"), self._point(context), strict=True):
+                for j, name in enumerate(self.label_set.names):
+                    stats[kind.format(name)] = np.asarray(values[:, j], float)
         flags = self._data_flags(ivar, snr)
         names = tuple(str(i) for i in range(n_star)) if names is None else tuple(names)
         chi2 = np.full(n_star, np.nan)
@@ -231,6 +235,9 @@ class AmortisedPosterior:
     def _context(self, key, flux, ivar):
         return _compiled_context(*self._split, key, flux, ivar)
 
+    def _point(self, context):
+        return _compiled_point(*self._split, context)
+
     def _sample_batch(self, key, flux, ivar, n):
         return _compiled_sample(*self._split, key, flux, ivar, n, self.prior)
 
@@ -257,6 +264,11 @@ def _compiled_log_prob(graph, state, labels, flux, ivar):
 @partial(jax.jit, static_argnums=0)
 def _compiled_context(graph, state, key, flux, ivar):
     return nnx.merge(graph, state).context(flux, ivar, key)
+
+
+@partial(jax.jit, static_argnums=0)
+def _compiled_point(graph, state, context):
+    return nnx.merge(graph, state).point_estimate(context)
 
 
 @partial(jax.jit, static_argnums=(0, 5, 6))

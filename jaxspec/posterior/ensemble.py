@@ -131,8 +131,8 @@ class Ensemble:
 
         `stats` gains `NAME_aleatoric` and `NAME_epistemic` of each label: the root mean variance of the
         members' posteriors, and the standard deviation of their means, whose squares add up to the variance
-        of the mixture. Members with `m` draws each disagree by chance by `aleatoric / sqrt(m)`. `novelty` is
-        the members' mean.
+        of the mixture. Members with `m` draws each disagree by chance by `aleatoric / sqrt(m)`. All
+        other statistics are the members' means.
         """
         flux, ivar = np.asarray(flux, np.float32), np.asarray(ivar, np.float32)
         each = -(-n // len(self.members))

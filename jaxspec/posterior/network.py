@@ -25,12 +25,20 @@ class NetworkConfig:
 
     `error_floor` is added in quadrature to every pixel's error (fraction of the continuum), alike in training
     and inference: it keeps spectra of S/N beyond the trained range from looking infinitely sharp, and says
-    that the model is never better than this.
+    that the model is never better than this. With a `point_weight` the network also learns one estimate of
+    each label with its error, from the same context: so much of their loss is added to the flow's.
     """
 
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     flow: FlowConfig = field(default_factory=FlowConfig)
     error_floor: float = 0.0025
+    point_weight: float = 0.0
+
+    def __post_init__(self):
+        if not self.point_weight >= 0.0:
+            raise InputError(
+                "NetworkConfig.point_weight", str(self.point_weight), "0 or more", "use 0.1 for a small part"
+            )
 
 
 class PosteriorNetwork(nnx.Module):
@@ -56,6 +64,12 @@ class PosteriorNetwork(nnx.Module):
         self.encoder = make_encoder(config.encoder, grid, rngs=rngs)
         self.flow = make_flow(
             config.flow, n_dim=len(label_set), n_context=config.encoder.n_context, rngs=rngs
+        )
+        n_context, n_point = config.encoder.n_context, 2 * len(label_set)
+        self.point_head = (
+            nnx.Linear(n_context, n_point, kernel_init=nnx.initializers.zeros, rngs=rngs)
+            if config.point_weight > 0.0
+            else None
         )
 
     def set_statistics(
@@ -97,7 +111,29 @@ class PosteriorNetwork(nnx.Module):
         no dropout."""
         z = self.label_set.to_unconstrained(labels)
         context = self.context(flux, ivar, _dropout_key(key))
-        return self.flow.loss(key, z, context) + self.label_set.log_det(z)
+        loss = self.flow.loss(key, z, context) + self.label_set.log_det(z)
+        return loss if self.point_head is None else loss + self.point_loss(labels, 0.0, context)
+
+    def point_loss(
+        self,
+        labels: Float[Array, "*k b l"],
+        errors: Float[Array, "b l"] | float,
+        context: Float[Array, "b c"],
+    ) -> Float[Array, "*k b"]:
+        """`point_weight` times -ln of independent Gaussians about the head's estimates, for labels with
+        Gaussian errors (Kendall & Gal 2017, arXiv:1703.04977, equation 5)."""
+        mean, sigma = self.point_estimate(context)
+        variance = sigma**2 + errors**2
+        each = 0.5 * (labels - mean) ** 2 / variance + 0.5 * jnp.log(2.0 * jnp.pi * variance)
+        return self.config.point_weight * jnp.sum(each, axis=-1)
+
+    def point_estimate(self, context: Float[Array, "b c"]) -> tuple[Float[Array, "b l"], Float[Array, "b l"]]:
+        """The head's estimate of each label and its standard deviation; for networks with a `point_weight`
+        only. Estimates are Gaussian in the labels themselves and know nothing of their ranges."""
+        location, scale = self.flow.location[...], self.flow.scale[...]
+        low, middle, high = (self.label_set.to_labels(location + sign * scale) for sign in (-1.0, 0.0, 1.0))
+        mean, log_sigma = jnp.split(self.point_head(context), 2, axis=-1)
+        return middle + 0.5 * (high - low) * mean, 0.5 * (high - low) * jnp.exp(log_sigma)
 
     def sample(
         self, key: PRNGKeyArray, flux: Float[Array, "b p"], ivar: Float[Array, "b p"], n: int
@@ -194,7 +230,12 @@ def noisy_label_loss(
         jnp.asarray(b, labels.dtype)
         for b in (network.label_set.low + 1e-3 * width, network.label_set.high - 1e-3 * width)
     )
-    log_prob = network.log_prob(jnp.clip(draws, low, high), flux, ivar, _dropout_key(key))
-    if method == "convolve":
-        return -jnp.mean(log_prob)
-    return -jnp.mean(logsumexp(log_prob, axis=0) - jnp.log(float(n_draws)))
+    draws = jnp.clip(draws, low, high)
+    log_prob = network.log_prob(draws, flux, ivar, _dropout_key(key))
+    loss = -log_prob if method == "convolve" else jnp.log(float(n_draws)) - logsumexp(log_prob, axis=0)
+    if network.point_head is None:
+        return jnp.mean(loss)
+    context = network.context(flux, ivar, _dropout_key(key))
+    # Of Gaussians the integral is known: the errors add in quadrature.
+    point = network.point_loss(*((draws, 0.0) if method == "convolve" else (labels, errors)), context)
+    return jnp.mean(loss) + jnp.mean(point)

@@ -132,7 +132,8 @@ class Posterior:
     def to_table(self) -> QTable:
         """One row per star: `source`, then `NAME, e_NAME, NAME_p16, NAME_p84` for each label, then `snr`,
         `chi2`, `flags`. Where draws are recalibrated, `NAME_raw, e_NAME_raw` follow: what the network said;
-        of an ensemble, `NAME_aleatoric, NAME_epistemic` (see `jaxspec.posterior.ensemble`).
+        of an ensemble, `NAME_aleatoric, NAME_epistemic` (see `jaxspec.posterior.ensemble`); of networks with
+        a second head (`NetworkConfig.point_weight`), `NAME_point, e_NAME_point`.
 
         Columns carry units, descriptions and, in `info.meta["ucd"]`, UCDs.
         """
@@ -211,6 +212,12 @@ class Posterior:
                 if name in self.stats:
                     values = self.stats[name].astype(np.float32)
                     _add(table, name, values, what, f"stat.error;{label.ucd}", label.unit)
+            for name, what, ucd in (
+                (f"{label.name}_point", "estimate of the network's second head", f"{label.ucd};stat.median"),
+                (f"e_{label.name}_point", "its error", f"stat.error;{label.ucd}"),
+            ):
+                if name in self.stats:
+                    _add(table, name, self.stats[name].astype(np.float32), what, ucd, label.unit)
         table.meta["LABELS"] = ",".join(self.label_set.names)
         table.meta["CREATOR"] = f"jaxspec {jaxspec.__version__}"
         return table

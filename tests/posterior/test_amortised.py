@@ -14,6 +14,7 @@ from jaxspec.errors import InputError
 from jaxspec.flows import FlowConfig
 from jaxspec.networks import EncoderConfig
 from jaxspec.posterior.amortised import AmortisedPosterior, median_snr
+from jaxspec.posterior.ensemble import Ensemble
 from jaxspec.posterior.flags import Flag
 from jaxspec.posterior.network import NetworkConfig, PosteriorNetwork, negative_log_likelihood
 from jaxspec.posterior.storage import load_posterior, save_posterior
@@ -218,6 +219,27 @@ def test_every_kind_of_network_can_be_stored(toy, tmp_path, kind, coupling):
     for a, b in zip(*(jax.tree.leaves(nnx.state(n)) for n in (network, loaded)), strict=True):
         np.testing.assert_array_equal(a, b)
     np.testing.assert_array_equal(loaded.context(flux, 9 * flux), network.context(flux, 9 * flux))
+
+
+def test_point_estimates_stand_beside_the_draws(simulator, survey, tmp_path):
+    config = dataclasses.replace(CONFIG, point_weight=0.1)
+    network = PosteriorNetwork(config, simulator.forward.label_set, TOY_INSTRUMENT.n_pixels, rngs=nnx.Rngs(0))
+    network.set_statistics(simulator.prior.sample(jax.random.key(2), 4000), survey.flux, survey.ivar)
+    kernel = network.point_head.kernel
+    kernel[...] = 0.05 * jax.random.normal(jax.random.key(1), kernel.shape)
+    made = AmortisedPosterior(network, TOY_INSTRUMENT, simulator.prior)
+    loaded = load_posterior(save_posterior(made, tmp_path / "model", "float32"))
+    out = draw(loaded, survey.flux, survey.ivar)
+    context = network.context(survey.flux[:N_STARS], survey.ivar[:N_STARS])
+    estimate, error = (np.asarray(x) for x in network.point_estimate(context))
+    assert np.all(error > 0.0) and np.ptp(estimate[:, 0]) > 1.0
+    table = out.to_table()
+    for j, name in enumerate(out.label_set.names):
+        np.testing.assert_allclose(table[f"{name}_point"].value, estimate[:, j], rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(table[f"e_{name}_point"].value, error[:, j], rtol=1e-4, atol=1e-4)
+    assert table["e_teff_point"].unit == "K"
+    both = draw(Ensemble((loaded, loaded)), survey.flux, survey.ivar)
+    np.testing.assert_allclose(both.stats["fe_h_point"], estimate[:, 2], atol=1e-4)
 
 
 def test_damage_is_refused(posterior, tmp_path):

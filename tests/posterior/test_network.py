@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 
@@ -42,7 +43,7 @@ class GaussianNetwork(PosteriorNetwork):
     """q(x | spectrum) = Normal(flux[0], sigma): the only free number is its width."""
 
     def __init__(self, sigma):
-        self.label_set, self.sigma, self.flow = ONE_LABEL, sigma, None
+        self.label_set, self.sigma, self.flow, self.point_head = ONE_LABEL, sigma, None, None
 
     def log_prob(self, labels, flux, ivar, key=None):
         z = (labels[..., 0] - flux[:, 0]) / self.sigma
@@ -173,6 +174,75 @@ def test_dropout_leaves_units_out_in_training_only():
     assert training_loss(dropping, batch) == training_loss(network, batch)
     with pytest.raises(InputError, match="dropout"):
         dataclasses.replace(SMALL.encoder, dropout=1.0)
+
+
+@pytest.mark.parametrize("method", ["exact", "deconvolve", "convolve"])
+def test_point_estimates_and_their_errors(method):
+    """Truths scatter about what the flux says, by an amount that the flux says too. Catalogue labels with
+    errors as large as the scatter are seen through, or not, as the flow sees through them."""
+
+    def make(key, n=500):
+        keys = jax.random.split(key, 5)
+        wide = jax.random.bernoulli(keys[0], 0.5, (n,))
+        flux = 1.0 + 0.1 * jax.random.normal(keys[1], (n, 12))
+        flux = flux.at[:, 11].set(jnp.where(wide, 1.2, 0.8))
+        sigma = jnp.where(wide, 1.2, 0.4)
+        centre = 20.0 + 15.0 * (flux[:, 0] - 1.0)
+        errors = jnp.zeros((n, 2)).at[:, 0].set(0.0 if method == "exact" else sigma)
+        truth = jnp.stack([centre, 1.0 + 0.2 * jax.random.normal(keys[2], (n,))], 1)
+        truth = truth.at[:, 0].add(sigma * jax.random.normal(keys[3], (n,)))
+        labels = truth + errors * jax.random.normal(keys[4], (n, 2))
+        return Batch(labels, flux, jnp.full_like(flux, 1e4)), errors, centre, sigma
+
+    batch, _, centre, sigma = make(jax.random.key(5), 2000)
+    labels, flux, ivar = batch
+    network, _ = network_and_batch("affine")
+    config = dataclasses.replace(network.config, point_weight=0.7)
+    network = PosteriorNetwork(config, network.label_set, 12, rngs=nnx.Rngs(0))
+    network.set_statistics(labels, flux, ivar)
+    # What it is before training: the scatter of all labels.
+    before = network.point_estimate(network.context(flux, ivar))
+    np.testing.assert_allclose(before[0][0], labels.mean(axis=0), rtol=0.02)
+    np.testing.assert_allclose(before[1][0], labels.std(axis=0), rtol=0.1)
+
+    graph, params, rest = nnx.split(network, nnx.Param, ...)
+
+    def objective(params, key):
+        model = nnx.merge(graph, params, rest)
+        batch, errors, *_ = make(key)
+        if method == "exact":
+            return training_loss(model, batch, key)
+        return noisy_label_loss(model, batch.labels, errors, *batch[1:], key, n_draws=2, method=method)
+
+    optimiser = optax.adam(optax.cosine_decay_schedule(5e-3, 400))
+
+    @jax.jit
+    def train(params):
+        def step(carry, key):
+            params, state = carry
+            updates, state = optimiser.update(jax.grad(objective)(params, key), state)
+            return (optax.apply_updates(params, updates), state), None
+
+        keys = jax.random.split(jax.random.key(0), 400)
+        return jax.lax.scan(step, (params, optimiser.init(params)), keys)[0][0]
+
+    network = nnx.merge(graph, train(params), rest)
+    estimate, error = network.point_estimate(network.context(flux, ivar))
+    assert np.sqrt(np.mean((estimate[:, 0] - centre) ** 2)) < 0.25
+    factor = {"exact": 1.0, "deconvolve": 1.0, "convolve": np.sqrt(3.0)}[method]
+    for one in (0.4, 1.2):
+        found = np.median(error[np.isclose(sigma, one), 0])
+        assert abs(found / (factor * one) - 1.0) < 0.1, (one, found)
+    # So much of its loss is added, no more.
+    twice = dataclasses.replace(config, point_weight=1.4)
+    double = PosteriorNetwork(twice, network.label_set, 12, rngs=nnx.Rngs(0))
+    copy_weights(network, double, "point")
+    flow = negative_log_likelihood(network, batch)
+    np.testing.assert_allclose(
+        training_loss(double, batch) - flow, 2.0 * (training_loss(network, batch) - flow), rtol=1e-3
+    )
+    with pytest.raises(InputError, match="point_weight"):
+        NetworkConfig(point_weight=-1.0)
 
 
 def test_density_is_per_unit_of_the_labels():
