@@ -6,12 +6,14 @@ vmic and vmac about their calibrations, vsini, velocity, resolution, scattered l
 continuum per arm. Priors of the nuisances add their precision to the diagonal, and inverting the whole matrix
 marginalises them (the label block of the inverse is the inverse of the Schur complement). Derivatives are
 taken by JAX in float32; the matrices are formed and inverted in float64 on the host, where their condition
-number of 1e8 or more does no harm.
+number of 1e8 or more does no harm. Errors of the lines themselves, which a network for real stars learns to
+expect, are thousands of further nuisances, each of a few pixels: their sparse matrix is marginalised first.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NamedTuple
 
 import equinox as eqx
@@ -19,12 +21,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+from scipy.sparse import csc_array, diags_array, eye_array, hstack
+from scipy.sparse.linalg import splu
 
 from jaxspec.errors import InputError
 from jaxspec.instruments import Instrument
 from jaxspec.physics import turbulence
 from jaxspec.physics.forward import Nuisances
-from jaxspec.posterior.simulator import SpectrumModel
+from jaxspec.posterior.nuisances import PURE, NuisanceConfig
+from jaxspec.posterior.simulator import SpectrumModel, knots_to_pixels
+
+LINE_ERROR_WIDTH = 0.6927
+"""1 / sqrt of the Fisher information that one draw of the simulated relative line error, exp(0.6 a - 0.36) b
+with normal a and b, gives about its location: 0.69 of its standard deviation of 1, for its tails."""
 
 
 @dataclass(frozen=True)
@@ -67,11 +76,15 @@ def cramer_rao(
     config: BoundConfig = BoundConfig(),
     prior_precision: Float[np.ndarray, "l l"] | None = None,
     batch: int = 8,
+    simulated: NuisanceConfig = PURE,
 ) -> Bound:
     """Bounds for stars of given labels, nuisances (each field `[n]`) and inverse variance of the normalised
     flux.
 
     Args:
+        simulated: of its entries the errors of lines (`line_error`, `core_error`) at their mean amplitude.
+            As the bound grows faster than the amplitude, this is less than the mean bound of stars that
+            draw their amplitudes at random; `missing_lines` are left out, which lowers it further.
         prior_precision: inverse covariance of the labels' prior; adds what is known without a spectrum
             (without it a label that no line carries has an infinite bound).
         batch: stars per compiled call.
@@ -89,20 +102,54 @@ def cramer_rao(
                 np.asarray(model[i]), np.asarray(columns[i]), forward.instrument, config, n_label
             )
             precision[:n_label, :n_label] += prior
-            information = information_matrix(design, np.asarray(ivar[row])) + precision
+            errors = line_errors(np.asarray(model[i], float), forward.instrument, simulated)
+            information = information_matrix(design, np.asarray(ivar[row]), errors) + precision
             covariance.append(marginal_covariance(information, n_label))
     covariance = np.stack(covariance)
     return Bound(covariance, np.sqrt(np.diagonal(covariance, axis1=1, axis2=2)))
 
 
 def information_matrix(
-    design: Float[np.ndarray, "p k"], ivar: Float[np.ndarray, " p"]
+    design: Float[np.ndarray, "p k"], ivar: Float[np.ndarray, " p"], errors: csc_array | None = None
 ) -> Float[np.ndarray, "k k"]:
-    """J^T W J in float64 for derivatives J and independent Gaussian noise; pixels with `ivar == 0` are not
-    read."""
+    """J^T C^-1 J in float64 for derivatives J and noise of covariance C: diagonal, and that of `errors`
+    [p, m], the effects of errors of unit variance. Pixels with `ivar == 0` are not read."""
     good = np.asarray(ivar) > 0.0
-    weighted = np.asarray(design, np.float64)[good] * np.sqrt(np.asarray(ivar, np.float64)[good])[:, None]
-    return weighted.T @ weighted
+    root = np.sqrt(np.asarray(ivar, np.float64)[good])
+    weighted = np.asarray(design, np.float64)[good] * root[:, None]
+    information = weighted.T @ weighted
+    if errors is not None:
+        # Woodbury's identity: of the thousands of errors few overlap, and their matrix stays sparse.
+        columns = diags_array(root) @ errors[np.flatnonzero(good)]
+        seen = columns.T @ weighted
+        information -= seen.T @ splu((eye_array(errors.shape[1]) + columns.T @ columns).tocsc()).solve(seen)
+    return information
+
+
+def line_errors(
+    model: Float[np.ndarray, " p"], instrument: Instrument, simulated: NuisanceConfig
+) -> csc_array | None:
+    """Effects on the spectrum of every simulated error of lines (see `simulator.perturb_lines`), each of the
+    width that tells most of it at the mean amplitude, as columns `[p, m]`; None without errors."""
+    kinds = (
+        (simulated.line_error * LINE_ERROR_WIDTH, simulated.line_error_length, 1),
+        (simulated.core_error, simulated.core_error_length, 2),
+    )
+    amplitude = 0.5 * (1.0 - min(simulated.exact_model, 1.0))
+    columns = []
+    for arm, where in zip(instrument.arms, instrument.slices.values(), strict=True):
+        for width, length, power in kinds:
+            if amplitude * width > 0.0:
+                tents = _tents(length, arm.step, where.start, where.stop, model.size)
+                columns.append(diags_array(amplitude * width * (1.0 - model) ** power) @ tents)
+    return csc_array(hstack(columns)) if columns else None
+
+
+@lru_cache(maxsize=16)
+def _tents(length, step, start, stop, n_pixels):
+    """Knots of an arm's random field as sparse columns over all pixels."""
+    tents = knots_to_pixels(length, step, stop - start).T
+    return csc_array(np.pad(tents, ((start, n_pixels - stop), (0, 0))))
 
 
 def marginal_covariance(information: Float[np.ndarray, "k k"], n_label: int) -> Float[np.ndarray, "l l"]:

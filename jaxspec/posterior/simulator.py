@@ -254,6 +254,13 @@ def _n_knots(length, step, n_pixels):
     return -(-n_pixels // _stride(length, step)) + 1
 
 
+def knots_to_pixels(length: float, step: float, n_pixels: int) -> Float[np.ndarray, "k p"]:
+    """What a unit at each knot of a random field of correlation `length` (`perturb_lines`) gives the pixels,
+    `step` apart; both in the same unit."""
+    knots = np.eye(_n_knots(length, step, n_pixels), dtype=np.float32)
+    return np.asarray(_interpolate_knots(knots, _stride(length, step), n_pixels))
+
+
 def _interpolate_knots(knots, stride, n_pixels):
     """Straight lines between knots `stride` pixels apart: `[n, k]` to `[n, n_pixels]`."""
     t = jnp.arange(stride) / stride

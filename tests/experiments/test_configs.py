@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from experiments.common import CONF, build, quote_paths
-from experiments.train import train_config
+from experiments.train import network_config, train_config
 from jaxspec.errors import InputError
 from jaxspec.flows import FLOW_PRESETS, FlowConfig
 from jaxspec.networks import ENCODER_PRESETS, EncoderConfig
@@ -53,7 +53,11 @@ def test_demo_is_the_small_quick_training_with_a_reader():
 
 
 def test_override_reaches_the_library():
-    cfg = configured("train", "+data.nuisances.line_error=0.2", "+model.flow.n_layers=3")
+    assert network_config(configured("train")).point_weight == 0.0
+    cfg = configured(
+        "train", "+data.nuisances.line_error=0.2", "+model.flow.n_layers=3", "+model.point_weight=0.3"
+    )
+    assert network_config(cfg).point_weight == 0.3
     assert build(NuisanceConfig, cfg.data.nuisances, CONFIGS).line_error == 0.2
     assert build(FlowConfig, cfg.model.flow, FLOW_PRESETS).n_layers == 3
 
