@@ -31,6 +31,7 @@ from jaxspec.posterior.network import noisy_label_loss, training_loss
 from jaxspec.posterior.nuisances import CONFIGS, NuisanceConfig
 from jaxspec.posterior.preparation import prepare_many
 from jaxspec.posterior.prior import StellarPrior
+from jaxspec.posterior.residuals import ResidualModel
 from jaxspec.posterior.simulator import Simulator
 from jaxspec.training import ArraySource
 
@@ -83,11 +84,15 @@ def load_task(cfg: DictConfig) -> Task:
 
 
 def make_simulator(cfg: DictConfig, nuisances: Any = None) -> Simulator:
-    """The simulator of a configuration, with other nuisances where given."""
+    """The simulator of a configuration; with other nuisances where given, and then without the errors that
+    were learned from real spectra."""
+    forward = forward_model(cfg.forward, cfg.instrument)
+    learned = cfg.data.get("residuals") if nuisances is None else None
     return Simulator(
-        forward_model(cfg.forward, cfg.instrument),
+        forward,
         build(StellarPrior, cfg.data.prior),
         build(NuisanceConfig, cfg.data.nuisances if nuisances is None else nuisances, CONFIGS),
+        residuals=None if learned is None else ResidualModel.load(learned, forward.instrument),
     )
 
 

@@ -87,7 +87,7 @@ def run(cfg: DictConfig, folder: Path) -> Trained:
     """Train as configured, evaluate, write everything into `folder`."""
     refuse_other_run(cfg, folder)
     stored, origin = starting_point(cfg, folder)
-    begin(cfg, folder, survey_inputs(cfg), start_from=origin)
+    begin(cfg, folder, data_inputs(cfg), start_from=origin)
     task = load_task(cfg)
 
     network = make_network(cfg, task)
@@ -234,10 +234,11 @@ def refuse_other_run(cfg: DictConfig, folder: Path) -> None:
             )
 
 
-def survey_inputs(cfg: DictConfig) -> list[str]:
+def data_inputs(cfg: DictConfig) -> list[str]:
     """Files whose checksums go into the provenance."""
     if cfg.data.kind != "survey":
-        return []
+        learned = cfg.data.get("residuals")
+        return [] if learned is None else [learned]
     return [cfg.data.catalogue, *([cfg.data.spectra] if Path(cfg.data.spectra).suffix in STORES else [])]
 
 

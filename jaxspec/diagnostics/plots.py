@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from jaxspec.diagnostics.calibration import robust_scatter
 from jaxspec.instruments import Instrument
 from jaxspec.labels import LabelSet
+from jaxspec.posterior.residuals import ResidualModel
 
 DPI = 170
 INK, BLUE, RED, GREY = "#1b2838", "#2f6db3", "#c8442f", "#9aa5b1"
@@ -274,6 +275,44 @@ def plot_spectrum(
                 ax.set_title(title, loc="left", pad=4)
                 ax.legend(ncols=3, loc="lower right", bbox_to_anchor=(1.0, 1.0), fontsize=8, borderpad=0.2)
         rest.set_xlabel("wavelength in air [Å]" if instrument.medium == "air" else "wavelength in vacuum [Å]")
+    return figure
+
+
+def plot_residuals(
+    residual: Float[np.ndarray, "n p"],
+    ivar: Float[np.ndarray, "n p"],
+    found: ResidualModel,
+    instrument: Instrument,
+) -> Figure:
+    """What was learned of residuals beside what they are beyond the stated noise, and the factors that
+    pixels share, arm by arm; in per cent of the continuum."""
+    used = ivar > 0.0
+    n = np.maximum(used.sum(axis=0), 1)
+    excess = np.where(used, residual**2 - 1.0 / np.where(used, ivar, 1.0), 0.0).sum(axis=0) / n
+    excess = np.where(used.any(axis=0), 100.0 * np.sqrt(np.maximum(excess, 0.0)), np.nan)
+    components = 100.0 * np.asarray(found.components, float)
+    shared = np.sqrt(np.sum(components**2, axis=0))
+    both = np.hypot(shared, 100.0 * np.asarray(found.scatter, float))
+    arms = {arm: where for arm, where in instrument.slices.items() if used[:, where].any()}
+    with style():
+        figure, axes = plt.subplots(
+            2 * len(arms), 1, figsize=(9.5, 4.2 * len(arms)), layout="constrained", squeeze=False
+        )
+        for (top, bottom), (arm, where) in zip(axes.reshape(-1, 2), arms.items(), strict=True):
+            x = instrument.wavelength[where]
+            top.plot(x, excess[where], color=GREY, lw=0.8, label="residuals beyond the stated noise")
+            top.plot(x, both[where], color=RED, lw=0.6, label="learned")
+            top.plot(x, shared[where], color=BLUE, lw=0.6, label="of that, shared by pixels")
+            top.set(ylabel="rms [%]", xlim=(x[0], x[-1]), ylim=(0.0, None))
+            for j, one in enumerate(components[:3, where]):
+                bottom.plot(x, one, lw=0.6, color=(BLUE, RED, INK)[j], label=f"factor {j + 1}")
+            bottom.set(ylabel="factor [%]", xlim=(x[0], x[-1]))
+            top.set_title(f"{arm}, {int(used[:, where].any(axis=1).sum())} spectra", loc="left", pad=3)
+            for ax in (top, bottom):
+                ax.legend(ncols=3, loc="lower right", bbox_to_anchor=(1.0, 1.0), fontsize=8, borderpad=0.2)
+        bottom.set_xlabel(
+            "wavelength in air [Å]" if instrument.medium == "air" else "wavelength in vacuum [Å]"
+        )
     return figure
 
 

@@ -18,6 +18,7 @@ from jaxspec.physics.forward import Nuisances
 from jaxspec.posterior.nuisances import PURE, Calibration, NuisanceConfig, draw_nuisances
 from jaxspec.posterior.preparation import prepare
 from jaxspec.posterior.prior import StellarPrior
+from jaxspec.posterior.residuals import ResidualModel
 
 CONTINUUM_DEGREE = 5
 MAX_COSMICS = 12
@@ -61,6 +62,7 @@ class Simulator(eqx.Module):
         prior: the density the labels are drawn from.
         config: the distributions of everything else.
         vmic_calibration, vmac_calibration: functions of (teff [K], logg, fe_h) in km/s.
+        residuals: errors of spectra learned from real ones, beside those of the configuration; or None.
     """
 
     forward: SpectrumModel
@@ -68,6 +70,7 @@ class Simulator(eqx.Module):
     config: NuisanceConfig = eqx.field(static=True)
     vmic_calibration: Calibration = eqx.field(static=True)
     vmac_calibration: Calibration = eqx.field(static=True)
+    residuals: ResidualModel | None
 
     def __init__(
         self,
@@ -76,12 +79,14 @@ class Simulator(eqx.Module):
         config: NuisanceConfig = PURE,
         vmic_calibration: Calibration = turbulence.vmic_calibration,
         vmac_calibration: Calibration = turbulence.vmac_calibration,
+        residuals: ResidualModel | None = None,
     ):
         self.forward = forward
         self.prior = StellarPrior() if prior is None else prior
         self.config = config
         self.vmic_calibration = vmic_calibration
         self.vmac_calibration = vmac_calibration
+        self.residuals = residuals
 
     @property
     def instrument(self) -> Instrument:
@@ -103,7 +108,7 @@ class Simulator(eqx.Module):
         n = labels.shape[0]
         nuisances = draw_nuisances(keys[0], labels, self.config, self.vmic_calibration, self.vmac_calibration)
         flux = jax.vmap(self.forward)(labels, nuisances)
-        flux = perturb_lines(keys[1], flux, self.instrument, self.config)
+        flux = perturb(keys[1], flux, self.instrument, self.config, self.residuals)
         if snr is None:
             low, high = np.log(self.config.snr_range)
             snr = jnp.exp(jax.random.uniform(keys[2], (n,), minval=low, maxval=high))
@@ -112,22 +117,37 @@ class Simulator(eqx.Module):
         return Simulation(labels, flux, ivar, snr, nuisances)
 
 
+def perturb(
+    key: PRNGKeyArray,
+    flux: Float[Array, "n p"],
+    instrument: Instrument,
+    config: NuisanceConfig,
+    residuals: ResidualModel | None = None,
+) -> Float[Array, "n p"]:
+    """Make the model wrong as real line lists are: a new random error of every line's depth for every star;
+    and as it was found to be, if `residuals` say so. The share `exact_model` of stars is left as it is."""
+    exact = jax.random.uniform(jax.random.fold_in(key, len(instrument.arms)), (len(flux), 1))
+    exact = exact < config.exact_model
+    perturbed = flux
+    if config.line_error or config.core_error or config.missing_lines:
+        perturbed = perturb_lines(key, flux, instrument, config)
+    if residuals is not None:
+        perturbed += residuals.draw(jax.random.fold_in(key, len(instrument.arms) + 1), len(flux))
+    return jnp.where(exact, flux, perturbed)
+
+
 def perturb_lines(
     key: PRNGKeyArray, flux: Float[Array, "n p"], instrument: Instrument, config: NuisanceConfig
 ) -> Float[Array, "n p"]:
-    """Make the model wrong as real line lists are: a new random error of every line's depth for every star.
+    """Random errors of every line's depth for every star.
 
     `1 - flux` is multiplied by `1 + eps`, where `eps` is a heavy-tailed random field with the correlation
     length of one line, plus a smooth one that acts on strong lines; then lines that the list lacks are put
     in. The amplitudes of a star are uniform between 0 and the configured maximum, so that the network meets
     perfect and poor models alike.
     """
-    if config.line_error == config.core_error == config.missing_lines == 0.0:
-        return flux
     n = flux.shape[0]
     amplitude = jax.random.uniform(key, (3, n, 1))
-    exact = jax.random.uniform(jax.random.fold_in(key, len(instrument.arms)), (n, 1)) < config.exact_model
-    amplitude = jnp.where(exact, 0.0, amplitude)
     pieces = []
     for i, (arm, where) in enumerate(zip(instrument.arms, instrument.slices.values(), strict=True)):
         keys = jax.random.split(jax.random.fold_in(key, i), 5)

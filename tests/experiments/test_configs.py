@@ -38,11 +38,13 @@ def test_every_member_of_a_group_can_be_chosen(group):
         assert configured("train", f"{group}={path.stem}")[group] is not None
 
 
-@pytest.mark.parametrize("name", ["infer", "synthesize", "demo", "emulator", "evaluate", "identify", "bound"])
+@pytest.mark.parametrize(
+    "name", ["infer", "synthesize", "demo", "emulator", "evaluate", "identify", "bound", "residuals"]
+)
 def test_other_scripts_compose(name):
     required = {
         "infer": ["spectra=x"], "synthesize": ["labels=x", "output=y"],
-        "identify": ["labels=x"], "bound": ["labels=x"],
+        "identify": ["labels=x"], "bound": ["labels=x"], "residuals": ["results=x"],
     }.get(name, [])  # fmt: skip
     assert configured(name, *required).name == name
 

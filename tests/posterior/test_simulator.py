@@ -17,7 +17,7 @@ from jaxspec.posterior.nuisances import (
     draw_nuisances,
     nuisances_from_dict,
 )
-from jaxspec.posterior.simulator import Simulator, observe, perturb_lines
+from jaxspec.posterior.simulator import Simulator, observe, perturb, perturb_lines
 from tests.toy import TOY_INSTRUMENT
 
 PLAIN = NuisanceConfig(
@@ -113,7 +113,7 @@ def test_lines_scale_with_their_error():
 
 def test_pure_simulations_leave_lines_alone(toy):
     flux = jnp.full((2, TOY_INSTRUMENT.n_pixels), 0.5)
-    assert perturb_lines(jax.random.key(0), flux, TOY_INSTRUMENT, PURE) is flux
+    np.testing.assert_array_equal(perturb(jax.random.key(0), flux, TOY_INSTRUMENT, PURE), flux)
     perturbed = np.asarray(perturb_lines(jax.random.key(0), flux, TOY_INSTRUMENT, ROBUST))
     assert (perturbed <= 1.0).all() and (perturbed > 0.0).all()
 
