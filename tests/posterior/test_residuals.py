@@ -62,6 +62,17 @@ def test_learns_what_the_residuals_were_made_by(known, survey):
     assert best - 0.02 < gain[2] < best
 
 
+def test_factors_that_few_pixels_tell_are_uncertain():
+    """A dozen noisy pixels leave a factor as uncertain as it is: what is not seen of it is not scatter."""
+    known = ResidualModel(jnp.full((1, 12), 0.01), jnp.full(12, 0.01))
+    noise = 0.02 * np.random.default_rng(6).normal(size=(3000, 12))
+    residual = np.asarray(known.draw(jax.random.key(5), 3000)) + noise
+    found, _ = fit_residuals(residual, np.full(residual.shape, 0.02**-2))
+    shared, own = covariance(found)
+    assert np.mean(own) == pytest.approx(0.01**2, rel=0.08)
+    assert np.trace(shared) == pytest.approx(12 * 0.01**2, rel=0.08)
+
+
 def test_stated_noise_alone_teaches_nothing(survey):
     ivar = survey[1]
     noise = np.random.default_rng(4).normal(size=ivar.shape) / np.sqrt(np.where(ivar > 0.0, ivar, 1.0))
