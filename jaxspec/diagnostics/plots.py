@@ -308,7 +308,9 @@ def plot_residuals(
                 bottom.plot(x, one, lw=0.6, color=(BLUE, RED, INK)[j], label=f"factor {j + 1}")
             bottom.set(ylabel="factor [%]", xlim=(x[0], x[-1]))
             top.set_title(f"{arm}, {int(used[:, where].any(axis=1).sum())} spectra", loc="left", pad=3)
-            for ax in (top, bottom):
+            if not len(components):
+                bottom.text(0.5, 0.6, "no factor", transform=bottom.transAxes, ha="center", color=GREY)
+            for ax in (top, bottom)[: 1 + bool(len(components))]:
                 ax.legend(ncols=3, loc="lower right", bbox_to_anchor=(1.0, 1.0), fontsize=8, borderpad=0.2)
         bottom.set_xlabel(
             "wavelength in air [Å]" if instrument.medium == "air" else "wavelength in vacuum [Å]"

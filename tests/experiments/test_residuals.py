@@ -34,7 +34,7 @@ def inferred(trained, tmp_path_factory):
     with SpectraStore.create(folder / "stars.h5", TOY_INSTRUMENT.wavelength, capacity=40, labels={}) as store:
         store.append(flux, ivar, np.zeros((40, 0)), names=names)
     options = ["forward=tests.experiments.toys.forward", "n_draws=100", "refine=false", "literature=null",
-               "plots.corners=0", "plots.spectra=0", "+fit.chi2_max=1000"]  # fmt: skip
+               "plots.corners=0", "plots.spectra=0", "+fit.chi2_max=5"]  # fmt: skip
     cfg = configured("infer", f"spectra={folder}/stars.h5", f"checkpoint={trained[1]}", *options)
     infer.run(cfg, folder / "results")
     return folder / "results"
@@ -44,7 +44,7 @@ def test_errors_are_learned_and_trained_with(inferred, tmp_path, capsys):
     cfg = configured("residuals", f"results={inferred}", "instrument=toy", f"output={tmp_path}")
     found = residuals.run(cfg, tmp_path)
     metrics = json.loads((tmp_path / "metrics.json").read_text())
-    assert metrics["spectra"] == 40 and metrics["used"] > 30
+    assert metrics["spectra"] == 40 and 10 <= metrics["used"] < 40
     # A flow of a hundred steps leaves lines too: the sum is what the spectra have beyond their noise.
     residual, ivar, flags = residuals.read(inferred / "posterior.nc", TOY_INSTRUMENT)
     fit = (flags & int(residuals.UNFIT)) == 0
