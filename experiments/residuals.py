@@ -4,8 +4,9 @@
 
 Reads the spectra and their best models from `posterior.nc` of one or several folders of results (`infer`
 keeps them of up to `observed_max` spectra), leaves out those of which a flag says that the model does not fit
-or the input is not usable, and writes `residuals.npz`, its picture `residuals.png` and `metrics.json`. A
-network is then trained on simulations with errors of this kind:
+or the input is not usable, and writes `residuals.npz`, its picture `residuals.png` and `metrics.json`:
+seconds for ten spectra, ten minutes for 400 on two cores. A network is then trained on simulations with
+errors of this kind:
 
     python -m experiments.train experiment=giraffe_robust +data.residuals=FOLDER/residuals.npz
 """

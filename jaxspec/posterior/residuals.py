@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
+from tqdm import tqdm
 
 from jaxspec.errors import InputError
 from jaxspec.instruments import Instrument
@@ -123,12 +124,11 @@ def fit_residuals(
     nothing = ResidualModel(jnp.zeros((0, residual.shape[1])), jnp.zeros(residual.shape[1]))
     alone = nothing.log_density(residual, ivar).sum()
     gain = {-1: 0.0}
-    for k in numbers:
-        total = 0.0
-        for i in range(FOLDS):
-            kept, out = fold != i, fold == i
-            total += _fit(residual[kept], ivar[kept], k).log_density(residual[out], ivar[out]).sum()
-        gain[k] = float((total - alone) / pixels)
+    gain |= dict.fromkeys(numbers, -float(alone / pixels))
+    for k, i in tqdm([(k, i) for k in numbers for i in range(FOLDS)], unit="fit", desc="residuals"):
+        kept, out = fold != i, fold == i
+        found = _fit(residual[kept], ivar[kept], k)
+        gain[k] += float(found.log_density(residual[out], ivar[out]).sum() / pixels)
     best = max(gain, key=gain.__getitem__)
     return (_fit(residual, ivar, best) if best >= 0 else nothing), gain
 
@@ -159,9 +159,10 @@ def _fit(residual, ivar, k):
         if k:
             second = mean[:, :, None] * mean[:, None, :] + covariance
             # The prior of a factor at a pixel: as wide as all that the pixel has beyond the noise.
-            normal = np.einsum("np,nij->pij", weight, second) + np.eye(k) / (excess + 1e-10)[:, None, None]
-            c = np.linalg.solve(normal, np.einsum("np,ni->pi", weight * r, mean)[..., None])[..., 0].T
-            unsure = np.einsum("kp,nkj,jp->np", c, covariance, c, optimize=True)
+            normal = (weight.T @ second.reshape(-1, k * k)).reshape(-1, k, k)
+            normal += np.eye(k) / (excess + 1e-10)[:, None, None]
+            c = np.linalg.solve(normal, ((weight * r).T @ mean)[..., None])[..., 0].T
+            unsure = covariance.reshape(-1, k * k) @ _pairs(c)
         s2 = _scatter(s2, (r - mean @ c) ** 2 + unsure, ivar)
         if k:
             # The scale of factors, which thousands of pixels pin down, would change by tiny steps: they are
@@ -182,7 +183,12 @@ def _factors(c, s2, residual, ivar):
     """Inverse variance of what each pixel has by itself `[n, p]`, and mean `[n, k]` and covariance
     `[n, k, k]` of the factors of each spectrum."""
     weight = np.where(ivar > 0.0, ivar / (1.0 + s2 * ivar), 0.0)
-    precision = np.eye(len(c)) + np.einsum("kp,np,jp->nkj", c, weight, c, optimize=True)
+    precision = np.eye(len(c)) + (weight @ _pairs(c).T).reshape(len(weight), len(c), len(c))
     covariance = np.linalg.inv(precision)
     seen = (weight * np.where(weight > 0.0, residual, 0.0)) @ c.T
     return weight, np.einsum("nkj,nj->nk", covariance, seen), covariance
+
+
+def _pairs(c):
+    """Products of every two factors, pixel by pixel: `[k k, p]`."""
+    return (c[:, None] * c).reshape(len(c) ** 2, c.shape[1])
