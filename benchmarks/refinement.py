@@ -47,11 +47,10 @@ from jaxspec.posterior.likelihood import (
     VSINI,
     LikelihoodConfig,
     Mode,
-    fit_modes,
     log_density,
     observe_at,
-    positive,
 )
+from jaxspec.posterior.modes import fit_modes, positive
 from jaxspec.posterior.nuisances import PURE
 from jaxspec.posterior.simulator import Simulator
 

@@ -33,11 +33,10 @@ from jaxspec.posterior.likelihood import (
     VSINI,
     LikelihoodConfig,
     Mode,
-    fit_modes,
     log_density_of_draws,
     log_prior_vsini,
-    positive,
 )
+from jaxspec.posterior.modes import fit_modes, positive
 from jaxspec.posterior.results import Posterior
 from jaxspec.posterior.simulator import SpectrumModel
 from jaxspec.posterior.tempered import systematic, temper

@@ -19,7 +19,6 @@ products of a matrix with the model's difference from it, and float32 carries on
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import NamedTuple
 
 import equinox as eqx
@@ -31,10 +30,9 @@ from jaxtyping import Array, Float
 
 from jaxspec.errors import InputError
 from jaxspec.instruments import Instrument
-from jaxspec.linear import inverse, inverse_and_log_det
+from jaxspec.linear import inverse_and_log_det
 from jaxspec.physics import turbulence
 from jaxspec.physics.forward import Nuisances
-from jaxspec.posterior.check import in_batches
 from jaxspec.posterior.nuisances import PURE, NuisanceConfig
 from jaxspec.posterior.prior import StellarPrior
 from jaxspec.posterior.simulator import CONTINUUM_DEGREE, SpectrumModel
@@ -44,8 +42,6 @@ UNITS = (100.0, 0.1) + (0.05,) * 7
 N_NUISANCES = len(Nuisances._fields)
 # Place of vsini among the nuisances, from the end: also that in `u`.
 VSINI = Nuisances._fields.index("vsini") - N_NUISANCES
-# vsini that the two fits start from, in units of its scale: a start at 5 misses the fastest rotators.
-SLOW, FAST = 1.0, 8.0
 VELOCITY = Nuisances._fields.index("velocity") - N_NUISANCES
 LOG_2PI = float(np.log(2.0 * np.pi))
 
@@ -62,8 +58,7 @@ class LikelihoodConfig:
         continuum_scatter: prior standard deviation of its coefficients, about a continuum of one; beyond the
             degree of the simulated shapes it falls with the third power of the degree.
         clip: pixels that the best fit misses by more than so many errors are not used.
-        steps: Gauss-Newton steps to the best fit, a third of them from slow rotation, a third from fast and
-            the rest from the better of both ends.
+        steps: Gauss-Newton steps to the best fit (see `jaxspec.posterior.modes`).
     """
 
     nuisances: NuisanceConfig = PURE
@@ -150,12 +145,12 @@ def log_prior_nuisances(
     inside = jnp.abs(nuisances.resolution - 1.0) <= 0.3
     for value, (low, high) in ((nuisances.vmic, config.vmic_range), (nuisances.vmac, config.vmac_range)):
         inside &= (value >= low) & (value <= high)
-    velocity = logsumexp(_velocities(u[VELOCITY], config))
+    velocity = logsumexp(log_prior_velocity(u[VELOCITY], config))
     total = normal[0] + normal[1] + log_prior_vsini(u[VSINI], config) + velocity + normal[4]
     return jnp.where(inside, total, -jnp.inf)
 
 
-def _velocities(u: Float[Array, ""], config: NuisanceConfig) -> Float[Array, " 2"]:
+def log_prior_velocity(u: Float[Array, ""], config: NuisanceConfig) -> Float[Array, " 2"]:
     """Log-densities of a velocity among the stars with the usual error and among those with the wider one,
     times their shares."""
     wide = config.velocity_error / config.velocity_tail_error
@@ -178,7 +173,7 @@ def observe(
     flux = jnp.where(ivar > 0.0, flux, 1.0)
     parts = []
     for where, (columns, mean, width) in zip(
-        forward.instrument.slices.values(), _arms(forward, config), strict=True
+        forward.instrument.slices.values(), arm_columns(forward, config), strict=True
     ):
         m, w, f = reference[where], ivar[where], flux[where]
         # Columns are m * slope + base.
@@ -223,7 +218,7 @@ def log_likelihood(model: Float[Array, " p"], observed: Observed, instrument: In
     return total
 
 
-def _arms(forward, config):
+def arm_columns(forward, config):
     """Of each arm the continuum's columns, and prior means and widths of these and of the scattered light.
     Light `s` of the continuum makes (model + s) / (1 + s), linear in s / (1 + s)."""
     most = config.nuisances.scattered_light / (1.0 + config.nuisances.scattered_light)
@@ -279,139 +274,3 @@ def observe_at(forward: SpectrumModel, config: LikelihoodConfig, mode: Mode, flu
     """`observe` of one star about its best fit."""
     reference = forward(*spectrum_at(mode.u, mode.start, config))
     return observe(reference, flux, mode.ivar, forward, config)
-
-
-def fit_modes(
-    forward: SpectrumModel,
-    labels: Float[Array | np.ndarray, "n l"],
-    flux: Float[Array | np.ndarray, "n p"],
-    ivar: Float[Array | np.ndarray, "n p"],
-    config: LikelihoodConfig = LikelihoodConfig(),
-    batch: int = 8,
-) -> Mode:
-    """Best fits of normalised spectra from starting labels: Gauss-Newton on a robust likelihood with Gaussian
-    stand-ins for the priors."""
-    return in_batches(partial(_fit_batch, forward, config=config), batch, labels, flux, ivar)
-
-
-@eqx.filter_jit
-def _fit_batch(forward, labels, flux, ivar, config):
-    return jax.vmap(partial(_fit_star, forward, config=config))(labels, flux, ivar)
-
-
-def _fit_star(forward, start, flux, ivar, config):
-    instrument, n_label = forward.instrument, start.size
-    d = n_label + N_NUISANCES
-    flux = jnp.where(ivar > 0.0, flux, 1.0)
-    slices, arms = tuple(instrument.slices.values()), tuple(_arms(forward, config))
-    k = len(arms[0][1])
-    margin = 0.01 * (forward.label_set.high - forward.label_set.low)
-    unit = jnp.asarray(UNITS[:n_label], start.dtype)
-    low = jnp.concatenate([(forward.label_set.low + margin - start) / unit, jnp.full(N_NUISANCES, -4.0)])
-    high = jnp.concatenate([(forward.label_set.high - margin - start) / unit, jnp.full(N_NUISANCES, 4.0)])
-    # At zero the derivative with respect to vsini vanishes.
-    fastest = config.nuisances.vsini_max / config.nuisances.vsini_scale
-    low, high = low.at[VSINI].set(0.2), high.at[VSINI].set(fastest)
-    tail = 4.0 * config.nuisances.velocity_tail_error / config.nuisances.velocity_error
-    low, high = low.at[VELOCITY].set(-tail), high.at[VELOCITY].set(tail)
-    # What stands for the priors: of each [X/Fe], and of the nuisances (vsini: about its mean, as wide).
-    fixed = jnp.zeros((d, d)).at[:3, :3].set(jnp.diag(jnp.asarray([1e-3, 1e-3, 1e-2])))
-    rows = jnp.zeros((n_label - 3, d)).at[:, 3:n_label].set(jnp.diag(unit[3:])).at[:, 2].set(-unit[2]) / 0.3
-    width = jnp.ones(N_NUISANCES).at[VSINI].set(2.0)
-    fixed = fixed + rows.T @ rows + jnp.diag(jnp.concatenate([jnp.zeros(n_label), width**-2.0]))
-    centre = jnp.zeros(d).at[VSINI].set(1.0)
-
-    def prior_at(u):
-        """The velocity's two Gaussians count by which of them it is likely of."""
-        share = jax.nn.softmax(_velocities(u[VELOCITY], config.nuisances))
-        wide = config.nuisances.velocity_error / config.nuisances.velocity_tail_error
-        return fixed.at[VELOCITY, VELOCITY].set(share[0] + share[1] * wide**2)
-
-    def spectrum(u):
-        return forward(*spectrum_at(u, start, config))
-
-    def columns(model):
-        blocks = []
-        for i, (where, (basis, _, _)) in enumerate(zip(slices, arms, strict=True)):
-            m = model[where]
-            block = jnp.concatenate([m * basis, (1.0 - m)[None]])
-            blocks.append(jnp.zeros((k * len(slices), block.shape[1])).at[i * k : (i + 1) * k].set(block))
-        return jnp.concatenate(blocks, axis=1)
-
-    mean = jnp.concatenate([arm[1] for arm in arms])
-    ridge = jnp.concatenate([arm[2] for arm in arms]) ** -2.0
-
-    def noise(r):
-        """What each pixel's inverse variance is, given residuals: as stated, times a factor for each arm."""
-        parts = []
-        for where in slices:
-            z = jnp.where(ivar[where] > 0.0, jnp.abs(r[where]) * jnp.sqrt(ivar[where]), jnp.nan)
-            scale = jnp.clip(1.4826 * jnp.nanmedian(z), 0.5, 3.0)
-            parts.append(ivar[where] / jnp.where(jnp.isfinite(scale), scale, 1.0) ** 2)
-        return jnp.concatenate(parts)
-
-    def system(u, linear):
-        model, push = jax.linearize(spectrum, u)
-        design = columns(model)
-        shape = linear @ design / jnp.maximum(model, 0.05)
-        tangents = jax.vmap(push)(jnp.eye(d)) * shape
-        r = flux - linear @ design
-        w = noise(r)
-        weight = w * jnp.minimum(1.0, 3.0 / jnp.maximum(jnp.abs(r) * jnp.sqrt(w), 1e-6))
-        full = jnp.concatenate([tangents, design])
-        normal = (full * weight) @ full.T
-        prior = prior_at(u)
-        normal = normal.at[:d, :d].add(prior) + jnp.diag(jnp.concatenate([jnp.zeros(d), ridge]))
-        right = (full * weight) @ r
-        right = right.at[:d].add(prior @ (centre - u)).at[d:].add(ridge * (mean - linear))
-        return normal, right, r
-
-    def scaled_inverse(normal):
-        scale = jax.lax.rsqrt(jnp.maximum(jnp.diag(normal), 1e-6))
-        return inverse(normal * jnp.outer(scale, scale)) * jnp.outer(scale, scale)
-
-    def step(_, state):
-        u, linear = state
-        normal, right, _ = system(u, linear)
-        change = scaled_inverse(normal) @ right
-        largest = jnp.concatenate([jnp.full(n_label, 3.0), jnp.ones(N_NUISANCES)]).at[VSINI].set(2.0)
-        return jnp.clip(u + jnp.clip(change[:d], -largest, largest), low, high), linear + change[d:]
-
-    def loss(u, linear):
-        _, _, r = system(u, linear)
-        z = jnp.minimum(r**2 * ivar, config.clip**2)
-        priors = (u - centre) @ fixed.at[VELOCITY, VELOCITY].set(0.0) @ (u - centre)
-        return jnp.sum(z) + priors - 2.0 * logsumexp(_velocities(u[VELOCITY], config.nuisances))
-
-    # Slow and fast rotation each have a best fit of their own, where the other is far.
-    starts = jnp.stack([centre.at[VSINI].set(speed) for speed in (SLOW, FAST)])
-    third = config.steps // 3
-    ends = jax.vmap(lambda u: jax.lax.fori_loop(0, third, step, (u, mean)))(starts)
-    better = jnp.argmin(jax.vmap(loss)(*ends))
-    best = jax.tree.map(lambda x: x[better], ends)
-    u, linear = jax.lax.fori_loop(0, config.steps - 2 * third, step, best)
-    normal, right, r = system(u, linear)
-    w = noise(r)
-    keep = jnp.abs(r) * jnp.sqrt(w) < config.clip
-    # The same with the square of vsini as coordinate, and next to nothing said about it beforehand.
-    place, speed, width = d + VSINI, u[VSINI], fastest**2
-    normal = normal.at[place, place].add(-fixed[VSINI, VSINI])
-    right = right.at[place].add(fixed[VSINI, VSINI] * (speed - centre[VSINI]))
-    slope = jnp.ones(len(right)).at[place].set(0.5 / speed)
-    normal, right = normal * jnp.outer(slope, slope), right * slope
-    normal = normal.at[place, place].add(width**-2.0)
-    covariance = scaled_inverse(normal)
-    peak = u.at[VSINI].set(speed**2) + (covariance @ right.at[place].add(-((speed / width) ** 2)))[:d]
-    return Mode(start, u, peak, covariance[:d, :d], jnp.where(keep, w, 0.0))
-
-
-def positive(covariance: Float[np.ndarray, "n d d"]) -> Float[np.ndarray, "n d d"]:
-    """Symmetric, with no correlation beyond what float32 can tell."""
-    covariance = np.asarray(covariance, float)
-    size = np.sqrt(np.maximum(np.diagonal(covariance, axis1=1, axis2=2), 1e-8))
-    value, vector = np.linalg.eigh(
-        np.nan_to_num(0.5 * (covariance + np.swapaxes(covariance, 1, 2)) / size[:, :, None] / size[:, None])
-    )
-    value = np.maximum(value, 1e-5)
-    matrix = np.einsum("nik,nk,njk->nij", vector, value, vector)
-    return matrix * size[:, :, None] * size[:, None]

@@ -23,10 +23,10 @@ from jaxspec.posterior.likelihood import (
     VSINI,
     LikelihoodConfig,
     Mode,
-    fit_modes,
     log_density,
     observe_at,
 )
+from jaxspec.posterior.modes import fit_modes
 from jaxspec.posterior.nuisances import PURE
 from jaxspec.posterior.prior import StellarPrior
 from jaxspec.posterior.results import Posterior

@@ -14,13 +14,13 @@ from jaxspec.posterior.likelihood import (
     LOG_2PI,
     VSINI,
     LikelihoodConfig,
-    fit_modes,
     log_density,
     log_likelihood,
     log_prior_nuisances,
     observe,
     spectrum_at,
 )
+from jaxspec.posterior.modes import fit_modes
 from jaxspec.posterior.nuisances import PURE, draw_nuisances
 from jaxspec.posterior.prior import StellarPrior
 
