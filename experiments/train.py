@@ -44,7 +44,9 @@ from jaxspec.errors import InputError
 from jaxspec.flows import FLOW_PRESETS, FlowConfig
 from jaxspec.networks import ENCODER_PRESETS, EncoderConfig
 from jaxspec.posterior.amortised import AmortisedPosterior
+from jaxspec.posterior.likelihood import LikelihoodConfig
 from jaxspec.posterior.network import NetworkConfig, PosteriorNetwork
+from jaxspec.posterior.nuisances import CONFIGS, NuisanceConfig
 from jaxspec.posterior.storage import WEIGHTS, copy_weights, save_posterior
 from jaxspec.training import NonFiniteLossError, OptimiserConfig, TrainConfig, fit
 
@@ -145,7 +147,11 @@ def run(cfg: DictConfig, folder: Path) -> Trained:
 def make_network(cfg: DictConfig, task: Task) -> PosteriorNetwork:
     """The untrained network, with the standardisation of the examples."""
     network = PosteriorNetwork(
-        network_config(cfg), task.label_set, task.instrument.wavelength, rngs=nnx.Rngs(cfg.seed)
+        network_config(cfg),
+        task.label_set,
+        task.instrument.wavelength,
+        rngs=nnx.Rngs(cfg.seed),
+        forward=None if task.simulator is None else task.simulator.forward,
     )
     network.set_statistics(
         *(jnp.asarray(x) for x in (task.examples.labels, task.examples.flux, task.examples.ivar))
@@ -154,12 +160,26 @@ def make_network(cfg: DictConfig, task: Task) -> PosteriorNetwork:
 
 
 def network_config(cfg: DictConfig) -> NetworkConfig:
-    """The shape of the network that a configuration names."""
+    """The shape of the network that a configuration names; a linear fit knows what the simulations vary.
+
+    Raises: InputError for a linear fit of a network that no simulations train.
+    """
+    steps, fit = cfg.model.get("fit_steps"), None
+    if steps is not None:
+        if cfg.data.kind != "simulated":
+            raise InputError(
+                "model.fit_steps",
+                f"{steps} with data.kind={cfg.data.kind}",
+                "data=simulated, since only simulations teach where to start a fit",
+                "leave it out",
+            )
+        fit = LikelihoodConfig(build(NuisanceConfig, cfg.data.nuisances, CONFIGS), steps=steps)
     return NetworkConfig(
         build(EncoderConfig, cfg.model.encoder, ENCODER_PRESETS),
         build(FlowConfig, cfg.model.flow, FLOW_PRESETS),
         cfg.model.error_floor,
         cfg.model.get("point_weight", 0.0),
+        fit,
     )
 
 

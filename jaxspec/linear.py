@@ -74,3 +74,19 @@ def _inverse_and_log_det_jvp(primals, tangents):
     inverse, log_det = inverse_and_log_det(matrix)
     product = inverse @ change
     return (inverse, log_det), (-product @ inverse, jnp.trace(product, axis1=-2, axis2=-1))
+
+
+def cholesky(matrix: Float[Array, "*n l l"], floor: float = 1e-6) -> Float[Array, "*n l l"]:
+    """Lower-triangular roots of symmetric matrices, written out row by row; what rounding leaves of a pivot
+    is at least `floor` of its diagonal element, so that the root is always finite and invertible."""
+    size = matrix.shape[-1]
+    scale = jnp.sqrt(jnp.diagonal(matrix, axis1=-2, axis2=-1))
+    work = matrix / scale[..., :, None] / scale[..., None, :]
+    columns = []
+    for k in range(size):
+        column = work[..., :, k] / jnp.sqrt(jnp.maximum(work[..., k, k], floor))[..., None]
+        column = jnp.where(np.arange(size) >= k, column, 0.0)
+        column = column.at[..., k].set(jnp.sqrt(jnp.maximum(work[..., k, k], floor)))
+        work = work - column[..., :, None] * column[..., None, :]
+        columns.append(column)
+    return jnp.stack(columns, axis=-1) * scale[..., :, None]

@@ -161,7 +161,7 @@ class AmortisedPosterior:
         arms = observed_arms(ivar, self.instrument)
         stats = {"outside_prior": outside.astype(np.float64)}
         if self.reference is not None:
-            stats["novelty"] = self.reference.distance(context)
+            stats["novelty"] = self.reference.distance(self.network.summary(context))
             if self.limits is not None:
                 stats["novelty"] = stats["novelty"] / self.limits.at("novelty", snr, arms)
         if self.network.point_head is not None:
@@ -215,7 +215,9 @@ class AmortisedPosterior:
         """The same posterior with its `Reference` fitted to normalised training spectra; with the dropout of
         the training, so that it holds for any part of the network."""
         context = [
-            np.asarray(self._context(jax.random.key(i), flux[i : i + batch], ivar[i : i + batch]))
+            self.network.summary(
+                np.asarray(self._context(jax.random.key(i), flux[i : i + batch], ivar[i : i + batch]))
+            )
             for i in range(0, flux.shape[0], batch)
         ]
         return dataclasses.replace(self, reference=Reference.fit(np.concatenate(context)))

@@ -114,16 +114,19 @@ class Fit:
         wide = self.config.nuisances.velocity_error / self.config.nuisances.velocity_tail_error
         return self.fixed.at[VELOCITY, VELOCITY].set(share[0] + share[1] * wide**2)
 
-    def columns(self, model: Float[Array, " p"]) -> Float[Array, "m p"]:
-        """What continuum and scattered light of each arm are linear in."""
-        blocks, k = [], len(self.arms[0][1])
-        for i, (where, (basis, _, _)) in enumerate(zip(self.slices, self.arms, strict=True)):
-            m = model[where]
-            block = jnp.concatenate([m * basis, (1.0 - m)[None]])
-            blocks.append(
-                jnp.zeros((k * len(self.slices), block.shape[1])).at[i * k : (i + 1) * k].set(block)
-            )
-        return jnp.concatenate(blocks, axis=1)
+    def columns(self, model: Float[Array, " p"]) -> tuple[Float[Array, "k _"], ...]:
+        """What continuum and scattered light are linear in, for each arm."""
+        return tuple(
+            jnp.concatenate([model[where] * basis, (1.0 - model[where])[None]])
+            for where, (basis, _, _) in zip(self.slices, self.arms, strict=True)
+        )
+
+    def seen(
+        self, linear: Float[Array, " m"], columns: tuple[Float[Array, "k _"], ...]
+    ) -> Float[Array, " p"]:
+        """The model through continuum and light."""
+        coefficients = jnp.split(linear, len(self.slices))
+        return jnp.concatenate([c @ block for c, block in zip(coefficients, columns, strict=True)])
 
     def noise(self, residual: Float[Array, " p"]) -> Float[Array, " p"]:
         """What each pixel's inverse variance is, given residuals: as stated, times a factor for each arm."""
@@ -139,20 +142,32 @@ class Fit:
         """The fit linearised at `u` and at coefficients `linear` of continuum and light."""
         u, linear = jax.lax.stop_gradient((u, linear))
         model, push = jax.linearize(lambda u: self.forward(*spectrum_at(u, self.start, self.config)), u)
-        design = self.columns(model)
-        shape = linear @ design / jnp.maximum(model, 0.05)
-        tangents = jax.vmap(push)(jnp.eye(self.d)) * shape
-        r = self.flux - linear @ design
+        columns, d, k = self.columns(model), self.d, len(self.arms[0][1])
+        seen = self.seen(linear, columns)
+        tangents = jax.vmap(push)(jnp.eye(d)) * (seen / jnp.maximum(model, 0.05))
+        r = self.flux - seen
         known = jax.lax.stop_gradient(r)
         w = self.noise(known)
         weight = w * jnp.minimum(1.0, 3.0 / jnp.maximum(jnp.abs(known) * jnp.sqrt(w), 1e-6))
-        full = jnp.concatenate([tangents, design])
-        normal = (full * weight) @ full.T
-        prior, d = self.prior(u), self.d
-        normal = normal.at[:d, :d].add(prior) + jnp.diag(jnp.concatenate([jnp.zeros(d), self.ridge]))
-        right = (full * weight) @ r
-        right = right.at[:d].add(prior @ (self.centre - u)).at[d:].add(self.ridge * (self.mean - linear))
+        prior = self.prior(u)
+        normal = jnp.diag(jnp.concatenate([jnp.zeros(d), self.ridge])).at[:d, :d].add(prior)
+        right = jnp.concatenate([prior @ (self.centre - u), self.ridge * (self.mean - linear)])
+        for i, (where, block) in enumerate(zip(self.slices, columns, strict=True)):
+            place = np.append(np.arange(d), d + k * i + np.arange(k))
+            design = jnp.concatenate([tangents[:, where], block])
+            normal = normal.at[np.ix_(place, place)].add((design * weight[where]) @ design.T)
+            right = right.at[place].add((design * weight[where]) @ r[where])
         return System(normal, right, r, w)
+
+    def continuum(self, u: Float[Array, " d"]) -> Float[Array, " m"]:
+        """Coefficients of continuum and light that fit best for the model at `u`."""
+        found = []
+        columns = self.columns(self.forward(*spectrum_at(u, self.start, self.config)))
+        for where, block, (_, mean, width) in zip(self.slices, columns, self.arms, strict=True):
+            weighted = block * self.ivar[where]
+            right = weighted @ self.flux[where] + mean / width**2
+            found.append(scaled_inverse(weighted @ block.T + jnp.diag(width**-2.0)) @ right)
+        return jnp.concatenate(found)
 
     def step(self, state: tuple[Float[Array, " d"], Float[Array, " m"]]):
         """`(u, linear)` after one Gauss-Newton step, of limited length and within the limits."""

@@ -17,6 +17,10 @@ from jaxspec.errors import InputError
 from jaxspec.flows import FlowConfig, MatchingFlow, make_flow
 from jaxspec.labels import LabelSet
 from jaxspec.networks import EncoderConfig, input_statistics, make_encoder
+from jaxspec.physics.forward import Nuisances
+from jaxspec.posterior.likelihood import LikelihoodConfig
+from jaxspec.posterior.linear_fit import LinearFit
+from jaxspec.posterior.simulator import SpectrumModel
 
 
 @dataclass(frozen=True)
@@ -26,13 +30,16 @@ class NetworkConfig:
     `error_floor` is added in quadrature to every pixel's error (fraction of the continuum), alike in training
     and inference: it keeps spectra of S/N beyond the trained range from looking infinitely sharp, and says
     that the model is never better than this. With a `point_weight` the network also learns one estimate of
-    each label with its error, from the same context: so much of their loss is added to the flow's.
+    each label with its error, from the same context: so much of their loss is added to the flow's. With a
+    `linear_fit` the flow starts from the Gaussian that the forward model, linearised at the network's guess,
+    gives after so many `steps` (see `jaxspec.posterior.linear_fit`).
     """
 
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     flow: FlowConfig = field(default_factory=FlowConfig)
     error_floor: float = 0.0025
     point_weight: float = 0.0
+    linear_fit: LikelihoodConfig | None = None
 
     def __post_init__(self):
         if not self.point_weight >= 0.0:
@@ -49,6 +56,9 @@ class PosteriorNetwork(nnx.Module):
 
     Args:
         grid: wavelengths of the pixels (A); their number alone is enough for the residual encoder.
+        forward: the forward model, for networks with a `linear_fit`.
+
+    Raises: InputError when a forward model is needed and not given.
     """
 
     def __init__(
@@ -58,6 +68,7 @@ class PosteriorNetwork(nnx.Module):
         grid: Float[np.ndarray, " p"] | int,
         *,
         rngs: nnx.Rngs,
+        forward: SpectrumModel | None = None,
     ):
         self.config = config
         self.label_set = label_set
@@ -71,6 +82,15 @@ class PosteriorNetwork(nnx.Module):
             if config.point_weight > 0.0
             else None
         )
+        if config.linear_fit is not None and forward is None:
+            raise InputError(
+                "PosteriorNetwork: linear_fit", "no forward model", "the one to fit with", "pass forward="
+            )
+        self.linear_fit = (
+            None
+            if config.linear_fit is None
+            else LinearFit(config.linear_fit, label_set, forward, n_context, rngs=rngs)
+        )
 
     def set_statistics(
         self, labels: Float[Array, "m l"], flux: Float[Array, "n p"], ivar: Float[Array, "n p"]
@@ -78,14 +98,24 @@ class PosteriorNetwork(nnx.Module):
         """Fix the standardisation of labels and pixels from examples of the training set; call once, before
         training."""
         z = self.label_set.to_unconstrained(labels)
-        self.flow.set_standardisation(jnp.mean(z, axis=0), jnp.std(z, axis=0))
+        if self.linear_fit is None:
+            self.flow.set_standardisation(jnp.mean(z, axis=0), jnp.std(z, axis=0))
+        else:
+            self.linear_fit.set_standardisation(jnp.mean(z, axis=0), jnp.std(z, axis=0))
         self.encoder.set_input_statistics(*input_statistics(flux, ivar))
 
     def context(
         self, flux: Float[Array, "b p"], ivar: Float[Array, "b p"], key: PRNGKeyArray | None = None
-    ) -> Float[Array, "b c"]:
-        """What the encoder makes of a spectrum; with a `key`, with dropout."""
-        return self.encoder(flux, floored_ivar(ivar, self.config.error_floor), key)
+    ) -> Float[Array, "b k"]:
+        """What the encoder, and the linear fit if there is one, make of a spectrum; with a `key`, with
+        dropout."""
+        ivar = floored_ivar(ivar, self.config.error_floor)
+        context = self.encoder(flux, ivar, key)
+        return context if self.linear_fit is None else self.linear_fit(context, flux, ivar)
+
+    def summary(self, context: Float[Array, "*b k"]) -> Float[Array, "*b c"]:
+        """The part of a context that layers see, without the linear fit's Gaussian."""
+        return context[..., : self.config.encoder.n_context]
 
     def log_prob(
         self,
@@ -97,7 +127,9 @@ class PosteriorNetwork(nnx.Module):
         """Log-density of labels; leading axes are several label vectors for each of the same `b` spectra.
         With a `key`, with dropout."""
         z = self.label_set.to_unconstrained(labels)
-        return self.flow.log_prob(z, self.context(flux, ivar, key)) - self.label_set.log_det(z)
+        context = self.context(flux, ivar, key)
+        y, log_det = self._whitened(z, context)
+        return self.flow.log_prob(y, self.summary(context)) + log_det - self.label_set.log_det(z)
 
     def loss(
         self,
@@ -105,20 +137,45 @@ class PosteriorNetwork(nnx.Module):
         labels: Float[Array, "b l"],
         flux: Float[Array, "b p"],
         ivar: Float[Array, "b p"],
+        nuisances: Nuisances | None = None,
     ) -> Float[Array, " b"]:
         """What training on exact labels minimises: -`log_prob`, or the regression of a flow that is trained
         by matching (plus the same constant, so that both are in the labels' units). Without a `key` there is
-        no dropout."""
-        z = self.label_set.to_unconstrained(labels)
-        context = self.context(flux, ivar, _dropout_key(key))
-        loss = self.flow.loss(key, z, context) + self.label_set.log_det(z)
+        no dropout. A network with a linear fit learns its guess from the true `nuisances` (each `[b]`).
+
+        Raises: InputError for such a network without them.
+        """
+        z, dropout = self.label_set.to_unconstrained(labels), _dropout_key(key)
+        if self.linear_fit is None:
+            context, guess_loss = self.context(flux, ivar, dropout), 0.0
+        elif nuisances is None:
+            raise InputError(
+                "PosteriorNetwork.loss: nuisances",
+                "none",
+                "those of the simulation, which the linear fit's guess is learned from",
+                "train networks with a linear fit on simulations",
+            )
+        else:
+            floored = floored_ivar(ivar, self.config.error_floor)
+            encoded = self.encoder(flux, floored, dropout)
+            context = self.linear_fit(encoded, flux, floored)
+            guess_loss = self.linear_fit.guess_loss(encoded, labels, nuisances)
+        y, log_det = self._whitened(z, context)
+        loss = self.flow.loss(key, y, self.summary(context)) - log_det + self.label_set.log_det(z)
+        loss = loss + guess_loss
         return loss if self.point_head is None else loss + self.point_loss(labels, 0.0, context)
+
+    def _whitened(self, z, context):
+        """What the flow describes, and the log-determinant on the way there."""
+        if self.linear_fit is None:
+            return z, 0.0
+        return self.linear_fit.whitening(context).forward_and_log_det(z)
 
     def point_loss(
         self,
         labels: Float[Array, "*k b l"],
         errors: Float[Array, "b l"] | float,
-        context: Float[Array, "b c"],
+        context: Float[Array, "b k"],
     ) -> Float[Array, "*k b"]:
         """`point_weight` times -ln of independent Gaussians about the head's estimates, for labels with
         Gaussian errors (Kendall & Gal 2017, arXiv:1703.04977, equation 5)."""
@@ -127,12 +184,13 @@ class PosteriorNetwork(nnx.Module):
         each = 0.5 * (labels - mean) ** 2 / variance + 0.5 * jnp.log(2.0 * jnp.pi * variance)
         return self.config.point_weight * jnp.sum(each, axis=-1)
 
-    def point_estimate(self, context: Float[Array, "b c"]) -> tuple[Float[Array, "b l"], Float[Array, "b l"]]:
+    def point_estimate(self, context: Float[Array, "b k"]) -> tuple[Float[Array, "b l"], Float[Array, "b l"]]:
         """The head's estimate of each label and its standard deviation; for networks with a `point_weight`
         only. Estimates are Gaussian in the labels themselves and know nothing of their ranges."""
-        location, scale = self.flow.location[...], self.flow.scale[...]
+        fixed = self.flow if self.linear_fit is None else self.linear_fit
+        location, scale = fixed.location[...], fixed.scale[...]
         low, middle, high = (self.label_set.to_labels(location + sign * scale) for sign in (-1.0, 0.0, 1.0))
-        mean, log_sigma = jnp.split(self.point_head(context), 2, axis=-1)
+        mean, log_sigma = jnp.split(self.point_head(self.summary(context)), 2, axis=-1)
         return middle + 0.5 * (high - low) * mean, 0.5 * (high - low) * jnp.exp(log_sigma)
 
     def sample(
@@ -142,10 +200,13 @@ class PosteriorNetwork(nnx.Module):
         return self.sample_given(key, self.context(flux, ivar), n)
 
     def sample_given(
-        self, key: PRNGKeyArray, context: Float[Array, "b c"], n: int
+        self, key: PRNGKeyArray, context: Float[Array, "b k"], n: int
     ) -> tuple[Float[Array, "n b l"], Float[Array, "n b"]]:
         """As `sample`, from the context alone."""
-        z, log_prob = self.flow.sample_and_log_prob(key, context, n)
+        z, log_prob = self.flow.sample_and_log_prob(key, self.summary(context), n)
+        if self.linear_fit is not None:
+            z, log_det = self.linear_fit.whitening(context).inverse_and_log_det(z)
+            log_prob = log_prob - log_det
         return self.label_set.to_labels(z), log_prob - self.label_set.log_det(z)
 
 
@@ -180,7 +241,8 @@ def training_loss(
 ) -> Float[Array, ""]:
     """Mean of `PosteriorNetwork.loss`: the objective whose minimum is the posterior when labels are exact
     (simulations). For flows of layers it is `negative_log_likelihood`."""
-    return jnp.mean(network.loss(key, batch.labels, batch.flux, batch.ivar))
+    nuisances = getattr(batch, "nuisances", None)
+    return jnp.mean(network.loss(key, batch.labels, batch.flux, batch.ivar, nuisances))
 
 
 def noisy_label_loss(
@@ -211,8 +273,16 @@ def noisy_label_loss(
     Returns: the mean loss over the batch.
 
     Raises: InputError for an unknown method, and for a flow that is trained by matching: its regression
-        knows no errors of the labels, and its likelihood is too slow to train by.
+        knows no errors of the labels, and its likelihood is too slow to train by; and for a network with a
+        linear fit, whose guess only simulations teach.
     """
+    if network.linear_fit is not None:
+        raise InputError(
+            "noisy_label_loss: network",
+            "a network with a linear fit",
+            "one without",
+            "train it on simulations (data=simulated), or without model.fit_steps",
+        )
     if isinstance(network.flow, MatchingFlow):
         raise InputError(
             "noisy_label_loss: network.flow",

@@ -31,21 +31,30 @@ from jaxspec.instruments import Arm, Instrument
 from jaxspec.io.results import atomically
 from jaxspec.labels import Label, LabelSet
 from jaxspec.networks import EncoderConfig
+from jaxspec.physics.emulator import Emulator
+from jaxspec.physics.forward import ForwardModel, load_forward_model
 from jaxspec.posterior.amortised import AmortisedPosterior, Reference
+from jaxspec.posterior.likelihood import LikelihoodConfig
 from jaxspec.posterior.limits import Limits
+from jaxspec.posterior.linear_fit import ForwardArray
 from jaxspec.posterior.network import NetworkConfig, PosteriorNetwork
+from jaxspec.posterior.nuisances import nuisances_from_dict
 from jaxspec.posterior.prior import prior_from_dict, tupled
 from jaxspec.posterior.recalibration import Recalibration
+from jaxspec.posterior.simulator import SpectrumModel
 
-CONFIG, WEIGHTS = "config.json", "weights.npz"
+CONFIG, WEIGHTS, EMULATOR = "config.json", "weights.npz", "emulator.npz"
 FORMAT, FORMAT_VERSION = "jaxspec amortised posterior", 1
 # Fields of a posterior that are calibrated on simulations, after its training.
 CALIBRATED = {"limits": Limits, "recalibration": Recalibration}
+# Of a network's arrays: all but those of a forward model.
+STORED = nnx.Not(ForwardArray)
 PACKAGES = ("jax", "flax", "distrax", "diffrax", "numpy", "equinox")
 
 
 def save_posterior(posterior: AmortisedPosterior, folder: str | os.PathLike, dtype: str = "float16") -> Path:
-    """Write `posterior` into `folder` (made if need be); each file appears whole or not at all.
+    """Write `posterior` into `folder` (made if need be); each file appears whole or not at all. A network
+    with a linear fit takes its emulator along, unless that is the one in the package.
 
     Args:
         dtype: "float16" halves the size; the standardisations of inputs and labels stay float32. "float32" is
@@ -67,6 +76,9 @@ def save_posterior(posterior: AmortisedPosterior, folder: str | os.PathLike, dty
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     weights = buffer.getvalue()
+    fit = posterior.network.linear_fit
+    if fit is not None and isinstance(fit.forward, ForwardModel) and not _is_shipped(fit.forward):
+        atomically(folder / EMULATOR, fit.forward.emulator.save)
     config = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -95,8 +107,12 @@ def save_posterior(posterior: AmortisedPosterior, folder: str | os.PathLike, dty
     return folder
 
 
-def load_posterior(folder: str | os.PathLike) -> AmortisedPosterior:
+def load_posterior(folder: str | os.PathLike, forward: SpectrumModel | None = None) -> AmortisedPosterior:
     """Read what `save_posterior` wrote.
+
+    Args:
+        forward: what a network with a linear fit fits with; by default the stored emulator, or that in the
+            package.
 
     Raises: InputError when a file is missing or is no posterior, is from a newer format, or the weights do
     not match the configuration.
@@ -126,9 +142,15 @@ def load_posterior(folder: str | os.PathLike) -> AmortisedPosterior:
         for arm in config["instrument"]["arms"]
     )
     instrument = Instrument(config["instrument"]["name"], arms)
-    network = PosteriorNetwork(
-        _network_config(config["network"]), label_set, instrument.wavelength, rngs=nnx.Rngs(0)
-    )
+    shape = _network_config(config["network"])
+    if shape.linear_fit is not None and forward is None:
+        own = folder / EMULATOR
+        forward = (
+            ForwardModel.create(Emulator.load(own), instrument)
+            if own.exists()
+            else load_forward_model(instrument)
+        )
+    network = PosteriorNetwork(shape, label_set, instrument.wavelength, rngs=nnx.Rngs(0), forward=forward)
     with np.load(io.BytesIO(weights)) as arrays:
         stored = {name: arrays[name].astype(np.float32) for name in arrays.files}
     _set_network_arrays(
@@ -174,10 +196,12 @@ def store_calibrated(
 
 def copy_weights(source: PosteriorNetwork, target: PosteriorNetwork, where: str) -> None:
     """Give `target` all arrays of `source`, its standardisations included; settings without arrays, such as
-    `FlowConfig.min_bin`, may differ.
+    `FlowConfig.min_bin`, may differ. A network with a linear fit takes of one without only the encoder.
 
     Raises: InputError naming `where` and the first array that differs, with both shapes.
     """
+    if target.linear_fit is not None and source.linear_fit is None:
+        source, target = source.encoder, target.encoder
     _set_network_arrays(target, {path: array for path, array, _ in _network_arrays(source)}, where)
 
 
@@ -223,19 +247,32 @@ def _read_config(path):
 
 def _network_config(values):
     encoder = {name: tupled(v) for name, v in values["encoder"].items()}
+    fit = values.get("linear_fit")
+    if fit is not None:
+        fit = LikelihoodConfig(**{**fit, "nuisances": nuisances_from_dict(fit["nuisances"])})
     # Fields younger than the file take their defaults.
     return NetworkConfig(
-        **{**values, "encoder": EncoderConfig(**encoder), "flow": FlowConfig(**values["flow"])}
+        **{
+            **values,
+            "encoder": EncoderConfig(**encoder),
+            "flow": FlowConfig(**values["flow"]),
+            "linear_fit": fit,
+        }
     )
 
 
+def _is_shipped(forward: ForwardModel) -> bool:
+    shipped = Emulator.load()
+    return forward.emulator.summary == shipped.summary and np.array_equal(forward.emulator.mean, shipped.mean)
+
+
 def _network_arrays(network):
-    for path, variable in nnx.to_flat_state(nnx.state(network)):
+    for path, variable in nnx.to_flat_state(nnx.state(network, STORED)):
         yield "/".join(str(part) for part in path), np.asarray(variable[...]), isinstance(variable, nnx.Param)
 
 
 def _set_network_arrays(network, arrays, where):
-    state = nnx.state(network)
+    state = nnx.state(network, STORED)
     flat = nnx.to_flat_state(state)
     named = {"/".join(str(part) for part in path): variable for path, variable in flat}
     found = {name: f"shape {np.shape(array)}" for name, array in arrays.items()}

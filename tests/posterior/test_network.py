@@ -43,7 +43,8 @@ class GaussianNetwork(PosteriorNetwork):
     """q(x | spectrum) = Normal(flux[0], sigma): the only free number is its width."""
 
     def __init__(self, sigma):
-        self.label_set, self.sigma, self.flow, self.point_head = ONE_LABEL, sigma, None, None
+        self.label_set, self.sigma = ONE_LABEL, sigma
+        self.flow, self.point_head, self.linear_fit = None, None, None
 
     def log_prob(self, labels, flux, ivar, key=None):
         z = (labels[..., 0] - flux[:, 0]) / self.sigma
