@@ -186,7 +186,8 @@ def network_config(cfg: DictConfig) -> NetworkConfig:
 def describe(cfg: DictConfig) -> str:
     """Encoder, flow and seed in words."""
     config = network_config(cfg)
-    return f"{config.encoder.kind} encoder, {config.flow.coupling} flow, seed {cfg.seed}"
+    fitting = "" if config.linear_fit is None else "fitting "
+    return f"{fitting}{config.encoder.kind} encoder, {config.flow.coupling} flow, seed {cfg.seed}"
 
 
 def starting_point(cfg: DictConfig, folder: Path) -> tuple[AmortisedPosterior | None, dict[str, str] | None]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from jaxspec.linear import inverse, solve
+from jaxspec.linear import cholesky, inverse, solve
 
 
 @pytest.mark.parametrize("n", [1, 5, 20, 72])
@@ -39,3 +39,13 @@ def test_derivatives_by_matrix_and_by_right_hand_side(rng, x64):
         atol=1e-6,
         rtol=1e-6,
     )
+
+
+def test_roots_are_those_of_lapack_and_finite_without_one(rng):
+    half = rng.normal(size=(5, 9, 12)) * 10.0 ** rng.uniform(-2, 2, (5, 9, 1))
+    matrix = half @ half.swapaxes(1, 2)
+    scale = np.sqrt(np.diagonal(matrix, axis1=1, axis2=2))[:, :, None]
+    found = np.asarray(cholesky(jnp.asarray(matrix, jnp.float32)))
+    np.testing.assert_allclose(found / scale, np.linalg.cholesky(matrix) / scale, atol=1e-4)
+    twice = jnp.asarray([[1.0, 1.0], [1.0, 1.0]])
+    np.testing.assert_allclose(cholesky(twice), [[1.0, 0.0], [1.0, 1e-3]], atol=1e-6)

@@ -73,6 +73,8 @@ class LikelihoodConfig:
                 raise InputError(
                     f"likelihood.{name}", f"{getattr(self, name)}", "a positive number", "mend it"
                 )
+        if self.steps < 0:
+            raise InputError("likelihood.steps", f"{self.steps}", "0 or more", "mend it")
 
 
 class Mode(NamedTuple):

@@ -113,7 +113,7 @@ class PosteriorNetwork(nnx.Module):
         context = self.encoder(flux, ivar, key)
         return context if self.linear_fit is None else self.linear_fit(context, flux, ivar)
 
-    def summary(self, context: Float[Array, "*b k"]) -> Float[Array, "*b c"]:
+    def summary(self, context: Float[Array | np.ndarray, "*b k"]) -> Float[Array | np.ndarray, "*b c"]:
         """The part of a context that layers see, without the linear fit's Gaussian."""
         return context[..., : self.config.encoder.n_context]
 

@@ -61,6 +61,10 @@ def test_override_reaches_the_library():
     )
     assert network_config(cfg).point_weight == 0.3
     assert build(NuisanceConfig, cfg.data.nuisances, CONFIGS).line_error == 0.2
+    fitted = network_config(configured("train", "experiment=giraffe_fitted")).linear_fit
+    assert fitted.steps == 0 and fitted.nuisances.line_error == CONFIGS["robust"].line_error
+    with pytest.raises(InputError, match=r"model\.fit_steps.*data=simulated"):
+        network_config(configured("train", "+model.fit_steps=0", "data=survey"))
     assert build(FlowConfig, cfg.model.flow, FLOW_PRESETS).n_layers == 3
 
 

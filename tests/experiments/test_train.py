@@ -103,6 +103,21 @@ def test_training_can_start_from_stored_weights(trained, tmp_path):
     assert resumed.posterior.provenance["start_from"] == origin
 
 
+def test_a_network_with_a_fit_starts_from_one_without(trained, tmp_path):
+    """It takes the encoder, fits with what the simulations vary, and learns."""
+    first, unbroken = trained
+    short = [*TINY, "trainer.n_steps=60", "trainer.evaluate_every=10", "evaluation.sets.as_trained.n=32"]
+    short += ["evaluation.n_bound=0", "+model.fit_steps=1", "+data.nuisances.velocity_error=0.4"]
+    result = train.run(configured("train", *short, f"start_from='{unbroken}'"), tmp_path)
+    network = result.posterior.network
+    assert network.config.linear_fit.steps == 1
+    assert network.config.linear_fit.nuisances.velocity_error == 0.4
+    np.testing.assert_array_equal(network.encoder.mean[...], first.posterior.network.encoder.mean[...])
+    found = [row["validation"] for row in result.metrics["history"] if "validation" in row]
+    assert found[-1] < 0.5 * found[0]
+    assert train.describe(configured("train", *short)).startswith("fitting residual encoder")
+
+
 @pytest.mark.parametrize(
     ("override", "named"),
     [
