@@ -228,7 +228,8 @@ def misfit(fit: Fit, residual: Float[Array, " p"]) -> Float[Array, " m"]:
         scale = jnp.maximum(scale, 1e-3)
         z = jnp.clip(z / scale, -3.0, 3.0)
         far = jnp.sum(jnp.abs(z) >= 3.0) / jnp.maximum(jnp.sum(seen), 1)
-        element = max(round(0.5 * (arm.low + arm.high) / arm.resolution(arm.low) / arm.step), 2)
+        centre = 0.5 * (arm.low + arm.high)
+        element = max(round(centre / float(arm.resolution(centre)) / arm.step), 2)
         pairs = [
             jnp.sum(z[lag:] * z[:-lag]) / jnp.maximum(jnp.sum(seen[lag:] & seen[:-lag]), 1)
             for lag in (element // 2, element)

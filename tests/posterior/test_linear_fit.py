@@ -108,9 +108,14 @@ def test_steps_make_up_for_a_poor_guess(toy, bright, told):
     assert np.quantile(misses[0], 0.9) < 8.0
 
 
-def test_it_moves_with_the_flux_as_the_fit_does(bright, told):
+@pytest.mark.parametrize("steps", [0, 1])
+def test_it_moves_with_the_flux_as_the_fit_does(toy, bright, told, steps):
     """Derivatives by the flux, behind saliency maps, against spectra with a line a little deeper."""
-    network, context = told
+    network, context = (
+        make(toy, dataclasses.replace(CONFIG, linear_fit=LikelihoodConfig(steps=steps))),
+        told[1],
+    )
+    copy_weights(told[0], network, "test")
     graph, state = nnx.split(network)
     one = context[:1], bright.flux[:1], bright.ivar[:1]
 
