@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from flax import nnx
 from jaxtyping import Array, Float
 from omegaconf import DictConfig, OmegaConf
 
@@ -66,6 +67,7 @@ class Task:
     examples: Examples  # of the training distribution
     validation: Examples
     simulator: Simulator | None = None
+    trained: Any = nnx.Param  # which weights, see `jaxspec.training.fit`
     tests: dict[str, Examples] = field(default_factory=dict)  # a survey's own
     facts: dict[str, Any] = field(default_factory=dict)
 
@@ -83,14 +85,14 @@ def load_task(cfg: DictConfig) -> Task:
 # --- simulated
 
 
-def make_simulator(cfg: DictConfig, nuisances: Any = None) -> Simulator:
-    """The simulator of a configuration; with other nuisances where given, and then without the errors that
-    were learned from real spectra."""
+def make_simulator(cfg: DictConfig, nuisances: Any = None, prior: Any = None) -> Simulator:
+    """The simulator of a configuration; with another prior where given; with other nuisances where given, and
+    then without the errors that were learned from real spectra."""
     forward = forward_model(cfg.forward, cfg.instrument)
     learned = cfg.data.get("residuals") if nuisances is None else None
     return Simulator(
         forward,
-        build(StellarPrior, cfg.data.prior),
+        build(StellarPrior, cfg.data.prior if prior is None else prior),
         build(NuisanceConfig, cfg.data.nuisances if nuisances is None else nuisances, CONFIGS),
         residuals=None if learned is None else ResidualModel.load(learned, forward.instrument),
     )

@@ -48,7 +48,7 @@ def evaluate(
     forward = forward_model(cfg.forward, cfg.instrument) if cfg.get("refine", False) else None
     for name, options in cfg.evaluation.sets.items() if task.simulator is not None else ():
         log.info("evaluating %s: %d simulated stars", name, options.n)
-        simulator = make_simulator(cfg, options.get("nuisances"))
+        simulator = make_simulator(cfg, options.get("nuisances"), options.get("prior"))
         stars, nuisances = simulate_fully(
             simulator, named_key(cfg.seed, f"test {name}"), options.n, options.get("snr")
         )

@@ -13,6 +13,7 @@ output=FOLDER. A sweep (`--multirun`) numbers its runs inside the folder and kee
 Started again, it leaves finished runs alone and goes on with the one that was interrupted.
 """
 
+import dataclasses
 import json
 import logging
 import time
@@ -43,12 +44,13 @@ from experiments.evaluation import draw_loss, evaluate, negative_log_likelihood
 from jaxspec.errors import InputError
 from jaxspec.flows import FLOW_PRESETS, FlowConfig
 from jaxspec.networks import ENCODER_PRESETS, EncoderConfig
+from jaxspec.posterior import fits
 from jaxspec.posterior.amortised import AmortisedPosterior
 from jaxspec.posterior.likelihood import LikelihoodConfig
 from jaxspec.posterior.network import NetworkConfig, PosteriorNetwork
 from jaxspec.posterior.nuisances import CONFIGS, NuisanceConfig
 from jaxspec.posterior.storage import WEIGHTS, copy_weights, save_posterior
-from jaxspec.training import NonFiniteLossError, OptimiserConfig, TrainConfig, fit
+from jaxspec.training import ArraySource, NonFiniteLossError, OptimiserConfig, TrainConfig, fit
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +100,8 @@ def run(cfg: DictConfig, folder: Path) -> Trained:
     config = train_config(cfg)
     log.info("%.2f million weights, %d pixels", count_weights(network) / 1e6, task.instrument.n_pixels)
     begun = time.perf_counter()
+    if network.linear_fit is not None:
+        network, task = learn_to_fit(network, task, cfg, folder)
     result = fit(
         network,
         task.loss,
@@ -107,6 +111,7 @@ def run(cfg: DictConfig, folder: Path) -> Trained:
         evaluate=lambda model: {
             "validation": negative_log_likelihood(AmortisedPosterior(model, task.instrument), task.validation)
         },
+        trained=task.trained,
         **task.batches,
     )
     draw_loss(result.history, folder / "loss.png")
@@ -157,6 +162,37 @@ def make_network(cfg: DictConfig, task: Task) -> PosteriorNetwork:
         *(jnp.asarray(x) for x in (task.examples.labels, task.examples.flux, task.examples.ivar))
     )
     return network
+
+
+def learn_to_fit(
+    network: PosteriorNetwork, task: Task, cfg: DictConfig, folder: Path
+) -> tuple[PosteriorNetwork, Task]:
+    """The network with its guess trained, and the task that is left: to train its flow on fits of simulated
+    stars. Both survive a kill: `guess/` and `fits/` in the run's folder."""
+    config = train_config(cfg)
+    log.info("learning where to start fits from: %d steps", cfg.fits.guess_steps)
+    guessed = fit(
+        network,
+        fits.guess_loss,
+        dataclasses.replace(config, n_steps=cfg.fits.guess_steps, evaluate_every=0),
+        key=named_key(cfg.seed, "guess"),
+        directory=folder / "guess",
+        trained=fits.GUESS,
+        batch_fn=lambda key, step: task.simulator.simulate(key, cfg.fits.batch),
+    )
+    log.info("fitting %d simulated stars", cfg.fits.n_stars)
+    known = fits.make_fits(
+        guessed.model,
+        task.simulator,
+        named_key(cfg.seed, "fits"),
+        cfg.fits.n_stars,
+        folder / "fits",
+        progress=config.progress,
+    )
+    source = ArraySource(known, cfg.trainer.batch, seed=cfg.seed)
+    return guessed.model, dataclasses.replace(
+        task, loss=fits.flow_loss, batches={"source": source}, trained=fits.FLOW
+    )
 
 
 def network_config(cfg: DictConfig) -> NetworkConfig:
@@ -232,12 +268,13 @@ def refuse_other_run(cfg: DictConfig, folder: Path) -> None:
     """A folder in which another configuration was trained is not gone on with: its data would be
     another's."""
     path = folder / "config.yaml"
-    if not path.exists() or not (folder / "checkpoints").exists():
+    if not path.exists() or not any((folder / name).exists() for name in ("checkpoints", "guess")):
         return
     old = OmegaConf.load(path)
     for part in (
         "data",
         "model",
+        "fits",
         "instrument",
         "forward",
         "seed",

@@ -32,6 +32,10 @@ from jaxspec.posterior.simulator import SpectrumModel
 
 # Reduced chi-square of the worse arm that is called bad where no limit was calibrated.
 CHI2_MAX = 2.5
+# Fewest pixels of an arm by which its errors are judged.
+FEWEST_PIXELS = 200
+# Factor by which stated errors may be wrong, whatever the limits say.
+ERRORS_FAIR = 1.5
 # Correlation of a Gaussian profile with itself half its full width at half maximum away.
 HALFWAY = 2.0**-0.5
 # Limits of what is adjusted: velocity, vsini, vmic [km/s], resolution.
@@ -94,6 +98,9 @@ class Fit(NamedTuple):
         structure: 1 + the mean product of clipped residuals half a resolution element apart, in errors, of
             the worse arm: 1 where only noise is left, however large it is, and more where lines are.
         stated: share of the squared errors that is the model's stated one, in the same arm.
+        wrong_errors: factor by which the stated errors of pixels are too small or too large, in the arm where
+            they are worst. Too small: by how much second differences of neighbouring residuals, in which
+            errors of the model cancel, scatter more. Too large: by how much residuals scatter less.
         misfit: root mean square of data minus model beyond what the noise explains (fraction of the
             continuum).
         model: best model including the continuum, on the instrument's pixels.
@@ -105,6 +112,7 @@ class Fit(NamedTuple):
     above: Float[np.ndarray, " n"]
     structure: Float[np.ndarray, " n"]
     stated: Float[np.ndarray, " n"]
+    wrong_errors: Float[np.ndarray, " n"]
     misfit: Float[np.ndarray, " n"]
     model: Float[np.ndarray, "n p"]
     nuisances: Nuisances
@@ -119,35 +127,40 @@ def check_posterior(
     batch: int = 16,
     limits: Limits | None = None,
 ) -> tuple[Posterior, Fit]:
-    """Compare each star's median model with its normalised spectrum and set `chi2`, BAD_FIT and NOT_CHECKED
-    accordingly: bad is what exceeds the `limits`, with `config.chi2_max` in place of theirs where given.
+    """Compare each star's median model with its normalised spectrum and set `chi2`, BAD_FIT, BAD_ERRORS and
+    NOT_CHECKED accordingly: bad is what exceeds the `limits`, with `config.chi2_max` in place of theirs where
+    given; errors are wrong beyond their limit and a factor of `ERRORS_FAIR`.
 
-    Returns: the posterior with `chi2`, `flags` and the statistics `misfit`, `above`, `structure` and
-    `chi2_ARM` filled, and the fit.
+    Returns: the posterior with `chi2`, `flags` and the statistics `misfit`, `above`, `structure`,
+    `wrong_errors` and `chi2_ARM` filled, and the fit.
     """
     fit = check_fit(forward, jnp.asarray(posterior.median, jnp.float32), flux, ivar, config, batch)
     arms = {f"chi2_{arm.name}": fit.chi2_arm[:, i] for i, arm in enumerate(forward.instrument.arms)}
     # One bad arm is a bad fit, also where the other, longer one dilutes it.
     found = statistics(fit)
-    highest = {}
+    highest, factor = {}, np.full(len(fit.chi2), ERRORS_FAIR)
     if limits is not None:
         observed = observed_arms(np.asarray(ivar), forward.instrument)
-        highest = {name: limits.at(name, posterior.snr, observed) for name in found}
+        # Limits that were stored before a statistic was thought of lack it.
+        known = [name for name in found if name in limits.levels]
+        highest = {name: limits.at(name, posterior.snr, observed) for name in known}
         highest["chi2"] = np.maximum(highest["chi2"], config.chi2_fair)
         fair = 1.0 + HALFWAY * config.chi2_fair * fit.stated
         highest["structure"] = np.maximum(highest["structure"], fair)
+        factor = np.maximum(highest.pop("wrong_errors", factor), factor)
     if limits is None or config.chi2_max is not None:
         highest["chi2"] = config.chi2_max or CHI2_MAX
     bad = np.any([found[name] > limit for name, limit in highest.items()], axis=0)
     stats = {"misfit": fit.misfit, "above": fit.above, "structure": fit.structure}
-    return posterior.with_fit(fit.chi2, bad, **stats, **arms), fit
+    stats |= {"wrong_errors": fit.wrong_errors, **arms}
+    return posterior.with_fit(fit.chi2, bad, fit.wrong_errors > factor, **stats), fit
 
 
 def statistics(fit: Fit) -> dict[str, Float[np.ndarray, " n"]]:
-    """What `Limits` judge a fit by: chi-square of the worse arm (0 without usable pixels), `above` and
-    `structure`."""
+    """What `Limits` judge a fit by: chi-square of the worse arm (0 without usable pixels), `above`,
+    `structure` and `wrong_errors`."""
     worst = np.max(np.where(np.isfinite(fit.chi2_arm), fit.chi2_arm, 0.0), axis=1)
-    return {"chi2": worst, "above": fit.above, "structure": fit.structure}
+    return {name: getattr(fit, name) for name in ("above", "structure", "wrong_errors")} | {"chi2": worst}
 
 
 def check_fit(
@@ -287,7 +300,7 @@ def _fit_star(forward, labels, flux, ivar, config):
     excess = jnp.sum(jnp.where(good, clipped - noise, 0.0)) / jnp.maximum(jnp.sum(good), 1)
     error = jnp.sqrt(noise + model_sigma(model, config) ** 2)
     above = jnp.maximum(jnp.sum(good & (r > config.clip * error)), 1) / jnp.maximum(jnp.sum(good), 1)
-    structure, stated = [], []
+    structure, stated, factors = [], [], []
     for arm, where in zip(instrument.arms, instrument.slices.values(), strict=True):
         middle = 0.5 * (arm.low + arm.high)
         lag = max(round(0.5 * middle / arm.resolution(middle) / arm.step), 1)
@@ -295,6 +308,7 @@ def _fit_star(forward, labels, flux, ivar, config):
         pairs = good[where][lag:] & good[where][:-lag]
         n_pairs = jnp.maximum(jnp.sum(pairs), 1)
         structure.append(jnp.sum(jnp.where(pairs, z[lag:] * z[:-lag], 0.0)) / n_pairs)
+        factors += _error_factors(r[where] * jnp.sqrt(ivar[where]), good[where])
         share = (model_sigma(model[where], config) / error[where]) ** 2
         stated.append(jnp.sum(jnp.where(good[where], share, 0.0)) / jnp.maximum(jnp.sum(good[where]), 1))
     # A chance product of few pixels can be negative: nothing is there then.
@@ -308,10 +322,23 @@ def _fit_star(forward, labels, flux, ivar, config):
         above,
         structure[worse],
         stated[worse],
+        jnp.max(jnp.stack(factors)),
         jnp.sqrt(jnp.maximum(excess, 0.0)),
         model * (coefs @ basis),
         nuisances,
     )
+
+
+def _error_factors(z, good):
+    """By which factors errors are too small and too large, of residuals in units of them; 1 where too few
+    pixels tell."""
+    inner = good[1:-1] & good[2:] & good[:-2]
+    bend = (2.0 * z[1:-1] - z[2:] - z[:-2]) / np.sqrt(6.0)
+    enough = jnp.sum(inner) >= FEWEST_PIXELS
+    rough, wide = (
+        1.4826 * jnp.nanmedian(jnp.where(use, jnp.abs(x), jnp.nan)) for x, use in ((bend, inner), (z, good))
+    )
+    return [jnp.where(enough, x, 1.0) for x in (rough, 1.0 / jnp.maximum(wide, 1e-3))]
 
 
 def continuum_basis(instrument, degree):

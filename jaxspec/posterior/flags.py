@@ -17,6 +17,7 @@ class Flag(IntFlag):
     OUT_OF_RANGE = 16
     NOT_CHECKED = 32
     NO_DATA = 64
+    BAD_ERRORS = 128
 
 
 FLAG_TEXT = {
@@ -27,6 +28,7 @@ FLAG_TEXT = {
     Flag.OUT_OF_RANGE: "the spectrum or its posterior lies outside what the network was trained on",
     Flag.NOT_CHECKED: "the fit was not checked against the forward model (chi2 is NaN)",
     Flag.NO_DATA: "no usable pixel: the posterior is the prior",
+    Flag.BAD_ERRORS: "the stated errors of the pixels are wrong by a factor",
 }
 
 

@@ -19,7 +19,7 @@ from jaxspec.labels import LabelSet
 from jaxspec.networks import EncoderConfig, input_statistics, make_encoder
 from jaxspec.physics.forward import Nuisances
 from jaxspec.posterior.likelihood import LikelihoodConfig
-from jaxspec.posterior.linear_fit import LinearFit
+from jaxspec.posterior.linear_fit import Fitted, LinearFit
 from jaxspec.posterior.simulator import SpectrumModel
 
 
@@ -109,9 +109,16 @@ class PosteriorNetwork(nnx.Module):
     ) -> Float[Array, "b k"]:
         """What the encoder, and the linear fit if there is one, make of a spectrum; with a `key`, with
         dropout."""
+        if self.linear_fit is not None:
+            return self.linear_fit(self.fitted(flux, ivar, key))
+        return self.encoder(flux, floored_ivar(ivar, self.config.error_floor), key)
+
+    def fitted(
+        self, flux: Float[Array, "b p"], ivar: Float[Array, "b p"], key: PRNGKeyArray | None = None
+    ) -> Fitted:
+        """The linear fits of a network that has them; with a `key`, with dropout."""
         ivar = floored_ivar(ivar, self.config.error_floor)
-        context = self.encoder(flux, ivar, key)
-        return context if self.linear_fit is None else self.linear_fit(context, flux, ivar)
+        return self.linear_fit.fitted(self.encoder(flux, ivar, key), flux, ivar)
 
     def summary(self, context: Float[Array | np.ndarray, "*b k"]) -> Float[Array | np.ndarray, "*b c"]:
         """The part of a context that layers see, without the linear fit's Gaussian."""
@@ -137,33 +144,33 @@ class PosteriorNetwork(nnx.Module):
         labels: Float[Array, "b l"],
         flux: Float[Array, "b p"],
         ivar: Float[Array, "b p"],
-        nuisances: Nuisances | None = None,
     ) -> Float[Array, " b"]:
         """What training on exact labels minimises: -`log_prob`, or the regression of a flow that is trained
         by matching (plus the same constant, so that both are in the labels' units). Without a `key` there is
-        no dropout. A network with a linear fit learns its guess from the true `nuisances` (each `[b]`).
+        no dropout."""
+        return self.loss_given(key, labels, self.context(flux, ivar, _dropout_key(key)))
 
-        Raises: InputError for such a network without them.
-        """
-        z, dropout = self.label_set.to_unconstrained(labels), _dropout_key(key)
-        if self.linear_fit is None:
-            context, guess_loss = self.context(flux, ivar, dropout), 0.0
-        elif nuisances is None:
-            raise InputError(
-                "PosteriorNetwork.loss: nuisances",
-                "none",
-                "those of the simulation, which the linear fit's guess is learned from",
-                "train networks with a linear fit on simulations",
-            )
-        else:
-            floored = floored_ivar(ivar, self.config.error_floor)
-            encoded = self.encoder(flux, floored, dropout)
-            context = self.linear_fit(encoded, flux, floored)
-            guess_loss = self.linear_fit.guess_loss(encoded, labels, nuisances)
+    def loss_given(
+        self, key: PRNGKeyArray | None, labels: Float[Array, "b l"], context: Float[Array, "b k"]
+    ) -> Float[Array, " b"]:
+        """As `loss`, from the context alone."""
+        z = self.label_set.to_unconstrained(labels)
         y, log_det = self._whitened(z, context)
         loss = self.flow.loss(key, y, self.summary(context)) - log_det + self.label_set.log_det(z)
-        loss = loss + guess_loss
         return loss if self.point_head is None else loss + self.point_loss(labels, 0.0, context)
+
+    def guess_loss(
+        self,
+        key: PRNGKeyArray | None,
+        labels: Float[Array, "b l"],
+        nuisances: Nuisances,
+        flux: Float[Array, "b p"],
+        ivar: Float[Array, "b p"],
+    ) -> Float[Array, " b"]:
+        """How far the guess that a linear fit starts from is from the true labels and nuisances (each
+        `[b]`): see `LinearFit.guess_loss`. Without a `key` there is no dropout."""
+        ivar = floored_ivar(ivar, self.config.error_floor)
+        return self.linear_fit.guess_loss(self.encoder(flux, ivar, _dropout_key(key)), labels, nuisances)
 
     def _whitened(self, z, context):
         """What the flow describes, and the log-determinant on the way there."""
@@ -241,8 +248,7 @@ def training_loss(
 ) -> Float[Array, ""]:
     """Mean of `PosteriorNetwork.loss`: the objective whose minimum is the posterior when labels are exact
     (simulations). For flows of layers it is `negative_log_likelihood`."""
-    nuisances = getattr(batch, "nuisances", None)
-    return jnp.mean(network.loss(key, batch.labels, batch.flux, batch.ivar, nuisances))
+    return jnp.mean(network.loss(key, batch.labels, batch.flux, batch.ivar))
 
 
 def noisy_label_loss(

@@ -121,12 +121,19 @@ class Posterior:
             raw=None if self.raw is None else self.raw[:, rows],
         )
 
-    def with_fit(self, chi2: Float[np.ndarray, " n_star"], bad: np.ndarray, **stats: np.ndarray) -> Posterior:
+    def with_fit(
+        self,
+        chi2: Float[np.ndarray, " n_star"],
+        bad: np.ndarray,
+        bad_errors: np.ndarray,
+        **stats: np.ndarray,
+    ) -> Posterior:
         """The same posterior with the outcome of the check against the forward model."""
         chi2 = np.asarray(chi2, np.float64)
         checked = np.isfinite(chi2)
         flags = flag_bits.set_flag(self.flags, Flag.NOT_CHECKED, ~checked)
         flags = flag_bits.set_flag(flags, Flag.BAD_FIT, checked & np.asarray(bad, bool))
+        flags = flag_bits.set_flag(flags, Flag.BAD_ERRORS, checked & np.asarray(bad_errors, bool))
         return dataclasses.replace(self, chi2=chi2, flags=flags, stats={**self.stats, **stats})
 
     def to_table(self) -> QTable:

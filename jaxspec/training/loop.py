@@ -119,14 +119,15 @@ def fit(
     directory: str | Path | None = None,
     resume: bool = True,
     evaluate: Callable[[nnx.Module], dict[str, float]] | None = None,
+    trained: nnx.filterlib.Filter = nnx.Param,
 ) -> FitResult:
     """Minimise the mean of ``loss_fn(model, batch, key)`` and return the model with averaged weights.
 
     Batches come from one of two places: ``batch_fn(key, step)``, pure JAX that makes a batch (it is compiled
     into the train step, and runs sharded over the devices), or ``source(step)``, host code that returns
     arrays (see `ArraySource`). Both must depend on their arguments alone; then a resumed run sees the batches
-    that an unbroken one would have seen. The loss must be a mean over the examples of the batch. Only
-    `nnx.Param` variables are trained.
+    that an unbroken one would have seen. The loss must be a mean over the examples of the batch. Only the
+    variables that `trained` selects (a Flax filter) are changed.
 
     With a `directory`, `metrics.jsonl` and `checkpoints/` are kept there, and with `resume` a run that finds
     a checkpoint goes on from it; killed at any moment, it ends with the same numbers as if it had not been.
@@ -145,7 +146,7 @@ def fit(
             "fit", "both or neither of batch_fn and source", "exactly one", "choose where batches come from"
         )
     directory = None if directory is None else Path(directory)
-    graphdef, state = create_state(model, config.optimiser, key)
+    graphdef, state = create_state(model, config.optimiser, key, trained)
     identity = run_identity(config, state)
     progress, checkpointer, start = _Progress(), None, 0
     if directory is not None:

@@ -24,7 +24,7 @@ class TrainState(NamedTuple):
     """Everything that a resumed run needs to go on as if it had never stopped."""
 
     step: Int[Array, ""]  # steps done
-    params: PyTree  # trained weights (nnx.Param)
+    params: PyTree  # trained weights
     constants: (
         PyTree  # the model's other variables: statistics of the inputs and the like; never changed here
     )
@@ -42,12 +42,12 @@ class StepMetrics(NamedTuple):
 
 
 def create_state(
-    model: nnx.Module, config: OptimiserConfig, key: PRNGKeyArray
+    model: nnx.Module, config: OptimiserConfig, key: PRNGKeyArray, trained: nnx.filterlib.Filter = nnx.Param
 ) -> tuple[nnx.GraphDef, TrainState]:
     """Split a model once into its static graph and a fresh training state (copies: the state is donated
-    later).
+    later). `trained` says which of its variables are trained.
     """
-    graphdef, params, constants = nnx.split(model, nnx.Param, ...)
+    graphdef, params, constants = nnx.split(model, trained, ...)
     params, constants = (jax.tree.map(jnp.copy, nnx.to_pure_dict(x)) for x in (params, constants))
     state = TrainState(
         step=jnp.zeros((), jnp.int32),

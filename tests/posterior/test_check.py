@@ -10,7 +10,7 @@ import pytest
 from jaxspec.errors import InputError
 from jaxspec.posterior.check import CHI2_MAX, FitConfig, check_fit, check_posterior, model_sigma
 from jaxspec.posterior.flags import Flag
-from jaxspec.posterior.nuisances import ROBUST
+from jaxspec.posterior.nuisances import PURE, ROBUST
 from jaxspec.posterior.results import Posterior
 from jaxspec.posterior.simulator import Simulator
 
@@ -47,6 +47,34 @@ def test_model_errors_within_the_statement_are_no_bad_fit(toy):
     batch = Simulator(toy, config=config).simulate(jax.random.key(0), 64)
     chi2 = check_fit(toy, batch.labels, batch.flux, batch.ivar).chi2_arm
     assert np.mean(chi2.max(1) > CHI2_MAX) < 0.05
+
+
+def test_wrong_errors_are_told_from_wrong_models(toy):
+    """Errors stated a factor of two wrong are flagged, either way; lines that the model has wrong are not
+    errors, nor is noise that neighbouring pixels share."""
+    quiet = dict(snr_range=(100.0, 100.0), only_arm=(), ivar_misstated=0.0, gap_length=0.0)
+    flagged = {}
+    for name, config in (("right", PURE), ("wrong lines", ROBUST)):
+        batch = Simulator(toy, config=dataclasses.replace(config, **quiet)).simulate(jax.random.key(0), 32)
+        n = len(batch.labels)
+        posterior = Posterior(
+            np.repeat(np.asarray(batch.labels)[None], 3, 0),
+            np.zeros((3, n)),
+            toy.label_set,
+            tuple(str(i) for i in range(n)),
+            np.asarray(batch.snr),
+            np.zeros(n),
+            np.zeros(n, int),
+        )
+        for factor in (0.5, 1.0, 2.0):
+            checked, fit = check_posterior(toy, posterior, batch.flux, batch.ivar / factor**2)
+            flagged[name, factor] = np.mean(checked.flags & Flag.BAD_ERRORS > 0)
+            np.testing.assert_array_equal(checked.stats["wrong_errors"], fit.wrong_errors)
+            if name == "right":
+                expected = max(factor, 1.0 / factor)
+                assert abs(np.median(fit.wrong_errors) / expected - 1.0) < 0.15
+    assert flagged["right", 1.0] == 0.0 and flagged["wrong lines", 1.0] <= 1 / 32
+    assert min(flagged["right", 0.5], flagged["right", 2.0], flagged["wrong lines", 0.5]) == 1.0
 
 
 def test_single_bad_pixels_do_not_decide(toy, bright, fit):
@@ -88,7 +116,8 @@ def test_flag_follows_the_worse_arm(toy, bright):
     )
     checked, fit = check_posterior(toy, posterior, flux, np.asarray(bright.ivar[:8]))
     assert (checked.flags[:4] == 0).all() and (checked.flags[4:] & Flag.BAD_FIT > 0).sum() >= 3
-    assert set(checked.stats) == {"misfit", "above", "structure", "chi2_blue", "chi2_red"}
+    arms = {"chi2_blue", "chi2_red"}
+    assert set(checked.stats) == {"misfit", "above", "structure", "wrong_errors", *arms}
     np.testing.assert_allclose(checked.chi2, fit.chi2)
 
 

@@ -99,7 +99,7 @@ def test_structure_tells_lines_from_noise(toy, bright):
             checked.flags & Flag.BAD_FIT > 0, fit.structure > np.maximum(1.15, fair)
         )
         np.testing.assert_array_equal(checked.stats["structure"], fit.structure)
-        assert set(statistics(fit)) == {"chi2", "above", "structure"}
+        assert set(statistics(fit)) == {"chi2", "above", "structure", "wrong_errors"}
     # 500 products of white residuals of squared size 2.2 in each arm: 1 +- 0.10, the worse of two 0.06 more.
     assert abs(np.mean(found["noisy"]) - 1.06) < 0.1 and np.max(found["noisy"]) < 1.5
     assert np.all(chi2["noisy"] > 1.6)

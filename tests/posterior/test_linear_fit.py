@@ -6,7 +6,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from flax import nnx
 
@@ -18,9 +17,9 @@ from jaxspec.physics import turbulence
 from jaxspec.physics.forward import load_forward_model
 from jaxspec.posterior.amortised import AmortisedPosterior
 from jaxspec.posterior.likelihood import VSINI, LikelihoodConfig, nuisance_scale
-from jaxspec.posterior.linear_fit import SLOWEST, ForwardArray, misfit
+from jaxspec.posterior.linear_fit import SLOWEST, misfit
 from jaxspec.posterior.modes import Fit, fit_modes
-from jaxspec.posterior.network import NetworkConfig, PosteriorNetwork, noisy_label_loss, training_loss
+from jaxspec.posterior.network import NetworkConfig, PosteriorNetwork, noisy_label_loss
 from jaxspec.posterior.storage import copy_weights, load_posterior, save_posterior
 from tests.toy import TOY_INSTRUMENT
 
@@ -68,9 +67,14 @@ def told(toy, bright):
     return network, jnp.concatenate([context, jnp.full_like(context, -2.0)], -1)
 
 
-def estimate_of(network, *arguments):
+def compiled(network, function, *arguments):
+    """`function(network, *arguments)`, compiled as a whole: op by op it takes minutes."""
     graph, state = nnx.split(network)
-    return jax.jit(lambda *a: nnx.merge(graph, state).linear_fit.estimate(*a))(*arguments)
+    return jax.jit(lambda state, *a: function(nnx.merge(graph, state), *a))(state, *arguments)
+
+
+def estimate_of(network, *arguments):
+    return compiled(network, lambda network, *a: network.linear_fit.estimate(*a), *arguments)
 
 
 def test_it_is_the_best_fit(toy, bright, told):
@@ -135,9 +139,13 @@ def test_it_moves_with_the_flux_as_the_fit_does(toy, bright, told, steps):
 def test_an_untrained_flow_is_the_fits_gaussian(bright, told):
     network, context = told
     flux, ivar = bright.flux[:4], bright.ivar[:4]
-    packed = network.linear_fit(context[:4], flux, ivar)
     found = estimate_of(network, context[:4], flux, ivar)
-    draws, log_prob = network.sample_given(jax.random.key(0), packed, 4000)
+
+    def sample(network, *stars):
+        packed = network.linear_fit(network.linear_fit.fitted(*stars))
+        return network.sample_given(jax.random.key(0), packed, 4000)
+
+    draws, log_prob = map(np.asarray, compiled(network, sample, context[:4], flux, ivar))
     sigma = np.sqrt(np.diagonal(found.covariance, axis1=1, axis2=2))
     np.testing.assert_allclose((draws.mean(0) - found.labels) / sigma, 0.0, atol=0.1)
     for star in range(4):
@@ -159,8 +167,9 @@ def test_densities_are_those_of_the_draws(bright, toy):
         noise = jax.random.normal(jax.random.key(hash(path) % 1000), variable[...].shape)
         variable[...] = variable[...] + 0.05 * noise
     flux, ivar = bright.flux[:3], bright.ivar[:3]
-    draws, log_prob = network.sample(jax.random.key(1), flux, ivar, 16)
-    np.testing.assert_allclose(network.log_prob(draws, flux, ivar), log_prob, atol=0.05)
+    draws, log_prob = compiled(network, lambda n, *a: n.sample(jax.random.key(1), *a, 16), flux, ivar)
+    again = compiled(network, PosteriorNetwork.log_prob, draws, flux, ivar)
+    np.testing.assert_allclose(again, log_prob, atol=0.05)
 
 
 def test_unused_pixels_and_unseen_stars(survey, told, toy):
@@ -198,45 +207,14 @@ def test_misfits_are_told_apart(toy, bright):
     assert np.all(np.abs(plain[:, 2:]) < 0.12) and np.all(wrong[:, 2] > 0.4)
 
 
-def test_the_guess_is_learned_and_the_forward_model_is_not(survey, toy):
-    """A hundred and fifty steps on 512 stars: the guess gets better than the prior, the model stays."""
-    network = make(toy)
-    network.set_statistics(survey.labels, survey.flux, survey.ivar)
-    stars = jax.tree.map(lambda x: x[:512], survey)
-    graph, params, rest = nnx.split(network, nnx.Param, ...)
-    before = [np.asarray(x) for x in jax.tree.leaves(nnx.state(network, ForwardArray))]
-    assert len(before) == len(jax.tree.leaves(toy))
-    optimiser = optax.chain(optax.clip_by_global_norm(5.0), optax.adam(3e-3))
-
-    @jax.jit
-    def step(params, state, i):
-        batch = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, 64 * (i % 8), 64), stars)
-        value, slope = jax.value_and_grad(lambda p: training_loss(nnx.merge(graph, p, rest), batch))(params)
-        updates, state = optimiser.update(slope, state)
-        return optax.apply_updates(params, updates), state, value
-
-    state, losses = optimiser.init(params), []
-    for i in range(150):
-        params, state, value = step(params, state, jnp.asarray(i))
-        losses.append(float(value))
-    assert np.isfinite(losses).all() and np.mean(losses[-16:]) < np.mean(losses[8:24]) - 2.0
-    trained = nnx.merge(graph, params, rest)
-    encoded = trained.encoder(stars.flux, stars.ivar)
-    scatter = trained.linear_fit.guess(encoded)[:, 2] * trained.linear_fit.scale[2]
-    z = toy.label_set.to_unconstrained(stars.labels)[:, 2]
-    assert np.corrcoef(scatter, z)[0, 1] > 0.5
-    for a, b in zip(before, jax.tree.leaves(nnx.state(trained, ForwardArray)), strict=True):
-        np.testing.assert_array_equal(a, b)
-
-
 def test_the_guess_loss_is_a_gaussians(bright, told):
     network, context = told
     fit = network.linear_fit
     at_truth = fit.guess_loss(context, bright.labels, bright.nuisances)
-    np.testing.assert_allclose(at_truth, 0.1 * 14 * -2.0, atol=1e-3)
+    np.testing.assert_allclose(at_truth, 14 * -2.0, atol=1e-2)
     moved = context.at[:, VSINI + 14].add(np.exp(-2.0))
     np.testing.assert_allclose(
-        fit.guess_loss(moved, bright.labels, bright.nuisances) - at_truth, 0.05, atol=1e-3
+        fit.guess_loss(moved, bright.labels, bright.nuisances) - at_truth, 0.5, atol=1e-2
     )
 
 
@@ -249,7 +227,8 @@ def test_it_is_stored_without_the_forward_model(bright, told, toy, tmp_path):
     loaded = load_posterior(folder, forward=toy).network
     assert loaded.config == network.config
     few = bright.flux[:2], bright.ivar[:2]
-    np.testing.assert_array_equal(loaded.context(*few), network.context(*few))
+    contexts = [compiled(one, PosteriorNetwork.context, *few) for one in (loaded, network)]
+    np.testing.assert_array_equal(*contexts)
 
 
 def test_an_emulator_of_ones_own_is_stored_along(tmp_path):
@@ -284,8 +263,6 @@ def test_what_it_needs_is_said(toy, bright):
     with pytest.raises(InputError, match=r"likelihood\.steps"):
         LikelihoodConfig(steps=-1)
     network = make(toy)
-    with pytest.raises(InputError, match="nuisances"):
-        network.loss(None, bright.labels, bright.flux, bright.ivar)
     with pytest.raises(InputError, match="linear fit"):
         noisy_label_loss(
             network, bright.labels, 0.0 * bright.labels, bright.flux, bright.ivar, jax.random.key(0)

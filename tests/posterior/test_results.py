@@ -103,8 +103,10 @@ def test_a_table_tells_how_exact_draws_are(posterior):
 
 
 def test_fit_sets_flags(posterior):
-    checked = posterior.with_fit(np.array([1.0, 9.0, np.nan]), np.array([False, True, True]))
-    assert checked.flags.tolist() == [0, Flag.BAD_FIT | Flag.LOW_SNR, Flag.NOT_CHECKED]
+    checked = posterior.with_fit(
+        np.array([1.0, 9.0, np.nan]), np.array([False, True, True]), np.array([True, False, True])
+    )
+    assert checked.flags.tolist() == [Flag.BAD_ERRORS, Flag.BAD_FIT | Flag.LOW_SNR, Flag.NOT_CHECKED]
     assert np.isnan(checked.chi2[2]) and checked.chi2[1] == 9.0
 
 

@@ -1,0 +1,87 @@
+"""Training of networks with a linear fit, in two stages.
+
+First encoder and guess learn from simulated spectra where to start fits from, as long as they may, since no
+fit is made. Then a fixed number of stars is fitted once, and the flow learns from the stored fits, again and
+again: its layers are small, and what they have left to tell of a fit is little.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, PRNGKeyArray
+from tqdm import tqdm
+
+from jaxspec.io.results import atomically
+from jaxspec.posterior.linear_fit import Fitted
+from jaxspec.posterior.network import PosteriorNetwork
+from jaxspec.posterior.simulator import Simulation, Simulator
+
+GUESS = nnx.All(nnx.Param, nnx.Any(nnx.PathContains("encoder"), nnx.PathContains("guess")))
+"""The weights of the first stage, for `trained` of `jaxspec.training.fit`."""
+FLOW = nnx.All(nnx.Param, nnx.Not(GUESS))
+"""Those of the second."""
+BLOCK = 4096  # stars in a file
+
+
+class KnownFits(NamedTuple):
+    """Fits of stars whose labels are known."""
+
+    labels: Float[Array | np.ndarray, "n l"]
+    fitted: Fitted
+
+
+def guess_loss(network: PosteriorNetwork, batch: Simulation, key: PRNGKeyArray) -> Float[Array, ""]:
+    """What the first stage minimises."""
+    return jnp.mean(network.guess_loss(key, batch.labels, batch.nuisances, batch.flux, batch.ivar))
+
+
+def flow_loss(network: PosteriorNetwork, batch: KnownFits, key: PRNGKeyArray) -> Float[Array, ""]:
+    """What the second stage minimises: `training_loss` of the spectra behind these fits."""
+    return jnp.mean(network.loss_given(key, batch.labels, network.linear_fit(batch.fitted)))
+
+
+def make_fits(
+    network: PosteriorNetwork,
+    simulator: Simulator,
+    key: PRNGKeyArray,
+    n: int,
+    folder: str | os.PathLike,
+    *,
+    batch: int = 64,
+    progress: bool = True,
+) -> KnownFits:
+    """Simulate `n` stars and fit them, with the dropout of the training if there is any.
+
+    Files of some thousand stars are kept in `folder`; those that are there already are read, not made again.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    graph, state = nnx.split(network)
+
+    @jax.jit
+    def some(key, state):
+        stars = simulator.simulate(key, batch)
+        fitted = nnx.merge(graph, state).fitted(stars.flux, stars.ivar, jax.random.fold_in(key, 1))
+        return KnownFits(stars.labels, fitted)
+
+    blocks = []
+    starts = tqdm(range(0, n, BLOCK), unit_scale=BLOCK, unit=" fits", disable=not progress)
+    for i, start in enumerate(starts):
+        path, size = folder / f"{i:05d}.npz", min(BLOCK, n - start)
+        if not path.exists():
+            keys = (jax.random.fold_in(jax.random.fold_in(key, i), j) for j in itertools.count())
+            pieces = [jax.device_get(some(next(keys), state)) for _ in range(-(-size // batch))]
+            made = jax.tree.map(lambda *x, size=size: np.concatenate(x)[:size], *pieces)
+            arrays = {"labels": made.labels, **made.fitted._asdict()}
+            atomically(path, lambda partial, arrays=arrays: np.savez(partial, **arrays))
+        with np.load(path) as arrays:
+            blocks.append(KnownFits(arrays["labels"], Fitted(*(arrays[name] for name in Fitted._fields))))
+    return jax.tree.map(lambda *x: np.concatenate(x), *blocks)
