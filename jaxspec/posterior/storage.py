@@ -196,11 +196,11 @@ def store_calibrated(
 
 def copy_weights(source: PosteriorNetwork, target: PosteriorNetwork, where: str) -> None:
     """Give `target` all arrays of `source`, its standardisations included; settings without arrays, such as
-    `FlowConfig.min_bin`, may differ. A network with a linear fit takes of one without only the encoder.
+    `FlowConfig.min_bin`, may differ. Of two networks of which one has a linear fit only the encoder is taken.
 
     Raises: InputError naming `where` and the first array that differs, with both shapes.
     """
-    if target.linear_fit is not None and source.linear_fit is None:
+    if (target.linear_fit is None) != (source.linear_fit is None):
         source, target = source.encoder, target.encoder
     _set_network_arrays(target, {path: array for path, array, _ in _network_arrays(source)}, where)
 
