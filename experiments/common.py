@@ -31,6 +31,7 @@ from jaxspec.physics.emulator import Emulator
 from jaxspec.physics.forward import ForwardModel
 from jaxspec.posterior.amortised import AmortisedPosterior
 from jaxspec.posterior.ensemble import Ensemble, dropout_members
+from jaxspec.posterior.prior import tupled
 from jaxspec.posterior.simulator import SpectrumModel
 from jaxspec.posterior.storage import load_posterior
 
@@ -129,7 +130,7 @@ def build(cls: type, node: Any, presets: Mapping[str, Any] | None = None) -> Any
             raise InputError(
                 f"{cls.__name__}.{name}", "no such entry", f"one of {', '.join(known)}", "correct conf/"
             )
-    values = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+    values = {name: tupled(value) for name, value in values.items()}
     return cls(**values) if base is None else dataclasses.replace(presets[base], **values)
 
 

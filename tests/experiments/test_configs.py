@@ -2,15 +2,19 @@
 
 import dataclasses
 
+import jax
+import numpy as np
 import pytest
 
 from experiments.common import CONF, build, quote_paths
+from experiments.data import make_simulator
 from experiments.train import network_config, train_config
 from jaxspec.errors import InputError
 from jaxspec.flows import FLOW_PRESETS, FlowConfig
 from jaxspec.networks import ENCODER_PRESETS, EncoderConfig
 from jaxspec.posterior.check import FitConfig
 from jaxspec.posterior.nuisances import CONFIGS, NuisanceConfig
+from jaxspec.posterior.prior import StellarPrior
 from jaxspec.surveys.simulate import SimulationConfig
 from jaxspec.surveys.spectral_sky import SpectralConfig
 from tests.experiments.conftest import configured
@@ -36,6 +40,19 @@ def test_experiments_compose_into_valid_settings(experiment):
 def test_every_member_of_a_group_can_be_chosen(group):
     for path in (CONF / group).glob("*.yaml"):
         assert configured("train", f"{group}={path.stem}")[group] is not None
+
+
+def test_survey_stars_are_stars_that_networks_know():
+    """The survey's prior is narrower than the one that networks are trained with, and inside of it."""
+    sets = configured("evaluate", "evaluation=survey").evaluation.sets
+    assert {name.split("_")[0] for name in sets} == {"bright", "faint"}
+    for options in sets.values():
+        cfg = configured("train", "instrument=giraffe_hr10")
+        simulator = make_simulator(cfg, options.nuisances, options.prior)
+        labels = simulator.prior.sample(jax.random.key(0), 4000)
+        assert StellarPrior().supports(labels).mean() > 0.99
+        assert np.std(labels[:, 2]) < 0.5 * np.std(StellarPrior().sample(jax.random.key(0), 4000)[:, 2])
+        assert simulator.config.snr_range == tuple(options.nuisances.snr_range)
 
 
 @pytest.mark.parametrize(
