@@ -24,7 +24,7 @@ def test_limits_are_calibrated_stored_and_used(trained, tmp_path, capsys, monkey
     )
     found = screen.run(cfg, tmp_path)["shares"]
     stored = load_posterior(folder / "posterior")
-    assert set(stored.limits.levels) == {"novelty", "chi2", "above", "structure"}
+    assert set(stored.limits.levels) == {"novelty", "chi2", "above", "structure", "wrong_errors"}
     assert (folder / "posterior" / "weights.npz").read_bytes() == weights
     config = json.loads((folder / "posterior" / CONFIG).read_text())
     assert config["limits"]["false_alarms"] == 0.02
@@ -52,7 +52,9 @@ def test_weights_without_a_reference_get_the_other_limits(trained, tmp_path, mon
     )
     monkeypatch.setattr(screen, "FAULTS", ())
     screen.run(cfg, tmp_path)
-    assert set(load_posterior(tmp_path / "posterior").limits.levels) == {"chi2", "above", "structure"}
+    assert set(load_posterior(tmp_path / "posterior").limits.levels) == {
+        "chi2", "above", "structure", "wrong_errors"
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("missing", ["configuration", "prior"])
