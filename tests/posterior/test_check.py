@@ -51,7 +51,7 @@ def test_model_errors_within_the_statement_are_no_bad_fit(toy):
 
 def test_wrong_errors_are_told_from_wrong_models(toy):
     """Errors stated a factor of two wrong are flagged, either way; lines that the model has wrong are not
-    errors, nor is noise that neighbouring pixels share."""
+    errors, nor are wiggles of three errors that are as wide as lines."""
     quiet = dict(snr_range=(100.0, 100.0), only_arm=(), ivar_misstated=0.0, gap_length=0.0)
     flagged = {}
     for name, config in (("right", PURE), ("wrong lines", ROBUST)):
@@ -73,6 +73,11 @@ def test_wrong_errors_are_told_from_wrong_models(toy):
             if name == "right":
                 expected = max(factor, 1.0 / factor)
                 assert abs(np.median(fit.wrong_errors) / expected - 1.0) < 0.15
+        if name == "right":
+            sigma = 1.0 / np.sqrt(np.maximum(batch.ivar, 1.0))
+            wiggly = batch.flux + 3.0 * sigma * np.sin(2.0 * np.pi / 20.0 * np.arange(sigma.shape[1]))
+            checked, _ = check_posterior(toy, posterior, wiggly, batch.ivar)
+            assert np.all(checked.flags & Flag.BAD_ERRORS == 0)
     assert flagged["right", 1.0] == 0.0 and flagged["wrong lines", 1.0] <= 1 / 32
     assert min(flagged["right", 0.5], flagged["right", 2.0], flagged["wrong lines", 0.5]) == 1.0
 
