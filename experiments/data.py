@@ -3,7 +3,7 @@
 
 import logging
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -126,18 +126,24 @@ def simulated(cfg: DictConfig) -> Task:
     )
 
 
-def simulate(simulator: Simulator, key, n: int, snr: float | None = None, batch: int = 64) -> Examples:
+def simulate(simulator: Simulator, key, n: int) -> Examples:
     """`n` simulated stars on the host, a batch at a time."""
-    return simulate_fully(simulator, key, n, snr, batch)[0]
+    return simulate_fully(simulator, key, n)[0]
 
 
-def simulate_fully(simulator: Simulator, key, n: int, snr: float | None = None, batch: int = 64):
-    """As `simulate`, with the nuisances behind the spectra: `(Examples, Nuisances)`."""
+def simulate_fully(
+    simulator: Simulator, key, n: int, snr: float | Sequence[float] | None = None, batch: int = 64
+):
+    """As `simulate`, with the nuisances behind the spectra: `(Examples, Nuisances)`. At one S/N per pixel, or
+    evenly over the range of two; without either as the simulator has it."""
     pieces = []
     for i in range(-(-n // batch)):
-        key_labels, key_rest = jax.random.split(jax.random.fold_in(key, i))
+        key_labels, key_rest, key_snr = jax.random.split(jax.random.fold_in(key, i), 3)
         labels = simulator.prior.sample(key_labels, batch)
-        wanted = None if snr is None else np.full(batch, snr, np.float32)
+        wanted = None
+        if snr is not None:
+            low, high = np.broadcast_to(np.asarray(snr, np.float32), 2)
+            wanted = jax.random.uniform(key_snr, (batch,), minval=low, maxval=high)
         pieces.append(jax.tree.map(np.asarray, simulator.observe(key_rest, labels, wanted)))
     all_ = jax.tree.map(lambda *x: np.concatenate(x)[:n], *pieces)
     return Examples(all_.labels, np.zeros_like(all_.labels), all_.flux, all_.ivar), all_.nuisances
