@@ -18,6 +18,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -120,6 +121,7 @@ class StellarPrior:
             [teff, logg, self.fe_h_range[1]] + [self.fe_h_range[1] + self.x_fe_range[1]] * len(ELEMENTS)
         )
 
+    @partial(jax.jit, static_argnames=("self", "n"))
     def sample(self, key: PRNGKeyArray, n: int) -> Float[Array, "n 9"]:
         """Draw `n` stars (K, dex)."""
         key_hr, key_fe, key_x = jax.random.split(key, 3)
@@ -129,6 +131,7 @@ class StellarPrior:
             [_sample_polygon(key_hr, self.polygon, n), fe_h[:, None], x_fe + fe_h[:, None]], axis=1
         )
 
+    @partial(jax.jit, static_argnames="self")
     def log_prob(self, labels: Float[Array, "*n 9"]) -> Float[Array, "*n"]:
         """Natural log of the normalised density per (K dex^8); minus infinity outside the support."""
         fe_h = labels[..., 2]
@@ -139,6 +142,7 @@ class StellarPrior:
         )
         return hr + self._log_prob_fe_h(fe_h) + self._log_prob_x_fe(labels[..., 3:] - fe_h[..., None], fe_h)
 
+    @partial(jax.jit, static_argnames="self")
     def supports(self, labels: Float[Array, "*n 9"], slack: float = 0.0) -> Bool[Array, "*n"]:
         """Whether a star is inside the training range, with [Fe/H] and [X/Fe] allowed `slack` dex beyond
         their edges."""

@@ -20,6 +20,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -150,7 +151,7 @@ def load_posterior(folder: str | os.PathLike, forward: SpectrumModel | None = No
             if own.exists()
             else load_forward_model(instrument)
         )
-    network = PosteriorNetwork(shape, label_set, instrument.wavelength, rngs=nnx.Rngs(0), forward=forward)
+    network = _empty_network(shape, label_set, instrument.wavelength, forward)
     with np.load(io.BytesIO(weights)) as arrays:
         stored = {name: arrays[name].astype(np.float32) for name in arrays.files}
     _set_network_arrays(
@@ -261,6 +262,18 @@ def _network_config(values):
     )
 
 
+def _empty_network(shape, label_set, grid, forward):
+    """A network whose arrays are all to be set but the forward model's: what random numbers it would begin
+    with is not worked out, which takes seconds."""
+    network = nnx.eval_shape(
+        lambda: PosteriorNetwork(shape, label_set, grid, rngs=nnx.Rngs(0), forward=forward)
+    )
+    if network.linear_fit is not None:
+        for variable, leaf in zip(network.linear_fit.arrays, jax.tree.leaves(forward), strict=True):
+            variable.set_value(jnp.asarray(leaf))
+    return network
+
+
 def _is_shipped(forward: ForwardModel) -> bool:
     shipped = Emulator.load()
     return forward.emulator.summary == shipped.summary and np.array_equal(forward.emulator.mean, shipped.mean)
@@ -276,7 +289,7 @@ def _set_network_arrays(network, arrays, where):
     flat = nnx.to_flat_state(state)
     named = {"/".join(str(part) for part in path): variable for path, variable in flat}
     found = {name: f"shape {np.shape(array)}" for name, array in arrays.items()}
-    expected = {name: f"shape {variable[...].shape}" for name, variable in named.items()}
+    expected = {name: f"shape {variable.shape}" for name, variable in named.items()}
     if found != expected:
         name = min(name for name in found | expected if found.get(name) != expected.get(name))
         raise InputError(
@@ -286,7 +299,7 @@ def _set_network_arrays(network, arrays, where):
             "use the configuration and the jaxspec it was trained with",
         )
     for name, variable in named.items():
-        variable[...] = jnp.asarray(arrays[name], variable[...].dtype)
+        variable.set_value(jnp.asarray(arrays[name], variable.dtype))
     nnx.update(network, state)
 
 

@@ -1,6 +1,7 @@
 """AdamW with warm-up, cosine decay and clipping, and the exponential moving average of the weights."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -74,6 +75,7 @@ def ema_update(average: PyTree, params: PyTree, decay: float) -> PyTree:
     return jax.tree.map(lambda a, p: decay * a + (1.0 - decay) * p, average, params)
 
 
+@partial(jax.jit, static_argnames="decay")
 def ema_weights(average: PyTree, step: Any, decay: float) -> PyTree:
     """The averaged weights after `step` updates; dividing by 1 - decay^step removes the pull of the zeros."""
     correction = 1.0 - jnp.asarray(decay, jnp.float32) ** step
