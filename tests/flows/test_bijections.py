@@ -17,6 +17,7 @@ from jaxspec.flows import (
     Permutation,
     SplineCoupling,
 )
+from tests.shaken import shaken
 
 N_DIM, N_CONTEXT, N_STARS = 5, 3, 4
 SIZES = dict(n_dim=N_DIM, n_context=N_CONTEXT)
@@ -51,15 +52,6 @@ BIJECTIONS = {
 }
 
 
-def randomised(model, scale=0.25):
-    """The module with noise on all weights: at the start every layer is (nearly) the identity."""
-    graph, params, rest = nnx.split(model, nnx.Param, ...)
-    leaves, structure = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(5), max(len(leaves), 1))
-    leaves = [x + scale * jax.random.normal(k, x.shape, x.dtype) for x, k in zip(leaves, keys, strict=False)]
-    return nnx.merge(graph, structure.unflatten(leaves), rest)
-
-
 def as_dtype(model, dtype):
     graph, state = nnx.split(model)
     return nnx.merge(graph, jax.tree.map(lambda x: x.astype(dtype), state))
@@ -80,7 +72,7 @@ def run(model, method):
 
 @pytest.fixture(params=BIJECTIONS, scope="module")
 def model(request):
-    return randomised(BIJECTIONS[request.param](nnx.Rngs(0)))
+    return shaken(BIJECTIONS[request.param](nnx.Rngs(0)), 0.25)
 
 
 def test_inverse_float32(model):

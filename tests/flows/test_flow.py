@@ -13,7 +13,8 @@ from scipy import stats
 from jaxspec.errors import InputError
 from jaxspec.flows import ConditionalFlow, FlowConfig, make_flow
 from jaxspec.flows.flow import layer_orders
-from tests.flows.test_bijections import TAME, randomised
+from tests.flows.test_bijections import TAME
+from tests.shaken import shaken
 
 CONFIGS = {
     "spline": FlowConfig(n_layers=2, width=8, n_bins=5, **TAME),
@@ -24,7 +25,7 @@ CONFIGS = {
 
 
 def random_flow(config, n_dim, n_context=2, scale=0.15):
-    flow = randomised(make_flow(config, n_dim=n_dim, n_context=n_context, rngs=nnx.Rngs(0)), scale)
+    flow = shaken(make_flow(config, n_dim=n_dim, n_context=n_context, rngs=nnx.Rngs(0)), scale)
     flow.set_standardisation(0.5 * np.arange(n_dim), 1.0 + 0.5 * np.arange(n_dim))
     return flow
 

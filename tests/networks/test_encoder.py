@@ -11,6 +11,7 @@ from flax import nnx
 
 from jaxspec.errors import InputError
 from jaxspec.networks import ENCODER_PRESETS, EncoderConfig, make_encoder
+from tests.shaken import shaken
 
 N_PIXELS = 150
 # Two arms of 75 pixels, as `spectra` masks them.
@@ -59,11 +60,7 @@ def encoder(request):
     """An encoder with every weight random (residual branches start at zero), and its compiled forward
     pass."""
     model = make_encoder(CONFIGS[request.param], WAVELENGTH, rngs=nnx.Rngs(1))
-    graph, params, rest = nnx.split(model, nnx.Param, ...)
-    leaves, structure = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(2), len(leaves))
-    leaves = [x + 0.1 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
-    graph, state = nnx.split(nnx.merge(graph, structure.unflatten(leaves), rest))
+    graph, state = nnx.split(shaken(model, 0.1))
     compiled = jax.jit(lambda state, flux, ivar: nnx.merge(graph, state)(flux, ivar))
     return lambda flux, ivar: compiled(state, jnp.asarray(flux), jnp.asarray(ivar)), graph, state
 

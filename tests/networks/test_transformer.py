@@ -1,6 +1,5 @@
 """The transformer knows a pixel by its wavelength alone."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -9,6 +8,7 @@ from flax import nnx
 from jaxspec.networks import TransformerEncoder
 from jaxspec.networks.transformer import cut_patches, wavelength_code
 from tests.networks.test_encoder import TRANSFORMER
+from tests.shaken import shaken
 
 CELL, CELLS = TRANSFORMER.cell, TRANSFORMER.patch_cells
 SHORT = 5400.0 + 0.05 * np.arange(120)
@@ -23,11 +23,7 @@ def make(wavelength, weights=None):
     if weights is not None:
         nnx.update(model, nnx.state(weights, nnx.Param))
         return model
-    graph, params, rest = nnx.split(model, nnx.Param, ...)
-    leaves, structure = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(2), len(leaves))
-    leaves = [x + 0.1 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
-    return nnx.merge(graph, structure.unflatten(leaves), rest)
+    return shaken(model, 0.1)
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from jaxspec.posterior.ensemble import Ensemble, dropout_members
 from jaxspec.posterior.network import PosteriorNetwork
 from jaxspec.posterior.storage import copy_weights
 from tests.posterior.test_amortised import CONFIG
+from tests.shaken import shaken
 from tests.toy import TOY_INSTRUMENT
 
 N, N_DRAWS = 64, 900
@@ -30,11 +31,7 @@ def members(simulator, survey):
         )
         network.set_statistics(simulator.prior.sample(jax.random.key(2), 4000), survey.flux, survey.ivar)
         # A flow of zeros is the same for all; shake it.
-        graph, params, rest = nnx.split(network, nnx.Param, ...)
-        leaves, tree = jax.tree.flatten(params)
-        keys = jax.random.split(jax.random.key(seed), len(leaves))
-        shaken = [x + 0.03 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
-        network = nnx.merge(graph, jax.tree.unflatten(tree, shaken), rest)
+        network = shaken(network, 0.03, seed)
         found.append(AmortisedPosterior(network, TOY_INSTRUMENT, simulator.prior))
     return tuple(found)
 

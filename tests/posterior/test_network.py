@@ -23,6 +23,7 @@ from jaxspec.posterior.network import (
     training_loss,
 )
 from jaxspec.posterior.storage import copy_weights
+from tests.shaken import shaken
 
 ONE_LABEL = LabelSet((Label("x", "", -50.0, 50.0, "$x$", "", "a number"),))
 SMALL = NetworkConfig(
@@ -133,19 +134,10 @@ def test_matching_is_trained_by_regression():
         noisy_label_loss(network, batch.labels, batch.labels, batch.flux, batch.ivar, key)
 
 
-def shaken(network, scale=0.1):
-    """Some layers start at zero; make them matter."""
-    graph, params, rest = nnx.split(network, nnx.Param, ...)
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(7), len(leaves))
-    leaves = [x + scale * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
-    return nnx.merge(graph, jax.tree.unflatten(tree, leaves), rest)
-
-
 def test_dropout_leaves_units_out_in_training_only():
     """With one block the context is linear in what is left out: many of them average to the whole."""
     network, batch = network_and_batch("spline")
-    network = shaken(network)
+    network = shaken(network, 0.1)
     whole = network.context(batch.flux, batch.ivar)
     np.testing.assert_array_equal(network.context(batch.flux, batch.ivar, jax.random.key(0)), whole)
 
