@@ -23,7 +23,9 @@ from jaxspec.posterior.ensemble import Ensemble
 from jaxspec.posterior.importance import ImportanceConfig, importance_sample, trusted
 from jaxspec.posterior.likelihood import LikelihoodConfig
 from jaxspec.posterior.nuisances import PURE, NuisanceConfig
+from jaxspec.posterior.prior import StellarPrior
 from jaxspec.posterior.refine import refine_posterior
+from jaxspec.posterior.reweighting import sample_under
 from jaxspec.posterior.simulator import SpectrumModel
 from jaxspec.posterior.storage import WEIGHTS
 
@@ -52,7 +54,8 @@ def evaluate(
         stars, nuisances = simulate_fully(
             simulator, named_key(cfg.seed, f"test {name}"), options.n, options.get("snr")
         )
-        metrics[name], known = measure(posterior, stars, cfg, name, forward, simulator.config)
+        known_prior = simulator.prior if options.get("prior_known", False) else None
+        metrics[name], known = measure(posterior, stars, cfg, name, forward, simulator.config, known_prior)
         n = min(cfg.evaluation.n_bound, options.n)
         if n >= 10:
             known = replace(known, **bounds(simulator, stars, nuisances, n, named_key(cfg.seed, "bound")))
@@ -98,23 +101,27 @@ def measure(
     name: str,
     forward: SpectrumModel | None = None,
     nuisances: NuisanceConfig = PURE,
+    prior: StellarPrior | None = None,
 ) -> tuple[dict, KnownStars]:
     """Negative log-likelihood of one set, and its stars with their draws.
 
-    With a `forward` model the draws are refined against it (the likelihood is the network's own all the
-    same), if `cfg.refine` is "exact" to those of its likelihood with these `nuisances`. A catalogue's label
-    is the true one plus an error: it is compared with draws that carry that error too.
+    With a `prior` the draws are those under it instead of the training's. With a `forward` model they are
+    refined against it (the likelihood is the network's own all the same), if `cfg.refine` is "exact" to those
+    of its likelihood with these `nuisances`. A catalogue's label is the true one plus an error: it is
+    compared with draws that carry that error too.
     """
     begun = time.perf_counter()
     key = named_key(cfg.seed, f"draws {name}")
-    result = posterior.sample_normalised(key, stars.flux, stars.ivar, cfg.evaluation.n_draws)
+    result = sample_under(prior, posterior, key, stars.flux, stars.ivar, cfg.evaluation.n_draws)
     more = {}
+    if prior is not None:
+        more["prior_efficiency"] = float(np.median(result.stats["prior_efficiency"]))
     if forward is not None:
         arguments = (jax.random.fold_in(key, 2), forward, result, stars.flux, stars.ivar)
         if cfg.refine == "exact":
             result = importance_sample(*arguments, ImportanceConfig(LikelihoodConfig(nuisances)))
             worth = result.stats["efficiency"]
-            more = {"trusted": float(np.mean(trusted(result))), "efficiency": float(np.median(worth))}
+            more |= {"trusted": float(np.mean(trusted(result))), "efficiency": float(np.median(worth))}
             log.info(
                 "%s: median efficiency %.2f, draws of %.1f %% of stars to be trusted",
                 name,

@@ -54,8 +54,10 @@ from jaxspec.posterior.ensemble import Ensemble
 from jaxspec.posterior.importance import ImportanceConfig, importance_sample
 from jaxspec.posterior.likelihood import LikelihoodConfig
 from jaxspec.posterior.nuisances import PURE
+from jaxspec.posterior.prior import StellarPrior
 from jaxspec.posterior.refine import RefineConfig, refine_posterior
 from jaxspec.posterior.results import Posterior
+from jaxspec.posterior.reweighting import sample_under
 from jaxspec.posterior.simulator import SpectrumModel
 from jaxspec.spectra import Spectra
 
@@ -102,6 +104,7 @@ def infer_and_write(
         cfg.n_draws,
         cfg.fit,
         cfg.get("refine", False),
+        None if cfg.get("prior") is None else build(StellarPrior, cfg.prior),
     )
     seconds = time.perf_counter() - begun
     known, known_name = truth, "truth"
@@ -256,13 +259,14 @@ def infer(
     n_draws: int,
     fit: Any = None,
     refine: bool | str = False,
+    prior: StellarPrior | None = None,
 ) -> tuple[Posterior, Fit, np.ndarray, np.ndarray]:
-    """Draws for all spectra, refined against the forward model on demand, with the outcome of the check, and
-    the normalised flux and ivar `[n, p]` that the network and the check see."""
+    """Draws for all spectra, on demand under another prior and refined against the forward model, with the
+    outcome of the check, and the normalised flux and ivar `[n, p]` that the network and the check see."""
     flux, ivar = posterior.prepare(spectra)
     config = build(FitConfig, fit)
     result, outcome = infer_normalised(
-        posterior, forward, flux, ivar, key, n_draws, config, refine, spectra.names
+        posterior, forward, flux, ivar, key, n_draws, config, refine, spectra.names, prior
     )
     velocity = (
         [meta.get("velocity", np.nan) for meta in spectra.meta]
@@ -287,11 +291,12 @@ def infer_normalised(
     config: FitConfig,
     refine: bool | str,
     names: tuple[str, ...] | None = None,
+    prior: StellarPrior | None = None,
 ) -> tuple[Posterior, Fit]:
     """The same of normalised spectra `[n, p]`."""
     if refine not in (False, True, "exact"):
         raise InputError("refine", repr(refine), "false, true or exact", "choose one")
-    result = posterior.sample_normalised(key, flux, ivar, n_draws, names=names)
+    result = sample_under(prior, posterior, key, flux, ivar, n_draws, names)
     arguments = (jax.random.fold_in(key, 1), forward, result, flux, ivar)
     if refine == "exact":
         # Of the resolving power as little is known as in the check.

@@ -196,8 +196,9 @@ class AmortisedPosterior:
         margin = 0.01 * (high - low)
         near = np.any((p16 < low + margin) | (p84 > high - margin), axis=1)
         novel = result.stats.get("novelty", np.zeros(len(result))) > 1.0
+        contradicts = result.stats.get("contradicts_prior", np.zeros(len(result))) > 0
         flags = flag_bits.set_flag(result.flags, Flag.NEAR_BOUND, near)
-        flags = flag_bits.set_flag(flags, Flag.OUT_OF_RANGE, novel | (outside > MOST_OUTSIDE))
+        flags = flag_bits.set_flag(flags, Flag.OUT_OF_RANGE, novel | contradicts | (outside > MOST_OUTSIDE))
         return dataclasses.replace(result, flags=flags, stats={**result.stats, "outside_prior": outside})
 
     def log_prob(

@@ -142,7 +142,7 @@ class StellarPrior:
         )
         return hr + self._log_prob_fe_h(fe_h) + self._log_prob_x_fe(labels[..., 3:] - fe_h[..., None], fe_h)
 
-    @partial(jax.jit, static_argnames="self")
+    @partial(jax.jit, static_argnames=("self", "slack"))
     def supports(self, labels: Float[Array, "*n 9"], slack: float = 0.0) -> Bool[Array, "*n"]:
         """Whether a star is inside the training range, with [Fe/H] and [X/Fe] allowed `slack` dex beyond
         their edges."""

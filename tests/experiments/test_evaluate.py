@@ -23,11 +23,15 @@ SETS = (
 
 def test_stored_weights_give_the_numbers_of_their_training(trained, tmp_path):
     result, folder = trained
-    metrics = evaluate.run(configured("evaluate", *SETS, f"checkpoint={folder}"), tmp_path)
+    disc = "+evaluation.sets.disc={n: 64, prior: {fe_h_uniform: 0.02, fe_h_scatter: 0.15}, prior_known: true}"
+    metrics = evaluate.run(configured("evaluate", *SETS, disc, f"checkpoint={folder}"), tmp_path)
     again, then = metrics["as_trained"], result.metrics["as_trained"]
     assert again["nll"] == pytest.approx(then["nll"], abs=1e-4)
     for name, values in again["all"]["labels"].items():
         assert values["scatter"] == pytest.approx(then["all"]["labels"][name]["scatter"], rel=1e-3)
+    # A narrower prior leaves fewer draws, and less to be uncertain about.
+    assert 0.05 < metrics["disc"]["prior_efficiency"] < 0.95
+    assert metrics["disc"]["all"]["labels"]["fe_h"]["error"] < 0.9 * again["all"]["labels"]["fe_h"]["error"]
     assert json.loads((tmp_path / "metrics.json").read_text())["as_trained"]["all"]["n"] == 128
     assert (tmp_path / "recovery_as_trained.png").stat().st_size > 10_000
     checks = metrics["as_trained"]["checks"]

@@ -157,6 +157,23 @@ def test_refined_draws_are_what_the_flags_describe(trained, monkeypatch):
     np.testing.assert_array_equal(seen["ivar"], ivar)
 
 
+def test_draws_under_what_is_known_of_the_stars(trained, night, tmp_path):
+    """All draws have the metallicities of the prior that is given, and the file names it."""
+    here = [str(night).replace("[", "[[]"), "refine=false", "plots.spectra=0", "plots.corners=0"]
+    cfg = settings(trained[1], *here, "prior={fe_h_range: [-0.2, 0.5], fe_h_mean: 0.1}")
+    posterior, _ = infer.run(cfg, tmp_path)
+    assert len(posterior.draws) == 300 and posterior.prior.fe_h_range == (-0.2, 0.5)
+    kept = posterior.stats["contradicts_prior"] == 0
+    assert kept.any() and (posterior.draws[:, kept, 2] >= -0.2).all()
+    np.testing.assert_array_equal(posterior.flags & Flag.OUT_OF_RANGE > 0, ~kept)
+    tree = xr.open_datatree(tmp_path / "posterior.nc", engine="h5netcdf")
+    assert json.loads(tree.attrs["training_prior"])["fe_h_range"] == [-0.2, 0.5]
+    assert {"prior_efficiency", "contradicts_prior"} <= set(tree["sample_stats"].data_vars)
+    tree.close()
+    with pytest.raises(InputError, match="fe_h_rnge"):
+        infer.run(settings(trained[1], *here, "prior={fe_h_rnge: [0, 1]}"), tmp_path / "misspelt")
+
+
 def test_exact_refinement_says_how_exact_it_is(trained, night, tmp_path):
     """Two stars of S/N 150: their errors shrink, and the table tells what the draws are worth."""
     cfg = settings(trained[1], str(night).replace("[", "[[]"), "plots.spectra=0", "plots.corners=0")
