@@ -22,10 +22,11 @@ from jaxspec.posterior import flags as flag_bits
 from jaxspec.posterior.flags import Flag
 from jaxspec.posterior.prior import StellarPrior, prior_from_dict
 
-# Root attribute of a file: the density the network was trained with, as JSON, null for labels of a survey.
+# Root attribute of a file: the prior under which the draws are, as JSON, null for labels of a survey.
 PRIOR = "training_prior"
-# Statistics of an exact refinement (see `importance`) that a table has beside the labels.
+# Statistics of an exact refinement (see `importance`) and of another prior: in a table, beside the labels.
 REFINEMENT = {
+    "prior_efficiency": ("effective share of the network's draws under the given prior", "stat.value"),
     "efficiency": ("effective share of the draws of the exact posterior", "stat.value"),
     "pareto_k": ("tail of the draws' weights, to be trusted below 0.7", "stat.param"),
     "r_hat": ("of tempered populations, where pareto_k is not below 0.7; agreed below 1.05", "stat.param"),
@@ -48,7 +49,8 @@ class Posterior:
             checked.
         flags: bits of `jaxspec.posterior.flags.Flag`; 0 is safe.
         stats: further numbers per star (`[n_star]` each), written beside the draws.
-        prior: density of the labels that the network was trained with; None where they were a survey's.
+        prior: density of the labels under which the draws are: that of the training, or another one (see
+            `jaxspec.posterior.reweighting`); None where the network was trained on a survey.
         raw: draws as the network gave them, where `draws` are recalibrated.
     """
 

@@ -168,8 +168,9 @@ def test_draws_under_what_is_known_of_the_stars(trained, night, tmp_path):
     np.testing.assert_array_equal(posterior.flags & Flag.OUT_OF_RANGE > 0, ~kept)
     tree = xr.open_datatree(tmp_path / "posterior.nc", engine="h5netcdf")
     assert json.loads(tree.attrs["training_prior"])["fe_h_range"] == [-0.2, 0.5]
-    assert {"prior_efficiency", "contradicts_prior"} <= set(tree["sample_stats"].data_vars)
+    assert {"prior_efficiency", "contradicts_prior"} <= set(tree["constant_data"].data_vars)
     tree.close()
+    assert "prior_efficiency" in read_table(tmp_path / "labels.fits").colnames
     with pytest.raises(InputError, match="fe_h_rnge"):
         infer.run(settings(trained[1], *here, "prior={fe_h_rnge: [0, 1]}"), tmp_path / "misspelt")
 
