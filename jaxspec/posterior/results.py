@@ -234,7 +234,7 @@ class Posterior:
     def to_datatree(self, observed: dict[str, tuple] | None = None) -> xr.DataTree:
         """The draws in ArviZ's schema: groups `posterior` (one variable per label over `sample`, `star`),
         `sample_stats` (`lp`) and `constant_data` (S/N, chi2, flags and other numbers per star); amortised
-        draws are independent, so `sample_dims` is `["sample"]`. The root holds the training prior. Where
+        draws are independent, so `sample_dims` is `["sample"]`. The root holds the prior. Where
         draws are recalibrated, group `raw_posterior` holds those of the network.
 
         `observed` adds a group `observed_data`: name to (dimensions, values), e.g. `{"flux": (("star",

@@ -34,14 +34,15 @@ def under_prior(
 
     Args:
         posterior: under `posterior.prior`, with `MORE` draws for each one wanted, or more.
-        prior: what is known of the stars. Where it is broader than the old one nothing can be gained.
+        prior: what is known of the stars, within the ranges of the old one: beyond them there are no draws.
         n: draws of the result; by default as many as there are.
 
     `stats` gains `prior_efficiency`, what share of the draws the weighted ones are worth, and
     `contradicts_prior`: 1 where that is fewer than `FEWEST` draws. Those stars keep the draws under the old
     prior, and are flagged OUT_OF_RANGE.
 
-    Raises: InputError when the old prior is not known (networks trained on a survey).
+    Raises: InputError when the old prior is not known (networks trained on a survey), and for a new one that
+        reaches beyond it.
     """
     if posterior.prior is None:
         raise InputError(
@@ -50,11 +51,21 @@ def under_prior(
             "the density to divide by",
             "use weights trained on simulations",
         )
+    old = posterior.prior
+    for edge, beyond in (("low", prior.low < old.low), ("high", prior.high > old.high)):
+        if beyond.any():
+            i = int(np.argmax(beyond))
+            raise InputError(
+                f"prior, {edge} end of {prior.names[i]}",
+                f"{getattr(prior, edge)[i]:g}",
+                f"{getattr(old, edge)[i]:g}, as in training, or inside of it",
+                "choose a narrower prior",
+            )
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
     n_draws, n_star, _ = posterior.draws.shape
     n = n_draws if n is None else n
     draws = jnp.asarray(posterior.draws)
-    before, after = (np.asarray(p.log_prob(draws), float) for p in (posterior.prior, prior))
+    before, after = (np.asarray(p.log_prob(draws), float) for p in (old, prior))
     # What a refinement puts outside the old prior has no weight in the new one.
     ratio = np.where(np.isfinite(before), after - np.where(np.isfinite(before), before, 0.0), -np.inf)
     rows, log_prob = np.empty((n, n_star), int), posterior.log_prob.copy()

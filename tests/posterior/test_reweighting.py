@@ -107,3 +107,5 @@ def test_a_star_that_contradicts_the_prior_keeps_its_draws_and_is_flagged(wide):
 def test_without_a_prior_to_divide_by_it_is_refused(wide):
     with pytest.raises(InputError, match="trained on a survey"):
         under_prior(jax.random.key(0), dataclasses.replace(wide, prior=None), DISC)
+    with pytest.raises(InputError, match="low end of fe_h: found -4"):
+        under_prior(jax.random.key(0), wide, dataclasses.replace(DISC, fe_h_range=(-4.0, 0.5)))
