@@ -104,6 +104,14 @@ def test_draws_stay_in_the_prior_and_keep_their_density(posterior, survey):
     np.testing.assert_allclose(shift[kept], -np.log1p(-out.stats["outside_prior"][kept]), atol=2e-2)
 
 
+def test_a_prior_that_a_star_contradicts_is_flagged_after_a_refinement_too(posterior, survey):
+    out = draw(posterior, survey.flux, survey.ivar)
+    marked = dataclasses.replace(out, stats={**out.stats, "contradicts_prior": np.arange(N_STARS) % 2})
+    before, after = (posterior.flag_range(x).flags & int(Flag.OUT_OF_RANGE) > 0 for x in (out, marked))
+    assert not before[1::2].all()
+    np.testing.assert_array_equal(after, before | (np.arange(N_STARS) % 2 == 1))
+
+
 def test_same_key_same_draws(posterior, survey):
     a, b, c = (draw(posterior, survey.flux, survey.ivar, key).draws for key in (0, 0, 1))
     assert np.array_equal(a, b) and not np.array_equal(a, c)
