@@ -4,14 +4,14 @@
 
 Stars are simulated by the emulator with both arms, and the stored weights' draws refined to the exact
 posterior (`jaxspec.posterior.importance`). `--timed` stars give seconds a star (compilation apart), the
-efficiency of their weights and the share with k below 0.7. The first `--stars` of them, with 2,000 draws, are
-held against the No-U-Turn sampler of NumPyro on the same density: 8 chains of 60 + 75 steps a star, in
-coordinates of which the importance knows nothing but the best fit; where those disagree (R-hat above 1.05),
-8 chains of 200 + 250 steps that also adapt to the density's shape. For each star a network (scikit-learn)
+efficiency of their weights and the share with k below 0.7. The first `--stars` of them, with 8,000 weighted
+draws, are held against the No-U-Turn sampler of NumPyro on the same density: 8 chains of 60 + 75 steps a
+star, in coordinates of which the importance knows nothing but the best fit; where those disagree (R-hat above
+1.05), 8 chains of 200 + 250 steps that also adapt to the shape. For each star a network (scikit-learn)
 learns to tell the two samples apart; the share of left-out draws that it gets right (C2ST, Lopez-Paz & Oquab
-2017, ICLR) is 0.5 where they are the same, give or take 0.02 with 400 draws of each. Beside it stand the same
-of two halves of the chains (what is chance, and what the chains' own length leaves) and of the network's
-draws before refinement.
+2017, ICLR) is 0.5 where they are the same, give or take 0.02 with 400 draws of each (of 8,000 by weight, so
+that hardly one is chosen twice). Beside it stand the same of two halves of the chains (what is chance, and
+what the chains' own length leaves) and of the network's draws before refinement.
 
 Chains take about a minute a star, longer ones several: those of each star are kept in a folder beside
 `--output`, and a run that was stopped goes on from them.
@@ -55,7 +55,7 @@ from jaxspec.posterior.nuisances import PURE
 from jaxspec.posterior.simulator import Simulator
 
 SEED = 3
-DRAWS, COMPARED = 2000, 400
+DRAWS, WEIGHTED, COMPARED = 2000, 8000, 400
 WARMUP, SAMPLES, CHAINS = 60, 75, 8
 LONGER_WARMUP, LONGER_SAMPLES, MIXED = 200, 250, 1.05
 
@@ -127,11 +127,12 @@ def run_chains(forward, prior, modes: Mode, flux: np.ndarray, folder: Path) -> l
 
 
 def tell_apart(one: np.ndarray, other: np.ndarray, seed: int) -> float:
-    """C2ST of draws `[s, l]`. Copies of a draw would be known again: each counts once."""
+    """C2ST of draws `[s, l]`, some of them. Copies of a draw would be known again: each counts once."""
     rng = np.random.default_rng(seed)
-    one, other = (np.unique(x, axis=0) for x in (one, other))
     n = min(COMPARED, len(one), len(other))
-    both = np.concatenate([x[rng.choice(len(x), n, replace=False)] for x in (one, other)])
+    one, other = (rng.permutation(np.unique(rng.choice(x, n, replace=False), axis=0)) for x in (one, other))
+    n = min(len(one), len(other))
+    both = np.concatenate([one[:n], other[:n]])
     network = MLPClassifier((50, 50), early_stopping=True, max_iter=300, random_state=seed)
     which = np.repeat([0, 1], n)
     return float(cross_val_score(make_pipeline(StandardScaler(), network), both, which, cv=5).mean())
@@ -174,8 +175,9 @@ def main() -> None:
 
     some = np.arange(args.timed) < args.stars
     flux, ivar, before = flux[some], ivar[some], before.select(some)
+    more = posterior.sample_normalised(jax.random.key(SEED + 1), flux, ivar, WEIGHTED)
     after = importance_sample(
-        jax.random.key(SEED), forward, before, flux, ivar, ImportanceConfig(n_draws=DRAWS)
+        jax.random.key(SEED), forward, more, flux, ivar, ImportanceConfig(n_draws=WEIGHTED)
     )
     modes = fit_modes(forward, before.median.astype(np.float32), flux, ivar)
     chains = run_chains(forward, posterior.prior, modes, flux, args.output.with_suffix(""))
@@ -192,6 +194,7 @@ def main() -> None:
         "effective_draws_of_chains": [float(worth) for *_, worth in chains],
         "trusted": trusted(after).tolist(),
         "proposal": after.stats["proposal"].tolist(),
+        "efficiency": after.stats["efficiency"].tolist(),
         "c2st": c2st,
         "median_c2st": {name: float(np.median(values)) for name, values in c2st.items()},
         "c2st_at_most_0.55": {name: int(np.sum(np.array(v) <= 0.55)) for name, v in c2st.items()},

@@ -158,7 +158,13 @@ def bounds(simulator, stars: Examples, nuisances, n: int, key) -> dict[str, np.n
     usual = cramer_rao.BoundConfig().nuisances
     config = cramer_rao.BoundConfig(usual._replace(resolution=simulator.config.resolution_scatter))
     bound = cramer_rao.cramer_rao(
-        simulator.forward, stars.labels[:n], first, stars.ivar[:n], config, simulated=simulator.config
+        simulator.forward,
+        stars.labels[:n],
+        first,
+        stars.ivar[:n],
+        config,
+        simulated=simulator.config,
+        residuals=simulator.residuals,
     )
     precision = cramer_rao.prior_precision(np.asarray(simulator.prior.sample(key, 20_000)))
     return {"bound": bound.sigma, "bound_with_prior": _with_prior(bound.covariance, precision)}

@@ -29,6 +29,7 @@ from jaxspec.instruments import Instrument
 from jaxspec.physics import turbulence
 from jaxspec.physics.forward import Nuisances
 from jaxspec.posterior.nuisances import PURE, NuisanceConfig
+from jaxspec.posterior.residuals import ResidualModel
 from jaxspec.posterior.simulator import SpectrumModel, knots_to_pixels
 
 LINE_ERROR_WIDTH = 0.6927
@@ -77,6 +78,7 @@ def cramer_rao(
     prior_precision: Float[np.ndarray, "l l"] | None = None,
     batch: int = 8,
     simulated: NuisanceConfig = PURE,
+    residuals: ResidualModel | None = None,
 ) -> Bound:
     """Bounds for stars of given labels, nuisances (each field `[n]`) and inverse variance of the normalised
     flux.
@@ -85,6 +87,8 @@ def cramer_rao(
         simulated: of its entries the errors of lines (`line_error`, `core_error`) at their mean amplitude.
             As the bound grows faster than the amplitude, this is less than the mean bound of stars that
             draw their amplitudes at random; `missing_lines` are left out, which lowers it further.
+        residuals: errors of spectra learned from real ones that the simulations have too, at the mean
+            amplitude of stars that have them and of the share `simulated.exact_model` that have none.
         prior_precision: inverse covariance of the labels' prior; adds what is known without a spectrum
             (without it a label that no line carries has an infinite bound).
         batch: stars per compiled call.
@@ -103,7 +107,8 @@ def cramer_rao(
             )
             precision[:n_label, :n_label] += prior
             errors = line_errors(np.asarray(model[i], float), forward.instrument, simulated)
-            information = information_matrix(design, np.asarray(ivar[row]), errors) + precision
+            left, errors = with_residuals(np.asarray(ivar[row], float), errors, simulated, residuals)
+            information = information_matrix(design, left, errors) + precision
             covariance.append(marginal_covariance(information, n_label))
     covariance = np.stack(covariance)
     return Bound(covariance, np.sqrt(np.diagonal(covariance, axis1=1, axis2=2)))
@@ -143,6 +148,21 @@ def line_errors(
                 tents = _tents(length, arm.step, where.start, where.stop, model.size)
                 columns.append(diags_array(amplitude * width * (1.0 - model) ** power) @ tents)
     return csc_array(hstack(columns)) if columns else None
+
+
+def with_residuals(
+    ivar: Float[np.ndarray, " p"],
+    errors: csc_array | None,
+    simulated: NuisanceConfig,
+    residuals: ResidualModel | None,
+) -> tuple[Float[np.ndarray, " p"], csc_array | None]:
+    """Inverse variance of each pixel by itself and columns of all shared errors, learned ones included."""
+    amplitude = 1.0 - min(simulated.exact_model, 1.0)
+    if residuals is None or amplitude == 0.0:
+        return ivar, errors
+    ivar = ivar / (1.0 + np.square(amplitude * np.asarray(residuals.scatter, float)) * ivar)
+    factors = csc_array(amplitude * np.asarray(residuals.components, float).T)
+    return ivar, factors if errors is None else csc_array(hstack([errors, factors]))
 
 
 @lru_cache(maxsize=16)

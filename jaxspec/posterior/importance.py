@@ -48,6 +48,8 @@ AGREED = 1.05
 NETWORK, MODE, ADAPTED, TEMPERED = 0, 1, 2, 3
 # Cells of the table that vsini is drawn from.
 CELLS = 400
+# Spectra of one star that are computed at once: more take memory and no less time.
+AT_ONCE = 200
 
 
 @dataclass(frozen=True)
@@ -164,10 +166,12 @@ def trusted(posterior: Posterior) -> np.ndarray:
 def _density(forward, posterior, mode: Mode, flux, which, u, config) -> Float[np.ndarray, "n s"]:
     """Exact log-densities of draws of some of the stars, so many at once that one program serves them all."""
     out = np.empty(u.shape[:2])
+    size = min(config.n_draws, AT_ONCE)
     for i, star in enumerate(which):
         one, its_flux = _on_device((Mode(*(x[star] for x in mode)), flux[star]))
-        for begin in range(0, u.shape[1], config.n_draws):
-            some = slice(begin, begin + config.n_draws)
+        for begin in range(0, u.shape[1], size):
+            begin = min(begin, u.shape[1] - size)
+            some = slice(begin, begin + size)
             draws = jnp.asarray(u[i, some], jnp.float32)
             found = log_density_of_draws(forward, posterior.prior, config.likelihood, draws, one, its_flux)
             out[i, some] = np.asarray(found)

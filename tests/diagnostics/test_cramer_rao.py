@@ -16,12 +16,14 @@ from jaxspec.diagnostics.cramer_rao import (
     line_errors,
     marginal_covariance,
     prior_precision,
+    with_residuals,
 )
 from jaxspec.errors import InputError
 from jaxspec.physics import turbulence
 from jaxspec.physics.forward import Nuisances
 from jaxspec.posterior.nuisances import NuisanceConfig
-from jaxspec.posterior.simulator import perturb_lines
+from jaxspec.posterior.residuals import ResidualModel
+from jaxspec.posterior.simulator import perturb, perturb_lines
 from tests.toy import TOY_INSTRUMENT, ToyForwardModel
 
 SUN = np.array([[5777.0, 4.44, 0.0, 0.05, 0.0, 0.0, -0.05, 0.0, 0.0]], np.float32)
@@ -201,3 +203,46 @@ def test_line_errors_are_marginalised(forward):
         for config in (NuisanceConfig(), simulated)
     )
     assert np.all(more > 1.05 * exact)
+
+
+def test_learned_residuals_are_marginalised(forward):
+    """The covariance of simulated spectra, lines wrong and residuals learned, inverted densely."""
+    rng = np.random.default_rng(1)
+    p = TOY_INSTRUMENT.n_pixels
+    learned = ResidualModel(
+        jnp.asarray(0.01 * rng.normal(size=(2, p)), jnp.float32),
+        jnp.asarray(0.004 * rng.uniform(0.5, 1.5, p), jnp.float32),
+    )
+    quiet = NuisanceConfig()
+    ivar = np.where(np.arange(p) % 7 == 0, 0.0, 200.0**2)
+    left, errors = with_residuals(ivar, None, quiet, learned)
+    flux = jnp.ones((20_000, p))
+    found = np.cov(np.asarray(perturb(jax.random.key(0), flux, TOY_INSTRUMENT, quiet, learned), float).T)
+    good = ivar > 0.0
+    stated = 1.0 / ivar[good]
+    shared = errors.toarray()[good]
+    covariance = np.diag(1.0 / left[good]) + shared @ shared.T
+    expected = found[np.ix_(good, good)] + np.diag(stated)
+    scatter = np.sqrt(2.0 / 20_000 * np.outer(np.diag(expected), np.diag(expected)))
+    assert np.all(np.abs(covariance - expected) < 6.0 * scatter)
+
+    model = np.asarray(forward(jnp.asarray(SUN[0]), jax.tree.map(lambda v: jnp.asarray(v[0]), QUIET)), float)
+    lines = line_errors(model, TOY_INSTRUMENT, NuisanceConfig(line_error=0.1))
+    left, errors = with_residuals(ivar, lines, quiet, learned)
+    covariance += lines.toarray()[good] @ lines.toarray()[good].T
+    design = rng.normal(size=(p, 4))
+    np.testing.assert_allclose(
+        information_matrix(design, left, errors),
+        design[good].T @ np.linalg.solve(covariance, design[good]),
+        rtol=1e-8,
+    )
+
+    full = np.full((1, p), 200.0**2, np.float32)
+    none, half, all_stars = (
+        cramer_rao(
+            forward, SUN, QUIET, full, simulated=NuisanceConfig(exact_model=share), residuals=learned
+        ).sigma[0]
+        for share in (1.0, 0.5, 0.0)
+    )
+    np.testing.assert_array_equal(none, cramer_rao(forward, SUN, QUIET, full).sigma[0])
+    assert np.all(half > 1.02 * none) and np.all(all_stars > half)

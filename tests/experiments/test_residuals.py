@@ -8,7 +8,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from experiments import infer, residuals
-from experiments.data import make_simulator
+from experiments.data import make_simulator, simulate_fully
+from experiments.evaluation import bounds
 from experiments.train import data_inputs
 from jaxspec.errors import InputError
 from jaxspec.io import SpectraStore
@@ -63,6 +64,13 @@ def test_errors_are_learned_and_trained_with(inferred, tmp_path, capsys):
     assert data_inputs(train) == [path]
     simulator = make_simulator(train)
     np.testing.assert_array_equal(simulator.residuals.scatter, found.scatter)
+    # Nobody can know the labels of such stars as well as those of others.
+    stars, nuisances = simulate_fully(simulator, jax.random.key(2), 4)
+    more, usual = (
+        bounds(made, stars, nuisances, 4, jax.random.key(3))["bound_with_prior"]
+        for made in (simulator, make_simulator(configured("train", *TINY)))
+    )
+    assert np.all(more > usual)
     # Held-out simulations of an exact model stay exact.
     assert make_simulator(train, OmegaConf.create({"base": "pure"})).residuals is None
 

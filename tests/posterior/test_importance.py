@@ -151,6 +151,18 @@ def test_populations_take_over_where_weights_fail(sampled, toy, stars, monkeypat
     np.testing.assert_array_equal(importance_sample(*arguments).draws, before.draws)
 
 
+def test_densities_may_be_computed_in_pieces(sampled, toy, stars, monkeypatch):
+    """Three stars in pieces of 70 of their 200 draws: the last one begins earlier, to be as long."""
+    rows = np.flatnonzero(trusted(sampled[1]))[:3]
+    before = sampled[0].select(np.isin(np.arange(N), rows))
+    arguments = (jax.random.key(4), toy, before, stars.flux[rows], stars.ivar[rows])
+    at_once = importance_sample(*arguments)
+    monkeypatch.setattr(importance, "AT_ONCE", 70)
+    pieces = importance_sample(*arguments)
+    for name in ("efficiency", "pareto_k", "log_evidence"):
+        np.testing.assert_allclose(pieces.stats[name], at_once.stats[name], atol=0.02)
+
+
 @pytest.mark.parametrize("k", [0.2, 0.5, 1.0])
 def test_the_tail_of_the_weights_is_measured(k, rng):
     """Weights that are Pareto distributed from 1 on with shape k. The prior pulls k to 1/2, by a quarter of
