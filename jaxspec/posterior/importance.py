@@ -49,7 +49,7 @@ NETWORK, MODE, ADAPTED, TEMPERED = 0, 1, 2, 3
 # Cells of the table that vsini is drawn from.
 CELLS = 400
 # Spectra of one star that are computed at once: more take memory and no less time.
-AT_ONCE = 200
+AT_ONCE = 250
 
 
 @dataclass(frozen=True)
@@ -58,14 +58,15 @@ class ImportanceConfig:
 
     Attributes:
         likelihood: what is assumed beside the forward model.
-        n_draws: draws of a star that each proposal makes, and each tempered population has.
+        n_draws: draws of a star that each proposal makes, and each tempered population has; no more than the
+            posterior has.
         efficiency: a star whose draws are worth less, as a fraction of their number, gets further proposals.
         rounds: how many more at most: about the best fit, then about the weighted draws.
         freedom: degrees of freedom of the Student's t.
     """
 
     likelihood: LikelihoodConfig = field(default_factory=LikelihoodConfig)
-    n_draws: int = 200
+    n_draws: int = 500
     efficiency: float = 0.2
     rounds: int = 3
     freedom: float = 20.0
@@ -108,16 +109,13 @@ def importance_sample(
         posterior: of these spectra by a network, with its training prior.
         flux, ivar: normalised.
 
-    Raises: `InputError` without a prior, or with fewer draws than are to be weighted.
+    Raises: `InputError` without a prior, or with fewer than 25 draws.
     """
     if posterior.prior is None:
         raise InputError(
             "posterior.prior", "none", "the prior of the training set", "use weights that were trained on one"
         )
-    if len(posterior.draws) < config.n_draws:
-        raise InputError(
-            "posterior.draws", f"{len(posterior.draws)} draws", f"{config.n_draws} or more", "draw more"
-        )
+    config = dataclasses.replace(config, n_draws=min(config.n_draws, len(posterior.draws)))
     flux, ivar = np.asarray(flux, np.float32), np.asarray(ivar, np.float32)
     mode = fit_modes(forward, posterior.median.astype(np.float32), flux, ivar, config.likelihood)
     mode = mode._replace(covariance=positive(mode.covariance))
@@ -166,7 +164,7 @@ def trusted(posterior: Posterior) -> np.ndarray:
 def _density(forward, posterior, mode: Mode, flux, which, u, config) -> Float[np.ndarray, "n s"]:
     """Exact log-densities of draws of some of the stars, so many at once that one program serves them all."""
     out = np.empty(u.shape[:2])
-    size = min(config.n_draws, AT_ONCE)
+    size = -(-config.n_draws // -(-config.n_draws // AT_ONCE))
     for i, star in enumerate(which):
         one, its_flux = _on_device((Mode(*(x[star] for x in mode)), flux[star]))
         for begin in range(0, u.shape[1], size):
