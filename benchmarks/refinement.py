@@ -11,7 +11,8 @@ star, in coordinates of which the importance knows nothing but the best fit; whe
 learns to tell the two samples apart; the share of left-out draws that it gets right (C2ST, Lopez-Paz & Oquab
 2017, ICLR) is 0.5 where they are the same, give or take 0.02 with 400 draws of each (of 8,000 by weight, so
 that hardly one is chosen twice). Beside it stand the same of two halves of the chains (what is chance, and
-what the chains' own length leaves) and of the network's draws before refinement.
+what the chains' own length leaves) and of the network's draws before refinement, and how wide refined draws
+are in units of the chains, label by label.
 
 Chains take about a minute a star, longer ones several: those of each star are kept in a folder beside
 `--output`, and a run that was stopped goes on from them.
@@ -182,8 +183,10 @@ def main() -> None:
     modes = fit_modes(forward, before.median.astype(np.float32), flux, ivar)
     chains = run_chains(forward, posterior.prior, modes, flux, args.output.with_suffix(""))
     c2st: dict[str, list[float]] = {"refined": [], "chains": [], "network": []}
+    widths = []
     for star, (labels, *_) in enumerate(tqdm(chains, desc="C2ST")):
         both = labels.reshape(-1, labels.shape[-1])
+        widths.append(after.draws[:, star].std(axis=0) / both.std(axis=0))
         c2st["refined"].append(tell_apart(after.draws[:, star], both, star))
         halves = labels.reshape(2, -1, labels.shape[-1])
         c2st["chains"].append(tell_apart(*halves, star))
@@ -198,6 +201,9 @@ def main() -> None:
         "c2st": c2st,
         "median_c2st": {name: float(np.median(values)) for name, values in c2st.items()},
         "c2st_at_most_0.55": {name: int(np.sum(np.array(v) <= 0.55)) for name, v in c2st.items()},
+        "median_width_over_chains": dict(
+            zip(posterior.label_set.names, np.median(widths, axis=0).astype(float), strict=True)
+        ),
     }
     print(json.dumps(result["against_chains"], indent=2))
     args.output.parent.mkdir(parents=True, exist_ok=True)
