@@ -85,8 +85,19 @@ def make_chains(forward, prior, longer: bool) -> MCMC:
     )
 
 
-def run_chains(forward, prior, modes: Mode, flux: np.ndarray, folder: Path) -> list[tuple[np.ndarray, ...]]:
+def starts(prior, mode: Mode, root: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    """Whitened places where chains begin: labels of draws `[s, l]` that the prior allows, nuisances of the
+    best fit. A chain that begins outside of the prior never moves."""
+    labels = draws[np.asarray(prior.supports(jnp.asarray(draws)))][:CHAINS]
+    away = np.zeros((CHAINS, len(root)))
+    n_label = labels.shape[1]
+    away[:, :n_label] = (labels - mode.start) / np.array(UNITS[:n_label]) - mode.u[:n_label]
+    return np.linalg.solve(root, away.T).T
+
+
+def run_chains(forward, prior, modes: Mode, flux: np.ndarray, draws: np.ndarray, folder: Path):
     """Of each star labels `[chains, samples, l]` of chains, worst R-hat and smallest effective sample size.
+    Chains begin at `draws [s, n, l]`.
 
     A star's chains are kept in `folder` under a checksum of its spectrum and best fit.
     """
@@ -107,8 +118,9 @@ def run_chains(forward, prior, modes: Mode, flux: np.ndarray, folder: Path) -> l
             slope = np.ones(len(covariance[star]))
             slope[place] = 0.5 / np.sqrt(max(modes.centre[star, place], 0.3))
             root = np.linalg.cholesky(covariance[star] * np.outer(slope, slope))
-            mode = Mode(*(jnp.asarray(x[star], jnp.float32) for x in modes))
-            begin = {"z": 0.3 * jax.random.normal(jax.random.key(star), (CHAINS, len(root)))}
+            mode = Mode(*(x[star] for x in modes))
+            begin = {"z": jnp.asarray(starts(prior, mode, root, draws[:, star]), jnp.float32)}
+            mode = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), mode)
             if chains is None or star % 10 == 0:
                 # NumPyro compiles parts of a run anew each time: thirty stars would exhaust a process's maps.
                 jax.clear_caches()
@@ -181,7 +193,7 @@ def main() -> None:
         jax.random.key(SEED), forward, more, flux, ivar, ImportanceConfig(n_draws=WEIGHTED)
     )
     modes = fit_modes(forward, before.median.astype(np.float32), flux, ivar)
-    chains = run_chains(forward, posterior.prior, modes, flux, args.output.with_suffix(""))
+    chains = run_chains(forward, posterior.prior, modes, flux, before.draws, args.output.with_suffix(""))
     c2st: dict[str, list[float]] = {"refined": [], "chains": [], "network": []}
     widths = []
     for star, (labels, *_) in enumerate(tqdm(chains, desc="C2ST")):
