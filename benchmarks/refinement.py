@@ -61,12 +61,24 @@ WARMUP, SAMPLES, CHAINS = 60, 75, 8
 LONGER_WARMUP, LONGER_SAMPLES, MIXED = 200, 250, 1.05
 
 
+def mirrored(x, low, high):
+    """What lies beyond an edge, as far inside of it: chains do not see a wall."""
+    return high - jnp.abs(high - (low + jnp.abs(x - low)))
+
+
 def model(forward, prior, config, mode, root, flux):
-    """The exact density of one star for NumPyro, in whitened coordinates with vsini mirrored at zero."""
+    """The exact density of one star for NumPyro, in whitened coordinates with vsini mirrored at zero, and
+    [Fe/H] and [X/Fe] at the edges of the prior."""
     observed = observe_at(forward, config, mode, flux)
     flat = dist.ImproperUniform(dist.constraints.real_vector, (), (len(root),))
     u = mode.u + root @ numpyro.sample("z", flat)
-    u = numpyro.deterministic("u", u.at[VSINI].set(jnp.abs(u[VSINI])))
+    units = jnp.array(UNITS)
+    labels = mode.start + units * u[: len(UNITS)]
+    fe_h = mirrored(labels[2], *prior.fe_h_range)
+    x_fe = mirrored(labels[3:] - labels[2], *prior.x_fe_range)
+    labels = jnp.concatenate([labels[:2], fe_h[None], fe_h + x_fe])
+    u = u.at[: len(UNITS)].set((labels - mode.start) / units).at[VSINI].set(jnp.abs(u[VSINI]))
+    u = numpyro.deterministic("u", u)
     numpyro.factor("density", log_density(forward, prior, config, u, mode.start, observed))
 
 
