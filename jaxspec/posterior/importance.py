@@ -15,6 +15,7 @@ every proposal draws vsini first, from its prior times the t of its square, and 
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -48,7 +49,7 @@ AGREED = 1.05
 NETWORK, MODE, ADAPTED, TEMPERED = 0, 1, 2, 3
 # Cells of the table that vsini is drawn from.
 CELLS = 400
-# Spectra of one star that are computed at once: more take memory and no less time.
+# Spectra of one star that are computed at once, at most: more take memory.
 AT_ONCE = 250
 
 
@@ -164,11 +165,11 @@ def trusted(posterior: Posterior) -> np.ndarray:
 def _density(forward, posterior, mode: Mode, flux, which, u, config) -> Float[np.ndarray, "n s"]:
     """Exact log-densities of draws of some of the stars, so many at once that one program serves them all."""
     out = np.empty(u.shape[:2])
-    size = -(-config.n_draws // -(-config.n_draws // AT_ONCE))
+    size = math.ceil(config.n_draws / math.ceil(config.n_draws / AT_ONCE))
     for i, star in enumerate(which):
         one, its_flux = _on_device((Mode(*(x[star] for x in mode)), flux[star]))
         for begin in range(0, u.shape[1], size):
-            begin = min(begin, u.shape[1] - size)
+            begin = min(begin, u.shape[1] - size)  # the last piece is as long as the others: no other program
             some = slice(begin, begin + size)
             draws = jnp.asarray(u[i, some], jnp.float32)
             found = log_density_of_draws(forward, posterior.prior, config.likelihood, draws, one, its_flux)
