@@ -7,7 +7,7 @@ posterior (`jaxspec.posterior.importance`). `--timed` stars give seconds a star 
 efficiency of their weights and the share with k below 0.7. The first `--stars` of them, with 8,000 weighted
 draws, are held against the No-U-Turn sampler of NumPyro on the same density: 8 chains of 60 + 75 steps a
 star, in coordinates of which the importance knows nothing but the best fit; where those disagree (R-hat above
-1.05), 8 chains of 200 + 250 steps that also adapt to the shape. For each star a network (scikit-learn)
+1.05), 8 chains of 100 + 500 steps. For each star a network (scikit-learn)
 learns to tell the two samples apart; the share of left-out draws that it gets right (C2ST, Lopez-Paz & Oquab
 2017, ICLR) is 0.5 where they are the same, give or take 0.02 with 400 draws of each (of 8,000 by weight, so
 that hardly one is chosen twice). Beside it stand the same of two halves of the chains (what is chance, and
@@ -53,12 +53,13 @@ from jaxspec.posterior.likelihood import (
 )
 from jaxspec.posterior.modes import fit_modes, positive
 from jaxspec.posterior.nuisances import PURE
+from jaxspec.posterior.prior import inside_polygon
 from jaxspec.posterior.simulator import Simulator
 
 SEED = 3
 DRAWS, WEIGHTED, COMPARED = 2000, 8000, 400
 WARMUP, SAMPLES, CHAINS = 60, 75, 8
-LONGER_WARMUP, LONGER_SAMPLES, MIXED = 200, 250, 1.05
+LONGER_WARMUP, LONGER_SAMPLES, MIXED = 100, 500, 1.05
 
 
 def mirrored(x, low, high):
@@ -66,9 +67,21 @@ def mirrored(x, low, high):
     return high - jnp.abs(high - (low + jnp.abs(x - low)))
 
 
+def mirrored_in(polygon, point):
+    """A point outside of a polygon mirrored at the side that is nearest."""
+    begin = jnp.asarray(polygon) / jnp.array(UNITS[:2])
+    side = jnp.roll(begin, -1, axis=0) - begin
+    away = point / jnp.array(UNITS[:2]) - begin
+    along = jnp.clip(jnp.sum(away * side, axis=1) / jnp.sum(side**2, axis=1), 0.0, 1.0)
+    nearest = jnp.argmin(jnp.sum((away - along[:, None] * side) ** 2, axis=1))
+    across = jnp.array([-1.0, 1.0]) * side[nearest][::-1] / jnp.linalg.norm(side[nearest])
+    image = point - 2.0 * (away[nearest] @ across) * across * jnp.array(UNITS[:2])
+    return jnp.where(inside_polygon(point, polygon), point, image)
+
+
 def model(forward, prior, config, mode, root, flux):
     """The exact density of one star for NumPyro, in whitened coordinates with vsini mirrored at zero, and
-    [Fe/H] and [X/Fe] at the edges of the prior."""
+    labels at the edges of the prior."""
     observed = observe_at(forward, config, mode, flux)
     flat = dist.ImproperUniform(dist.constraints.real_vector, (), (len(root),))
     u = mode.u + root @ numpyro.sample("z", flat)
@@ -76,7 +89,7 @@ def model(forward, prior, config, mode, root, flux):
     labels = mode.start + units * u[: len(UNITS)]
     fe_h = mirrored(labels[2], *prior.fe_h_range)
     x_fe = mirrored(labels[3:] - labels[2], *prior.x_fe_range)
-    labels = jnp.concatenate([labels[:2], fe_h[None], fe_h + x_fe])
+    labels = jnp.concatenate([mirrored_in(prior.polygon, labels[:2]), fe_h[None], fe_h + x_fe])
     u = u.at[: len(UNITS)].set((labels - mode.start) / units).at[VSINI].set(jnp.abs(u[VSINI]))
     u = numpyro.deterministic("u", u)
     numpyro.factor("density", log_density(forward, prior, config, u, mode.start, observed))
@@ -84,10 +97,10 @@ def model(forward, prior, config, mode, root, flux):
 
 def make_chains(forward, prior, longer: bool) -> MCMC:
     """The sampler of one star after another."""
-    # Coordinates are white about the best fit: short chains adapt nothing but the length of steps.
+    # Coordinates are white about the best fit: nothing is adapted but the length of steps.
     density = partial(model, forward, prior, LikelihoodConfig())
     return MCMC(
-        NUTS(density, adapt_mass_matrix=longer, dense_mass=longer, max_tree_depth=6),
+        NUTS(density, adapt_mass_matrix=False, max_tree_depth=6),
         num_warmup=LONGER_WARMUP if longer else WARMUP,
         num_samples=LONGER_SAMPLES if longer else SAMPLES,
         num_chains=CHAINS,

@@ -10,7 +10,9 @@ that no model reaches.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -40,6 +42,8 @@ ERRORS_FAIR = 1.5
 HALFWAY = 2.0**-0.5
 # Limits of what is adjusted: velocity, vsini, vmic [km/s], resolution.
 LOWEST, HIGHEST = (-15.0, 0.3, 0.3, 0.75), (15.0, 60.0, 4.0, 1.25)
+# Programs run at once, at most: each takes memory.
+MOST_THREADS = 4
 
 
 @dataclass(frozen=True)
@@ -178,12 +182,23 @@ def check_fit(
 
 def in_batches(function: Callable[..., PyTree], batch: int, *arrays: Array | np.ndarray) -> PyTree:
     """`function` of the rows of `arrays`, on the host, by calls of at most `batch` rows of one shape."""
-    n, pieces = arrays[0].shape[0], []
+    n = arrays[0].shape[0]
     size = min(batch, max(n, 1))
-    for start in range(0, n, size):
+
+    def call(start):
         rows = np.minimum(np.arange(start, start + size), n - 1)
-        pieces.append(jax.tree.map(np.asarray, function(*(jnp.asarray(x)[rows] for x in arrays))))
+        return jax.tree.map(np.asarray, function(*(jnp.asarray(x)[rows] for x in arrays)))
+
+    pieces = concurrently(call, range(0, n, size))
     return jax.tree.map(lambda *x: np.concatenate(x)[:n], *pieces)
+
+
+def concurrently(function: Callable[[int], PyTree], items: Sequence[int]) -> list[PyTree]:
+    """`function` of each item, several at a time: one compiled program alone does not fill two cores. The
+    first item is done before the others, so that its program is compiled once."""
+    done = [function(item) for item in items[:1]]
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, MOST_THREADS)) as pool:
+        return done + list(pool.map(function, items[1:]))
 
 
 def model_sigma(model: Float[Array, "*n p"], config: FitConfig) -> Float[Array, "*n p"]:

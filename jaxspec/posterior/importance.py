@@ -27,6 +27,7 @@ from scipy import stats
 from scipy.special import gammaln, logsumexp
 
 from jaxspec.errors import InputError
+from jaxspec.posterior.check import concurrently
 from jaxspec.posterior.likelihood import (
     LOG_2PI,
     N_NUISANCES,
@@ -166,7 +167,9 @@ def _density(forward, posterior, mode: Mode, flux, which, u, config) -> Float[np
     """Exact log-densities of draws of some of the stars, so many at once that one program serves them all."""
     out = np.empty(u.shape[:2])
     size = math.ceil(config.n_draws / math.ceil(config.n_draws / AT_ONCE))
-    for i, star in enumerate(which):
+
+    def fill(i):
+        star = which[i]
         one, its_flux = _on_device((Mode(*(x[star] for x in mode)), flux[star]))
         for begin in range(0, u.shape[1], size):
             begin = min(begin, u.shape[1] - size)  # the last piece is as long as the others: no other program
@@ -174,6 +177,8 @@ def _density(forward, posterior, mode: Mode, flux, which, u, config) -> Float[np
             draws = jnp.asarray(u[i, some], jnp.float32)
             found = log_density_of_draws(forward, posterior.prior, config.likelihood, draws, one, its_flux)
             out[i, some] = np.asarray(found)
+
+    concurrently(fill, range(len(which)))
     return np.where(np.isnan(out), -np.inf, out)
 
 

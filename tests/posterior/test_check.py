@@ -1,6 +1,7 @@
 """The fit check passes what the model explains and flags what it does not."""
 
 import dataclasses
+import time
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,14 @@ import numpy as np
 import pytest
 
 from jaxspec.errors import InputError
-from jaxspec.posterior.check import CHI2_MAX, FitConfig, check_fit, check_posterior, model_sigma
+from jaxspec.posterior.check import (
+    CHI2_MAX,
+    FitConfig,
+    check_fit,
+    check_posterior,
+    in_batches,
+    model_sigma,
+)
 from jaxspec.posterior.flags import Flag
 from jaxspec.posterior.nuisances import PURE, ROBUST
 from jaxspec.posterior.results import Posterior
@@ -134,3 +142,23 @@ def test_stated_error():
     )
     with pytest.raises(InputError, match=r"fit\.floor"):
         FitConfig(floor=0.0)
+
+
+def test_rows_in_batches_keep_their_order_and_raise():
+    rows = np.arange(11.0)
+
+    def slower_first(x):
+        time.sleep(0.05 if x[0] < 5.0 else 0.0)
+        return {"twice": 2.0 * x, "place": x}
+
+    out = in_batches(slower_first, 2, rows)
+    np.testing.assert_array_equal(out["place"], rows)
+    np.testing.assert_array_equal(out["twice"], 2.0 * rows)
+
+    def fails_late(x):
+        if x[0] > 7.0:
+            raise InputError("row 8", "nothing", "something", "mend it")
+        return x
+
+    with pytest.raises(InputError, match="row 8"):
+        in_batches(fails_late, 2, rows)
