@@ -14,7 +14,7 @@ that hardly one is chosen twice). Beside it stand the same of two halves of the 
 what the chains' own length leaves) and of the network's draws before refinement, and how wide refined draws
 are in units of the chains, label by label.
 
-Chains take about a minute a star, longer ones several: those of each star are kept in a folder beside
+Chains take one to three minutes a star, longer ones ten: those of each star are kept in a folder beside
 `--output`, and a run that was stopped goes on from them.
 """
 
