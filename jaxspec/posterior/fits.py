@@ -7,7 +7,6 @@ again: its layers are small, and what they have left to tell of a fit is little.
 
 from __future__ import annotations
 
-import itertools
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +19,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from tqdm import tqdm
 
 from jaxspec.io.results import atomically
+from jaxspec.posterior.check import concurrently
 from jaxspec.posterior.linear_fit import Fitted
 from jaxspec.posterior.network import PosteriorNetwork
 from jaxspec.posterior.simulator import Simulation, Simulator
@@ -77,8 +77,11 @@ def make_fits(
     for i, start in enumerate(starts):
         path, size = folder / f"{i:05d}.npz", min(BLOCK, n - start)
         if not path.exists():
-            keys = (jax.random.fold_in(jax.random.fold_in(key, i), j) for j in itertools.count())
-            pieces = [jax.device_get(some(next(keys), state)) for _ in range(-(-size // batch))]
+            block = jax.random.fold_in(key, i)
+            pieces = concurrently(
+                lambda j, block=block: jax.device_get(some(jax.random.fold_in(block, j), state)),
+                range(-(-size // batch)),
+            )
             made = jax.tree.map(lambda *x, size=size: np.concatenate(x)[:size], *pieces)
             arrays = {"labels": made.labels, **made.fitted._asdict()}
             atomically(path, lambda partial, arrays=arrays: np.savez(partial, **arrays))
