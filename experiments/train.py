@@ -17,6 +17,7 @@ import dataclasses
 import json
 import logging
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -191,7 +192,7 @@ def learn_to_fit(
     )
     source = ArraySource(known, cfg.trainer.batch, seed=cfg.seed)
     return guessed.model, dataclasses.replace(
-        task, loss=fits.flow_loss, batches={"source": source}, trained=fits.FLOW
+        task, loss=partial(fits.flow_loss, prior=task.prior), batches={"source": source}, trained=fits.FLOW
     )
 
 

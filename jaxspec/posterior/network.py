@@ -3,6 +3,7 @@ a spectrum, and its objectives."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.scipy.special import logsumexp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from jaxspec.errors import InputError
 from jaxspec.flows import FlowConfig, MatchingFlow, make_flow
@@ -158,6 +159,30 @@ class PosteriorNetwork(nnx.Module):
         y, log_det = self._whitened(z, context)
         loss = self.flow.loss(key, y, self.summary(context)) - log_det + self.label_set.log_det(z)
         return loss if self.point_head is None else loss + self.point_loss(labels, 0.0, context)
+
+    def log_share(
+        self,
+        key: PRNGKeyArray,
+        context: Float[Array, "b k"],
+        supports: Callable[[Float[Array, "n b l"]], Bool[Array, "n b"]],
+        n: int,
+        least: float,
+    ) -> Float[Array, " b"]:
+        """ln of the share of draws that a prior `supports`: what a density cut off there gains inside.
+
+        The share is that of `n` draws, and `least` where it is smaller: no gradient then. Otherwise that of
+        the share is unbiased (Williams 1992, Machine Learning 8, 229, equation 4, with the mean of the other
+        draws as the baseline); it reaches the flow's weights only, not the Gaussian of a linear fit.
+        """
+        summary = self.summary(context)
+        y, _ = self.flow.sample_and_log_prob(key, jax.lax.stop_gradient(summary), n)
+        y = jax.lax.stop_gradient(y)
+        z = y if self.linear_fit is None else self.linear_fit.whitening(context).inverse_and_log_det(y)[0]
+        inside = supports(self.label_set.to_labels(z)).astype(y.dtype)
+        share = jnp.mean(inside, axis=0)
+        slope = jnp.sum((inside - share) * self.flow.log_prob(y, summary), axis=0) / (n - 1)
+        slope = jnp.where(share > least, slope / jnp.maximum(share, least), 0.0)
+        return jnp.log(jnp.maximum(share, least)) + slope - jax.lax.stop_gradient(slope)
 
     def guess_loss(
         self,

@@ -2,9 +2,11 @@
 same spectra."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from scipy import stats
 
 from jaxspec.posterior import fits
 from jaxspec.posterior.fits import FLOW, GUESS, flow_loss, guess_loss, make_fits
@@ -109,3 +111,30 @@ def test_the_flow_learns_from_fits(trained, tmp_path):
     before, after = (value(flow_loss, network, held_out) for network in (guessed.model, result.model))
     assert after < before - 1.0
     assert changed(arrays(guessed.model), arrays(result.model)) <= set(arrays(guessed.model, FLOW))
+
+
+def test_the_share_that_a_prior_supports_and_its_slope(trained):
+    """Of draws about the mean of a Gaussian half lie below it: their share is known in closed form, and so
+    is what moving and stretching the Gaussian does to it."""
+    network = trained[0]  # its flow is the standard normal: draws are those of the fit's Gaussian
+    n = len(network.label_set)
+    root = jnp.broadcast_to(0.05 * jnp.eye(n), (3, n, n))
+    context = jnp.concatenate(
+        [jnp.zeros((3, network.linear_fit.n_context)), jnp.zeros((3, n)), root.reshape(3, -1)], axis=-1
+    )
+    # The edge of iron is so many standard deviations from where the fit is: 50, 84 and 2 % are inside.
+    away = jnp.zeros((3, n)).at[:, 2].set(0.05 * jnp.asarray([0.0, 1.0, -2.0]))
+    edge = network.label_set.to_labels(away)[:, 2]
+
+    def share(flow_location):
+        moved = nnx.clone(network)
+        moved.flow.location[...] = moved.flow.location[...].at[2].set(flow_location)
+        return moved.log_share(jax.random.key(8), context, lambda labels: labels[..., 2] < edge, 20_000, 0.25)
+
+    expected = stats.norm.cdf([0.0, 1.0])
+    np.testing.assert_allclose(share(0.0)[:2], np.log(expected), atol=0.02)
+    np.testing.assert_allclose(share(0.0)[2], np.log(0.25))
+    slope = jax.jacrev(share)(0.0)
+    density = stats.norm.pdf([0.0, 1.0])
+    np.testing.assert_allclose(slope[:2], -density / expected, rtol=0.05)
+    assert slope[2] == 0.0
