@@ -28,8 +28,8 @@ from jaxspec.posterior.recalibration import Recalibration
 from jaxspec.posterior.results import Posterior
 from jaxspec.spectra import Spectra
 
-# Twice as many draws as asked for: those outside the prior's support are replaced.
-OVERSAMPLING = 2.0
+# Half as many draws again as asked for: those outside the prior's support are replaced.
+OVERSAMPLING = 1.5
 # Of the network's draws for stars of the prior, fewer are outside of it but for one star in two hundred.
 MOST_OUTSIDE = 0.9
 

@@ -32,7 +32,7 @@ GUESS = nnx.All(nnx.Param, nnx.Any(nnx.PathContains("encoder"), nnx.PathContains
 FLOW = nnx.All(nnx.Param, nnx.Not(GUESS))
 """Those of the second."""
 BLOCK = 4096  # stars in a file
-N_SHARE, SHARED = 16, 4  # draws of a star for the share of them that its prior supports; one star in so many
+N_SHARE, SHARED = 32, 8  # draws of a star for the share of them that its prior supports; one star in so many
 
 
 class KnownFits(NamedTuple):
