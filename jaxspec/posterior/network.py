@@ -171,7 +171,7 @@ class PosteriorNetwork(nnx.Module):
         """ln of the share of draws that a prior `supports`: what a density cut off there gains inside.
 
         The share is that of `n` draws, and `least` where it is smaller: no gradient then. Otherwise that of
-        the share is unbiased (Williams 1992, Machine Learning 8, 229, equation 4, with the mean of the other
+        the share is unbiased (REINFORCE, Williams 1992, Machine Learning 8, 229, with the mean of the other
         draws as the baseline); it reaches the flow's weights only, not the Gaussian of a linear fit.
         """
         summary = self.summary(context)
