@@ -18,7 +18,7 @@ from experiments.data import Examples, Task, make_simulator, simulate_fully
 from jaxspec import diagnostics
 from jaxspec.diagnostics import calibration, cramer_rao, plots
 from jaxspec.diagnostics.results import KnownStars
-from jaxspec.posterior.amortised import OVERSAMPLING, AmortisedPosterior
+from jaxspec.posterior.amortised import AmortisedPosterior
 from jaxspec.posterior.ensemble import Ensemble
 from jaxspec.posterior.importance import ImportanceConfig, importance_sample, trusted
 from jaxspec.posterior.likelihood import LikelihoodConfig
@@ -113,9 +113,6 @@ def measure(
     begun = time.perf_counter()
     key = named_key(cfg.seed, f"draws {name}")
     result = sample_under(prior, posterior, key, stars.flux, stars.ivar, cfg.evaluation.n_draws)
-    # The network's density is cut off where the prior of the training ends, as its draws are.
-    inside = np.maximum(1.0 - result.stats.get("outside_prior", 0.0), 1.0 / OVERSAMPLING)
-    nll = negative_log_likelihood(posterior, stars) + float(np.mean(np.log(inside)))
     more = {}
     if prior is not None:
         more["prior_efficiency"] = float(np.median(result.stats["prior_efficiency"]))
@@ -138,7 +135,7 @@ def measure(
     if np.any(stars.errors > 0):
         noise = np.asarray(jax.random.normal(jax.random.fold_in(key, 1), draws.shape))
         draws = draws + stars.errors * noise
-    values = {"nll": nll, "sampling_seconds": seconds, **more}
+    values = {"nll": negative_log_likelihood(posterior, stars), "sampling_seconds": seconds, **more}
     return values, KnownStars(name, posterior.label_set, stars.labels, draws, stars.snr)
 
 

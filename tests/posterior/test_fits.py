@@ -115,7 +115,7 @@ def test_the_flow_learns_from_fits(trained, tmp_path):
 
 def test_the_share_that_a_prior_supports_and_its_slope(trained):
     """Of draws about the mean of a Gaussian half lie below it: their share is known in closed form, and so
-    is what moving and stretching the Gaussian does to it."""
+    is what moving the Gaussian does to it."""
     network = trained[0]  # its flow is the standard normal: draws are those of the fit's Gaussian
     n = len(network.label_set)
     root = jnp.broadcast_to(0.05 * jnp.eye(n), (3, n, n))
