@@ -4,6 +4,7 @@ folder."""
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -28,10 +29,10 @@ from jaxspec.posterior.recalibration import Recalibration
 from jaxspec.posterior.results import Posterior
 from jaxspec.spectra import Spectra
 
-# Half as many draws again as asked for: those outside the prior's support are replaced.
+# Draws outside the prior are replaced. Half as many again as are asked for are made at once, and the
+# same again for stars that lack some, unless a smaller share of their draws than `LEAST_INSIDE` is inside.
 OVERSAMPLING = 1.5
-# Of the network's draws for stars of the prior, fewer are outside of it but for one star in two hundred.
-MOST_OUTSIDE = 0.9
+LEAST_INSIDE = 0.05
 
 
 @dataclass(frozen=True)
@@ -147,11 +148,7 @@ class AmortisedPosterior:
             padding = ((0, (1 << (size - 1).bit_length() if size < batch else batch) - size), (0, 0))
             f = jnp.pad(flux[rows], padding, constant_values=1.0)
             v = jnp.pad(ivar[rows], padding)
-            out = self._sample_batch(jax.random.fold_in(key, i), f, v, n)
-            pieces.append(
-                [np.asarray(x)[..., :size, :] if x.ndim == 3 else np.asarray(x)[..., :size] for x in out[:3]]
-                + [np.asarray(out[3])[:size]]
-            )
+            pieces.append(self._sample_batch(jax.random.fold_in(key, i), f, v, n, size))
         draws, log_prob, outside, context = (
             np.concatenate(p, axis=axis)
             for p, axis in zip(zip(*pieces, strict=True), (1, 1, 0, 0), strict=True)
@@ -198,7 +195,7 @@ class AmortisedPosterior:
         novel = result.stats.get("novelty", np.zeros(len(result))) > 1.0
         contradicts = result.stats.get("contradicts_prior", np.zeros(len(result))) > 0
         flags = flag_bits.set_flag(result.flags, Flag.NEAR_BOUND, near)
-        flags = flag_bits.set_flag(flags, Flag.OUT_OF_RANGE, novel | contradicts | (outside > MOST_OUTSIDE))
+        flags = flag_bits.set_flag(flags, Flag.OUT_OF_RANGE, novel | contradicts | (outside > 1.0 - LEAST_INSIDE))
         return dataclasses.replace(result, flags=flags, stats={**result.stats, "outside_prior": outside})
 
     def log_prob(
@@ -241,8 +238,40 @@ class AmortisedPosterior:
     def _point(self, context):
         return _compiled_point(*self._split, context)
 
-    def _sample_batch(self, key, flux, ivar, n):
-        return _compiled_sample(*self._split, key, flux, ivar, n, self.prior)
+    def _sample_batch(self, key, flux, ivar, n, size):
+        """Draws of the first `size` stars, their log-densities, the share outside of the prior, contexts.
+
+        The posterior is zero where the prior is. A star whose share inside is too small keeps draws outside.
+        """
+        context = self._context(None, flux, ivar)
+        m = n if self.prior is None else int(np.ceil(OVERSAMPLING * n))
+        first = _compiled_sample(*self._split, key, context, m, self.prior)
+        draws, log_prob, inside = (np.asarray(x)[:, :size] for x in first)
+        found, drawn = inside.sum(axis=0), np.full(size, m)
+        # Those inside come first; what is left over gives way to further ones.
+        order = np.argsort(~inside, axis=0, kind="stable")[:n]
+        draws = np.take_along_axis(draws, order[..., None], axis=0)
+        log_prob = np.take_along_axis(log_prob, order, axis=0)
+        kept = np.minimum(found, n)
+        for i in itertools.count(1):
+            # Three standard deviations above what was found, as the share is an estimate.
+            hopeful = found + 3.0 * np.sqrt(found + 1.0) > LEAST_INSIDE * drawn
+            short = np.flatnonzero((kept < n) & hopeful & (drawn < m / LEAST_INSIDE))
+            if short.size == 0:
+                break
+            rows = np.resize(short, 1 << (short.size - 1).bit_length())
+            more = _compiled_sample(*self._split, jax.random.fold_in(key, i), context[rows], m, self.prior)
+            more_draws, more_log_prob, more_inside = map(np.asarray, more)
+            for column, star in enumerate(short):
+                fine = np.flatnonzero(more_inside[:, column])
+                free = slice(kept[star], min(kept[star] + fine.size, n))
+                used = fine[: free.stop - free.start]
+                draws[free, star] = more_draws[used, column]
+                log_prob[free, star] = more_log_prob[used, column]
+                kept[star], found[star], drawn[star] = free.stop, found[star] + fine.size, drawn[star] + m
+        share = found / drawn
+        log_prob = log_prob - np.log(np.maximum(share, LEAST_INSIDE)).astype(log_prob.dtype)
+        return draws, log_prob, 1.0 - share, np.asarray(context)[:size]
 
 
 def median_snr(flux: Float[np.ndarray, "n p"], ivar: Float[np.ndarray, "n p"]) -> Float[np.ndarray, " n"]:
@@ -274,19 +303,9 @@ def _compiled_point(graph, state, context):
     return nnx.merge(graph, state).point_estimate(context)
 
 
-@partial(jax.jit, static_argnums=(0, 5, 6))
-def _compiled_sample(graph, state, key, flux, ivar, n, prior):
-    network = nnx.merge(graph, state)
-    context = network.context(flux, ivar)
-    if prior is None:
-        draws, log_prob = network.sample_given(key, context, n)
-        return draws, log_prob, jnp.zeros(flux.shape[0]), context
-    draws, log_prob = network.sample_given(key, context, int(np.ceil(OVERSAMPLING * n)))
-    inside = prior.supports(draws)
-    # The posterior is zero where the prior is: move such draws to the end and keep the first n. What remains
-    # is the truncated density.
-    order = jnp.argsort(~inside, axis=0, stable=True)[:n]
-    share = jnp.mean(inside, axis=0)
-    draws = jnp.take_along_axis(draws, order[..., None], axis=0)
-    log_prob = jnp.take_along_axis(log_prob, order, axis=0) - jnp.log(jnp.maximum(share, 1.0 / OVERSAMPLING))
-    return draws, log_prob, 1.0 - share, context
+@partial(jax.jit, static_argnums=(0, 4, 5))
+def _compiled_sample(graph, state, key, context, n, prior):
+    """Draws, log-densities, and which draws the prior supports."""
+    draws, log_prob = nnx.merge(graph, state).sample_given(key, context, n)
+    inside = jnp.ones(log_prob.shape, bool) if prior is None else prior.supports(draws)
+    return draws, log_prob, inside

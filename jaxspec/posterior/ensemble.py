@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from jaxspec.errors import InputError
 from jaxspec.instruments import Instrument
 from jaxspec.labels import LabelSet
-from jaxspec.posterior.amortised import OVERSAMPLING, AmortisedPosterior
+from jaxspec.posterior.amortised import LEAST_INSIDE, AmortisedPosterior
 from jaxspec.posterior.limits import Limits
 from jaxspec.posterior.prior import StellarPrior
 from jaxspec.posterior.results import Posterior
@@ -145,7 +145,7 @@ class Ensemble:
         # Draws of the members take turns, so that any part of them is of all.
         draws = np.stack([one.draws for one in found], axis=1).reshape(-1, *found[0].draws.shape[1:])[:n]
         # A member's density is that of its draws within the prior.
-        inside = np.maximum([1.0 - one.stats["outside_prior"] for one in found], 1.0 / OVERSAMPLING)
+        inside = np.maximum([1.0 - one.stats["outside_prior"] for one in found], LEAST_INSIDE)
         log_prob = np.concatenate(
             [
                 np.asarray(self._mixture(draws[:, rows], flux[rows], ivar[rows], np.log(inside[:, rows])))

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from jaxspec.flows import MatchingFlow
 from jaxspec.io.results import atomically
-from jaxspec.posterior.amortised import OVERSAMPLING
+from jaxspec.posterior.amortised import LEAST_INSIDE
 from jaxspec.posterior.check import concurrently
 from jaxspec.posterior.linear_fit import Fitted
 from jaxspec.posterior.network import PosteriorNetwork
@@ -63,7 +63,7 @@ def flow_loss(
         return loss
     key = jax.random.fold_in(key, 2)
     some = context[: -(-len(context) // SHARED)]
-    return loss + jnp.mean(network.log_share(key, some, prior.supports, N_SHARE, 1.0 / OVERSAMPLING))
+    return loss + jnp.mean(network.log_share(key, some, prior.supports, N_SHARE, LEAST_INSIDE))
 
 
 def make_fits(

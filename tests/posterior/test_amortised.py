@@ -13,7 +13,7 @@ from flax import nnx
 from jaxspec.errors import InputError
 from jaxspec.flows import FlowConfig
 from jaxspec.networks import EncoderConfig
-from jaxspec.posterior.amortised import OVERSAMPLING, AmortisedPosterior, median_snr
+from jaxspec.posterior.amortised import LEAST_INSIDE, AmortisedPosterior, median_snr
 from jaxspec.posterior.ensemble import Ensemble
 from jaxspec.posterior.flags import Flag
 from jaxspec.posterior.network import NetworkConfig, PosteriorNetwork, negative_log_likelihood
@@ -97,11 +97,35 @@ def test_draws_stay_in_the_prior_and_keep_their_density(posterior, survey):
     out = draw(posterior, flux, ivar)
     assert out.draws.shape == (N_DRAWS, N_STARS, 9) and out.names == tuple(str(i) for i in range(N_STARS))
     inside = np.asarray(posterior.prior.supports(jnp.asarray(out.draws)))
-    kept = out.stats["outside_prior"] < 1.0 - 1.0 / OVERSAMPLING
+    kept = out.stats["outside_prior"] < 1.0 - LEAST_INSIDE
     assert kept.sum() > N_STARS // 2 and inside[:, kept].all()
     # Truncation renormalises: the flow's density over the share of draws that was inside.
     shift = out.log_prob[0] - np.asarray(posterior.log_prob(jnp.asarray(out.draws[0]), flux, ivar))
     np.testing.assert_allclose(shift[kept], -np.log1p(-out.stats["outside_prior"][kept]), atol=2e-2)
+
+
+def test_draws_of_a_narrow_prior_are_those_inside_of_it(posterior, survey):
+    """However few of the network's own draws are: of stars with a share down to `LEAST_INSIDE`."""
+    flux, ivar = survey.flux[:N_STARS], survey.ivar[:N_STARS]
+    prior = dataclasses.replace(posterior.prior, fe_h_range=(-1.2, -0.4))
+    out = draw(dataclasses.replace(posterior, prior=prior), flux, ivar)
+    every = dataclasses.replace(posterior, prior=None).sample_normalised(jax.random.key(4), flux, ivar, 4000)
+    inside = np.asarray(prior.supports(jnp.asarray(every.draws)))
+    share, stated = inside.mean(axis=0), 1.0 - out.stats["outside_prior"]
+    few = (share > 1.5 * LEAST_INSIDE) & (share < 0.5)
+    assert few.sum() > 10
+    assert np.asarray(prior.supports(jnp.asarray(out.draws)))[:, few].all()
+    different = np.unique(out.draws[:, few].reshape(-1, 9), axis=0)
+    assert len(different) == N_DRAWS * few.sum()
+    # The stated share is from some hundreds of draws.
+    assert np.all(np.abs(stated - share)[few] < 5.0 * np.sqrt(share * (1.0 - share) / 150)[few])
+    iron = np.where(inside, every.draws[..., 2], np.nan)[:, few]
+    error = np.nanstd(iron, axis=0) / np.sqrt(N_DRAWS)
+    pull = (out.draws[:, few, 2].mean(axis=0) - np.nanmean(iron, axis=0)) / error
+    assert np.abs(pull).max() < 4.5 and abs(pull.mean()) < 4.0 / np.sqrt(few.sum())
+    # Stars that have next to nothing inside are left alone.
+    none = share < 0.2 * LEAST_INSIDE
+    assert none.any() and np.all(stated[none] < LEAST_INSIDE)
 
 
 def test_a_prior_that_a_star_contradicts_is_flagged_after_a_refinement_too(posterior, survey):

@@ -10,7 +10,7 @@ from flax import nnx
 from scipy.special import logsumexp
 
 from jaxspec.errors import InputError
-from jaxspec.posterior.amortised import OVERSAMPLING, AmortisedPosterior
+from jaxspec.posterior.amortised import LEAST_INSIDE, AmortisedPosterior
 from jaxspec.posterior.ensemble import Ensemble, dropout_members
 from jaxspec.posterior.network import PosteriorNetwork
 from jaxspec.posterior.storage import copy_weights
@@ -71,7 +71,7 @@ def test_density_is_that_of_the_mixture(members, result, survey):
     np.testing.assert_allclose(np.asarray(mixture), logsumexp(each, axis=0, b=1.0 / 3.0), atol=2e-4)
     # Draws of the mixture lose what is outside of the prior: a little more of density within.
     gain = result.log_prob[:50] - np.asarray(mixture)
-    assert np.all(gain > -1e-3) and np.all(gain < np.log(OVERSAMPLING) + 1e-3)
+    assert np.all(gain > -1e-3) and np.all(gain < np.log(1.0 / LEAST_INSIDE) + 1e-3)
     assert np.median(gain[:, result.stats["outside_prior"] > 0.2]) > 0.1
     # Draws of one member are not likelier under another than under itself, on average.
     assert np.mean(each[0][0::3] - each[1][0::3]) > 0.0 > np.mean(each[0][1::3] - each[1][1::3])
