@@ -124,7 +124,8 @@ def run_chains(forward, prior, modes: Mode, flux: np.ndarray, draws: np.ndarray,
     """Of each star labels `[chains, samples, l]` of chains, worst R-hat and smallest effective sample size.
     Chains begin at `draws [s, n, l]`.
 
-    A star's chains are kept in `folder` under a checksum of its spectrum and best fit.
+    A star's chains are kept in `folder` under a checksum of its spectrum: whichever network they began from,
+    their density is the same.
     """
     folder.mkdir(parents=True, exist_ok=True)
     results: dict[int, tuple[np.ndarray, ...]] = {}
@@ -135,8 +136,7 @@ def run_chains(forward, prior, modes: Mode, flux: np.ndarray, draws: np.ndarray,
         for star in tqdm(range(len(flux)), desc="longer chains" if longer else "chains"):
             if longer and results[star][1] <= MIXED:
                 continue
-            seen = zlib.crc32(flux[star].tobytes() + modes.u[star].tobytes())
-            path = folder / f"{seen:08x}{'_longer' if longer else ''}.npz"
+            path = folder / f"{zlib.crc32(flux[star].tobytes()):08x}{'_longer' if longer else ''}.npz"
             if path.exists():
                 results[star] = tuple(np.load(path).values())
                 continue
