@@ -7,12 +7,12 @@ posterior (`jaxspec.posterior.importance`). `--timed` stars give seconds a star 
 efficiency of their weights and the share with k below 0.7. The first `--stars` of them, with 8,000 weighted
 draws, are held against the No-U-Turn sampler of NumPyro on the same density: 8 chains of 60 + 75 steps a
 star, in coordinates of which the importance knows nothing but the best fit; where those disagree (R-hat above
-1.05), 8 chains of 100 + 500 steps. For each star a network (scikit-learn)
-learns to tell the two samples apart; the share of left-out draws that it gets right (C2ST, Lopez-Paz & Oquab
-2017, ICLR) is 0.5 where they are the same, give or take 0.02 with 400 draws of each (of 8,000 by weight, so
-that hardly one is chosen twice). Beside it stand the same of two halves of the chains (what is chance, and
-what the chains' own length leaves) and of the network's draws before refinement, and how wide refined draws
-are in units of the chains, label by label.
+1.05), 8 chains of 100 + 500 steps. For each star a network (scikit-learn) learns to tell the two samples
+apart; the share of left-out draws that it gets right (C2ST, Lopez-Paz & Oquab 2017, ICLR) is 0.5 where they
+are the same, give or take 0.02 with 400 draws of each (of 8,000 by weight, so that hardly one is chosen
+twice): the mean of five such choices is taken. Beside it stand the same of two halves of the chains (what is
+chance, and what the chains' own length leaves) and of the network's draws before refinement, and how wide
+refined draws are in units of the chains, label by label.
 
 Chains take one to three minutes a star, longer ones ten: those of each star are kept in a folder beside
 `--output`, and a run that was stopped goes on from them.
@@ -57,7 +57,8 @@ from jaxspec.posterior.prior import inside_polygon
 from jaxspec.posterior.simulator import Simulator
 
 SEED = 3
-DRAWS, WEIGHTED, COMPARED = 2000, 8000, 400
+DRAWS, WEIGHTED = 2000, 8000
+COMPARED, CHOICES = 400, 5
 WARMUP, SAMPLES, CHAINS = 60, 75, 8
 LONGER_WARMUP, LONGER_SAMPLES, MIXED = 100, 500, 1.05
 
@@ -165,15 +166,18 @@ def run_chains(forward, prior, modes: Mode, flux: np.ndarray, draws: np.ndarray,
 
 
 def tell_apart(one: np.ndarray, other: np.ndarray, seed: int) -> float:
-    """C2ST of draws `[s, l]`, some of them. Copies of a draw would be known again: each counts once."""
+    """C2ST of draws `[s, l]`: the mean over several choices of some of them. Copies of a draw would be known
+    again: each counts once."""
     rng = np.random.default_rng(seed)
-    n = min(COMPARED, len(one), len(other))
-    one, other = (rng.permutation(np.unique(rng.choice(x, n, replace=False), axis=0)) for x in (one, other))
-    n = min(len(one), len(other))
-    both = np.concatenate([one[:n], other[:n]])
-    network = MLPClassifier((50, 50), early_stopping=True, max_iter=300, random_state=seed)
-    which = np.repeat([0, 1], n)
-    return float(cross_val_score(make_pipeline(StandardScaler(), network), both, which, cv=5).mean())
+    size = min(COMPARED, len(one), len(other))
+    right = []
+    for _ in range(CHOICES):
+        pair = [rng.permutation(np.unique(rng.choice(x, size, replace=False), axis=0)) for x in (one, other)]
+        n = min(map(len, pair))
+        both, which = np.concatenate([x[:n] for x in pair]), np.repeat([0, 1], n)
+        network = MLPClassifier((50, 50), early_stopping=True, max_iter=300, random_state=seed)
+        right.append(cross_val_score(make_pipeline(StandardScaler(), network), both, which, cv=5).mean())
+    return float(np.mean(right))
 
 
 def main() -> None:
