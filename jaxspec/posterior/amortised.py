@@ -30,7 +30,8 @@ from jaxspec.posterior.results import Posterior
 from jaxspec.spectra import Spectra
 
 # Draws outside the prior are replaced. Half as many again as are asked for are made at once, and the
-# same again for stars that lack some, unless a smaller share of their draws than `LEAST_INSIDE` is inside.
+# same again for stars that lack some, unless a smaller share of their draws than `LEAST_INSIDE` is inside:
+# those are flagged OUT_OF_RANGE (of the shipped weights' stars as trained, one in a hundred).
 OVERSAMPLING = 1.5
 LEAST_INSIDE = 0.05
 
