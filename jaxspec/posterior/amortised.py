@@ -196,7 +196,8 @@ class AmortisedPosterior:
         novel = result.stats.get("novelty", np.zeros(len(result))) > 1.0
         contradicts = result.stats.get("contradicts_prior", np.zeros(len(result))) > 0
         flags = flag_bits.set_flag(result.flags, Flag.NEAR_BOUND, near)
-        flags = flag_bits.set_flag(flags, Flag.OUT_OF_RANGE, novel | contradicts | (outside > 1.0 - LEAST_INSIDE))
+        elsewhere = novel | contradicts | (outside > 1.0 - LEAST_INSIDE)
+        flags = flag_bits.set_flag(flags, Flag.OUT_OF_RANGE, elsewhere)
         return dataclasses.replace(result, flags=flags, stats={**result.stats, "outside_prior": outside})
 
     def log_prob(
