@@ -3,7 +3,7 @@
     python -m benchmarks.refinement [--stars 30] [--timed 256] [--snr 50] [--output FILE]
 
 Stars are simulated by the emulator with both arms, and the stored weights' draws refined to the exact
-posterior (`jaxspec.posterior.importance`). `--timed` stars give seconds a star (compilation apart), the
+posterior (`jaxspec.fitting.importance`). `--timed` stars give seconds a star (compilation apart), the
 efficiency of their weights and the share with k below 0.7. The first `--stars` of them, with 8,000 weighted
 draws, are held against the No-U-Turn sampler of NumPyro on the same density: 8 chains of 60 + 75 steps a
 star, in coordinates of which the importance knows nothing but the best fit; where those disagree (R-hat above
@@ -40,10 +40,8 @@ from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
 from experiments.common import describe_device, load_ensemble, versions
-from jaxspec.io.results import atomically
-from jaxspec.physics.forward import load_forward_model
-from jaxspec.posterior.importance import BAD_K, ImportanceConfig, importance_sample, trusted
-from jaxspec.posterior.likelihood import (
+from jaxspec.fitting.importance import BAD_K, ImportanceConfig, importance_sample, trusted
+from jaxspec.fitting.likelihood import (
     UNITS,
     VSINI,
     LikelihoodConfig,
@@ -51,10 +49,12 @@ from jaxspec.posterior.likelihood import (
     log_density,
     observe_at,
 )
-from jaxspec.posterior.modes import fit_modes, positive
-from jaxspec.posterior.nuisances import PURE
-from jaxspec.posterior.prior import inside_polygon
-from jaxspec.posterior.simulator import Simulator
+from jaxspec.fitting.modes import fit_modes, positive
+from jaxspec.io.results import atomically
+from jaxspec.physics.forward import load_forward_model
+from jaxspec.simulation.nuisances import PURE
+from jaxspec.simulation.prior import inside_polygon
+from jaxspec.simulation.simulator import Simulator
 
 SEED = 3
 DRAWS, WEIGHTED = 2000, 8000

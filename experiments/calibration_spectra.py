@@ -18,10 +18,10 @@ from astropy.table import Table
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.common import begin, build, checksum, forward_model, load_checkpoint, write_json
+from jaxspec.amortised.amortised import AmortisedPosterior
 from jaxspec.io import atomically
 from jaxspec.labels import LabelSet
-from jaxspec.posterior.amortised import AmortisedPosterior
-from jaxspec.posterior.simulator import SpectrumModel
+from jaxspec.simulation.simulator import SpectrumModel
 from jaxspec.surveys.observations import Sky, Survey
 from jaxspec.surveys.results import Calibration
 from jaxspec.surveys.spectral_sky import (

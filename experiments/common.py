@@ -24,16 +24,16 @@ from jaxtyping import PRNGKeyArray
 from omegaconf import DictConfig, OmegaConf
 
 import jaxspec
+from jaxspec.amortised.amortised import AmortisedPosterior
+from jaxspec.amortised.ensemble import Ensemble, dropout_members
+from jaxspec.amortised.storage import load_posterior
 from jaxspec.errors import InputError
 from jaxspec.instruments import Instrument, get_instrument
 from jaxspec.io import atomically
 from jaxspec.physics.emulator import Emulator
 from jaxspec.physics.forward import ForwardModel
-from jaxspec.posterior.amortised import AmortisedPosterior
-from jaxspec.posterior.ensemble import Ensemble, dropout_members
-from jaxspec.posterior.prior import tupled
-from jaxspec.posterior.simulator import SpectrumModel
-from jaxspec.posterior.storage import load_posterior
+from jaxspec.simulation.prior import tupled
+from jaxspec.simulation.simulator import SpectrumModel
 
 log = logging.getLogger(__name__)
 
@@ -159,7 +159,7 @@ def load_checkpoint(path: str | None) -> tuple[AmortisedPosterior, Path]:
         folder = Path(path).expanduser()
         folder = folder / "posterior" if (folder / "posterior").is_dir() else folder
         return load_posterior(folder), folder
-    folder = Path(str(resources.files("jaxspec.posterior") / "weights" / "giraffe"))
+    folder = Path(str(resources.files("jaxspec.amortised") / "weights" / "giraffe"))
     if not folder.is_dir():
         raise InputError(
             "checkpoint",

@@ -15,6 +15,8 @@ from jaxtyping import Array, Float
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.common import build, forward_model, named_key
+from jaxspec.amortised.amortised import AmortisedPosterior, median_snr
+from jaxspec.amortised.network import noisy_label_loss, training_loss
 from jaxspec.errors import InputError
 from jaxspec.instruments import Instrument, get_instrument
 from jaxspec.io import (
@@ -27,13 +29,11 @@ from jaxspec.io import (
     read_spectra,
 )
 from jaxspec.labels import NINE_LABELS, LabelSet
-from jaxspec.posterior.amortised import AmortisedPosterior, median_snr
-from jaxspec.posterior.network import noisy_label_loss, training_loss
-from jaxspec.posterior.nuisances import CONFIGS, NuisanceConfig
-from jaxspec.posterior.preparation import prepare_many
-from jaxspec.posterior.prior import StellarPrior
-from jaxspec.posterior.residuals import ResidualModel
-from jaxspec.posterior.simulator import Simulator
+from jaxspec.simulation.nuisances import CONFIGS, NuisanceConfig
+from jaxspec.simulation.preparation import prepare_many
+from jaxspec.simulation.prior import StellarPrior
+from jaxspec.simulation.residuals import ResidualModel
+from jaxspec.simulation.simulator import Simulator
 from jaxspec.training import ArraySource
 
 log = logging.getLogger(__name__)

@@ -33,7 +33,7 @@ from jaxspec.physics.linelists import read_line_list
 from jaxspec.physics.model import StellarModel
 from jaxspec.physics.synthesis import Window
 from jaxspec.physics.turbulence import vmic_calibration
-from jaxspec.posterior.prior import StellarPrior
+from jaxspec.simulation.prior import StellarPrior
 
 log = logging.getLogger(__name__)
 CHUNK = 32  # stars in one file

@@ -20,8 +20,8 @@ from omegaconf import DictConfig, OmegaConf
 from experiments.common import begin, launch, load_ensemble, versions, write_json
 from experiments.data import load_task
 from experiments.evaluation import evaluate
+from jaxspec.amortised.storage import WEIGHTS
 from jaxspec.errors import InputError
-from jaxspec.posterior.storage import WEIGHTS
 
 log = logging.getLogger(__name__)
 

@@ -16,18 +16,18 @@ from omegaconf import DictConfig
 from experiments.common import checksum, describe_device, forward_model, named_key, versions
 from experiments.data import Examples, Task, make_simulator, simulate_fully
 from jaxspec import diagnostics
+from jaxspec.amortised.amortised import AmortisedPosterior
+from jaxspec.amortised.ensemble import Ensemble
+from jaxspec.amortised.reweighting import sample_under
+from jaxspec.amortised.storage import WEIGHTS
 from jaxspec.diagnostics import calibration, cramer_rao, plots
 from jaxspec.diagnostics.results import KnownStars
-from jaxspec.posterior.amortised import AmortisedPosterior
-from jaxspec.posterior.ensemble import Ensemble
-from jaxspec.posterior.importance import ImportanceConfig, importance_sample, trusted
-from jaxspec.posterior.likelihood import LikelihoodConfig
-from jaxspec.posterior.nuisances import PURE, NuisanceConfig
-from jaxspec.posterior.prior import StellarPrior
-from jaxspec.posterior.refine import refine_posterior
-from jaxspec.posterior.reweighting import sample_under
-from jaxspec.posterior.simulator import SpectrumModel
-from jaxspec.posterior.storage import WEIGHTS
+from jaxspec.fitting.importance import ImportanceConfig, importance_sample, trusted
+from jaxspec.fitting.likelihood import LikelihoodConfig
+from jaxspec.fitting.refine import refine_posterior
+from jaxspec.simulation.nuisances import PURE, NuisanceConfig
+from jaxspec.simulation.prior import StellarPrior
+from jaxspec.simulation.simulator import SpectrumModel
 
 log = logging.getLogger(__name__)
 

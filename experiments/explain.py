@@ -25,6 +25,8 @@ from tqdm import tqdm
 from experiments.common import begin, build, forward_model, launch, load_checkpoint, named_key
 from experiments.data import CONFIGS
 from experiments.infer import input_files, read
+from jaxspec.amortised.amortised import AmortisedPosterior
+from jaxspec.amortised.network import floored_ivar
 from jaxspec.diagnostics.cramer_rao import prior_precision
 from jaxspec.diagnostics.information import fisher_information
 from jaxspec.diagnostics.line_plots import plot_saliency
@@ -36,11 +38,9 @@ from jaxspec.physics.identify import line_identifier
 from jaxspec.physics.model import StellarModel
 from jaxspec.physics.synthesis import Window
 from jaxspec.physics.turbulence import vmic_calibration
-from jaxspec.posterior.amortised import AmortisedPosterior
-from jaxspec.posterior.network import floored_ivar
-from jaxspec.posterior.nuisances import NuisanceConfig
-from jaxspec.posterior.prior import StellarPrior
-from jaxspec.posterior.simulator import Simulator, SpectrumModel
+from jaxspec.simulation.nuisances import NuisanceConfig
+from jaxspec.simulation.prior import StellarPrior
+from jaxspec.simulation.simulator import Simulator, SpectrumModel
 
 log = logging.getLogger(__name__)
 

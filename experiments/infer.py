@@ -39,8 +39,15 @@ from experiments.common import (
     write_json,
 )
 from experiments.data import STORES, open_store
+from jaxspec.amortised.amortised import AmortisedPosterior
+from jaxspec.amortised.ensemble import Ensemble
+from jaxspec.amortised.reweighting import sample_under
 from jaxspec.diagnostics import plots
 from jaxspec.errors import InputError
+from jaxspec.fitting.check import Fit, FitConfig, check_posterior
+from jaxspec.fitting.importance import ImportanceConfig, importance_sample
+from jaxspec.fitting.likelihood import LikelihoodConfig
+from jaxspec.fitting.refine import RefineConfig, refine_posterior
 from jaxspec.instruments import Instrument
 from jaxspec.io import Assume, Template, find_files, read_spectra, read_spectrum, write_datatree, write_table
 from jaxspec.io.sharpness import judge_resolving_power
@@ -48,17 +55,10 @@ from jaxspec.labels import LabelSet
 from jaxspec.physics import turbulence
 from jaxspec.physics.forward import Nuisances
 from jaxspec.posterior import flags
-from jaxspec.posterior.amortised import AmortisedPosterior
-from jaxspec.posterior.check import Fit, FitConfig, check_posterior
-from jaxspec.posterior.ensemble import Ensemble
-from jaxspec.posterior.importance import ImportanceConfig, importance_sample
-from jaxspec.posterior.likelihood import LikelihoodConfig
-from jaxspec.posterior.nuisances import PURE
-from jaxspec.posterior.prior import StellarPrior
-from jaxspec.posterior.refine import RefineConfig, refine_posterior
 from jaxspec.posterior.results import Posterior
-from jaxspec.posterior.reweighting import sample_under
-from jaxspec.posterior.simulator import SpectrumModel
+from jaxspec.simulation.nuisances import PURE
+from jaxspec.simulation.prior import StellarPrior
+from jaxspec.simulation.simulator import SpectrumModel
 from jaxspec.spectra import Spectra
 
 log = logging.getLogger(__name__)

@@ -16,8 +16,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments.common import write_json
 from experiments.data import Examples, Task
+from jaxspec.amortised.amortised import AmortisedPosterior
 from jaxspec.io import atomically
-from jaxspec.posterior.amortised import AmortisedPosterior
 
 log = logging.getLogger(__name__)
 FAILURE = "failure.json"

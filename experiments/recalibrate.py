@@ -21,14 +21,14 @@ from tqdm import tqdm
 from experiments.common import begin, launch, load_checkpoint, named_key, versions, write_json
 from experiments.data import trained_simulator
 from jaxspec import diagnostics
+from jaxspec.amortised.amortised import AmortisedPosterior
+from jaxspec.amortised.storage import WEIGHTS, store_calibrated
 from jaxspec.diagnostics import calibration
 from jaxspec.diagnostics.results import KnownStars
-from jaxspec.posterior.amortised import AmortisedPosterior
 from jaxspec.posterior.limits import observed_arms
 from jaxspec.posterior.recalibration import Recalibration
 from jaxspec.posterior.results import Posterior
-from jaxspec.posterior.simulator import Simulator
-from jaxspec.posterior.storage import WEIGHTS, store_calibrated
+from jaxspec.simulation.simulator import Simulator
 
 BATCH = 64
 

@@ -23,7 +23,7 @@ from jaxspec.diagnostics.plots import plot_residuals, save
 from jaxspec.errors import InputError
 from jaxspec.instruments import get_instrument
 from jaxspec.posterior.flags import Flag
-from jaxspec.posterior.residuals import ResidualModel, fit_residuals, without_outliers
+from jaxspec.simulation.residuals import ResidualModel, fit_residuals, without_outliers
 
 log = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
     python -m experiments.screen [checkpoint=FOLDER]            ten faults and ordinary stars, as stored
     python -m experiments.screen calibrate=3000 n=200           limits calibrated and stored before that
 
-Simulates stars with each fault of `jaxspec.diagnostics.faults` and ordinary ones as the network was trained
+Simulates stars with each fault of `jaxspec.simulation.faults` and ordinary ones as the network was trained
 on, sends them through what `experiments.infer` does, and prints which share is flagged OUT_OF_RANGE or
 BAD_FIT. Writes `screen.json` and `screen.png`, one spectrum of each fault with its best model. A second or
 two a star with `refine=true`, a quarter of that without; a run that was killed goes on with the next fault
@@ -36,15 +36,15 @@ from experiments.common import (
 )
 from experiments.data import trained_simulator
 from experiments.infer import infer_normalised
+from jaxspec.amortised.amortised import AmortisedPosterior
+from jaxspec.amortised.storage import WEIGHTS, store_calibrated
 from jaxspec.diagnostics import plots
-from jaxspec.diagnostics.faults import FAULTS, simulate_fault
+from jaxspec.fitting.check import FitConfig, statistics
 from jaxspec.io import atomically
-from jaxspec.posterior.amortised import AmortisedPosterior
-from jaxspec.posterior.check import FitConfig, statistics
 from jaxspec.posterior.flags import Flag
 from jaxspec.posterior.limits import Limits, observed_arms
-from jaxspec.posterior.simulator import Simulator, SpectrumModel
-from jaxspec.posterior.storage import WEIGHTS, store_calibrated
+from jaxspec.simulation.faults import FAULTS, simulate_fault
+from jaxspec.simulation.simulator import Simulator, SpectrumModel
 
 log = logging.getLogger(__name__)
 

@@ -42,15 +42,15 @@ from experiments.common import (
 )
 from experiments.data import STORES, Task, load_task
 from experiments.evaluation import draw_loss, evaluate, negative_log_likelihood
+from jaxspec.amortised import fits
+from jaxspec.amortised.amortised import AmortisedPosterior
+from jaxspec.amortised.network import NetworkConfig, PosteriorNetwork
+from jaxspec.amortised.storage import WEIGHTS, copy_weights, save_posterior
 from jaxspec.errors import InputError
+from jaxspec.fitting.likelihood import LikelihoodConfig
 from jaxspec.flows import FLOW_PRESETS, FlowConfig
 from jaxspec.networks import ENCODER_PRESETS, EncoderConfig
-from jaxspec.posterior import fits
-from jaxspec.posterior.amortised import AmortisedPosterior
-from jaxspec.posterior.likelihood import LikelihoodConfig
-from jaxspec.posterior.network import NetworkConfig, PosteriorNetwork
-from jaxspec.posterior.nuisances import CONFIGS, NuisanceConfig
-from jaxspec.posterior.storage import WEIGHTS, copy_weights, save_posterior
+from jaxspec.simulation.nuisances import CONFIGS, NuisanceConfig
 from jaxspec.training import ArraySource, NonFiniteLossError, OptimiserConfig, TrainConfig, fit
 
 log = logging.getLogger(__name__)

@@ -1,6 +1,7 @@
 """What all tests share: four virtual devices, quick compilation, a cache of it, checked types, and the
 reference data."""
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -68,3 +69,39 @@ def x64():
 
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(scope="session")
+def toy():
+    from tests.toy import ToyForwardModel
+
+    return ToyForwardModel()
+
+
+@pytest.fixture(scope="session")
+def simulator(toy):
+    from jaxspec.simulation.simulator import Simulator
+
+    return Simulator(toy)
+
+
+@pytest.fixture(scope="session")
+def survey(simulator):
+    """4,096 stars as the default configuration draws them."""
+    import jax
+    import jax.numpy as jnp
+
+    batches = [simulator.simulate(jax.random.fold_in(jax.random.key(7), i), 512) for i in range(8)]
+    return jax.tree.map(lambda *x: jnp.concatenate(x), *batches)
+
+
+@pytest.fixture(scope="session")
+def bright(toy):
+    """64 stars with both arms at S/N 300 and nothing masked."""
+    import jax
+
+    from jaxspec.simulation.nuisances import PURE
+    from jaxspec.simulation.simulator import Simulator
+
+    config = dataclasses.replace(PURE, only_arm=(), snr_range=(300.0, 300.0), bad_pixels=0.0, cosmics=0.0)
+    return Simulator(toy, config=config).simulate(jax.random.key(8), 64)

@@ -21,7 +21,10 @@ FLOORS = (
     {"spectra"},
     {"continuum", "velocity"},
     {"physics", "flows", "networks", "io", "training"},
+    {"simulation"},
     {"posterior"},
+    {"fitting"},
+    {"amortised"},
     {"surveys", "diagnostics"},
 )
 FLOOR = {part: number for number, parts in enumerate(FLOORS) for part in parts}

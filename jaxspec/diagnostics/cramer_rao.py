@@ -28,9 +28,9 @@ from jaxspec.errors import InputError
 from jaxspec.instruments import Instrument
 from jaxspec.physics import turbulence
 from jaxspec.physics.forward import Nuisances
-from jaxspec.posterior.nuisances import PURE, NuisanceConfig
-from jaxspec.posterior.residuals import ResidualModel
-from jaxspec.posterior.simulator import SpectrumModel, knots_to_pixels
+from jaxspec.simulation.nuisances import PURE, NuisanceConfig
+from jaxspec.simulation.residuals import ResidualModel
+from jaxspec.simulation.simulator import SpectrumModel, knots_to_pixels
 
 LINE_ERROR_WIDTH = 0.6927
 """1 / sqrt of the Fisher information that one draw of the simulated relative line error, exp(0.6 a - 0.36) b

@@ -24,7 +24,7 @@ from jaxspec.diagnostics.cramer_rao import (
 from jaxspec.errors import InputError
 from jaxspec.physics.forward import Nuisances
 from jaxspec.physics.turbulence import vmac_calibration, vmic_calibration
-from jaxspec.posterior.simulator import SpectrumModel
+from jaxspec.simulation.simulator import SpectrumModel
 
 USUAL = BoundConfig()
 ONLY_VMIC = BoundConfig(Nuisances(np.inf, 0.0, 0.0, 0.0, 0.0), scattered_light=0.0, continuum_degree=-1)

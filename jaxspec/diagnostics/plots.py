@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from jaxspec.diagnostics.calibration import robust_scatter
 from jaxspec.instruments import Instrument
 from jaxspec.labels import LabelSet
-from jaxspec.posterior.residuals import ResidualModel
+from jaxspec.simulation.residuals import ResidualModel
 
 DPI = 170
 INK, BLUE, RED, GREY = "#1b2838", "#2f6db3", "#c8442f", "#9aa5b1"

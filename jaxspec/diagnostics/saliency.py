@@ -22,11 +22,11 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from jaxspec.amortised.amortised import AmortisedPosterior
 from jaxspec.errors import InputError
 from jaxspec.instruments import Instrument
 from jaxspec.labels import LabelSet
 from jaxspec.physics.identify import IdentifiedLines
-from jaxspec.posterior.amortised import AmortisedPosterior
 from jaxspec.spectra import vacuum_to_air
 
 METHODS = ("gradient", "smooth", "integrated")

@@ -1,2 +1,1 @@
-"""Amortised posteriors of stellar labels: the prior, the simulated survey, the objective, the results and
-their flags."""
+"""Draws of the labels with their flags, the limits that set the flags, and recalibration."""

@@ -20,7 +20,7 @@ from jaxspec.errors import InputError
 from jaxspec.labels import LabelSet, label_set
 from jaxspec.posterior import flags as flag_bits
 from jaxspec.posterior.flags import Flag
-from jaxspec.posterior.prior import StellarPrior, prior_from_dict
+from jaxspec.simulation.prior import StellarPrior, prior_from_dict
 
 # Root attribute of a file: the prior under which the draws are, as JSON, null for labels of a survey.
 PRIOR = "training_prior"
@@ -45,12 +45,12 @@ class Posterior:
         label_set: names, units and bounds of the labels.
         names: one name per star (the file it came from).
         snr: median signal-to-noise per usable pixel.
-        chi2: reduced chi-square against the forward model (see `jaxspec.posterior.check`); NaN where not
+        chi2: reduced chi-square against the forward model (see `jaxspec.fitting.check`); NaN where not
             checked.
         flags: bits of `jaxspec.posterior.flags.Flag`; 0 is safe.
         stats: further numbers per star (`[n_star]` each), written beside the draws.
         prior: density of the labels under which the draws are: that of the training, or another one (see
-            `jaxspec.posterior.reweighting`); None where the network was trained on a survey.
+            `jaxspec.amortised.reweighting`); None where the network was trained on a survey.
         raw: draws as the network gave them, where `draws` are recalibrated.
     """
 
@@ -141,7 +141,7 @@ class Posterior:
     def to_table(self) -> QTable:
         """One row per star: `source`, then `NAME, e_NAME, NAME_p16, NAME_p84` for each label, then `snr`,
         `chi2`, `flags`. Where draws are recalibrated, `NAME_raw, e_NAME_raw` follow: what the network said;
-        of an ensemble, `NAME_aleatoric, NAME_epistemic` (see `jaxspec.posterior.ensemble`); of networks with
+        of an ensemble, `NAME_aleatoric, NAME_epistemic` (see `jaxspec.amortised.ensemble`); of networks with
         a second head (`NetworkConfig.point_weight`), `NAME_point, e_NAME_point`.
 
         Columns carry units, descriptions and, in `info.meta["ucd"]`, UCDs.

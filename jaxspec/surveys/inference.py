@@ -12,6 +12,7 @@ from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
 
 from jaxspec.errors import InputError
 from jaxspec.io.results import atomically
+from jaxspec.surveys.denoising import survey_mixtures
 from jaxspec.surveys.density import (
     CLEAR,
     Gaussian,
@@ -23,7 +24,6 @@ from jaxspec.surveys.density import (
 )
 from jaxspec.surveys.model import Structure, SurveyConfig, prepare, spread_out, whole
 from jaxspec.surveys.observations import Sky
-from jaxspec.surveys.populations import survey_mixtures
 from jaxspec.surveys.quoted import QuotedErrors
 from jaxspec.surveys.results import POPULATION, TERMS, Calibration, Diagnostics
 from jaxspec.surveys.sampling import Chains, NutsConfig, run_nuts

@@ -15,8 +15,8 @@ from jaxtyping import Bool, Float, Int
 
 from jaxspec.errors import InputError
 from jaxspec.posterior.flags import Flag
-from jaxspec.posterior.prior import StellarPrior
 from jaxspec.posterior.results import Posterior
+from jaxspec.simulation.prior import StellarPrior
 from jaxspec.surveys.observations import Survey
 
 # A direction in which the posterior is at least this fraction of the prior's variance says nothing.

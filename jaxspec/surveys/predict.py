@@ -14,12 +14,12 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from jaxspec.errors import InputError
+from jaxspec.surveys.denoising import denoise, survey_noise
 from jaxspec.surveys.density import to_device
 from jaxspec.surveys.marginal import SurveyTerms, gather_evidence, star_posterior
 from jaxspec.surveys.mixture import Mixture
 from jaxspec.surveys.model import PopulationTerms, by_kind, whole
 from jaxspec.surveys.observations import Sky
-from jaxspec.surveys.populations import denoise, survey_noise
 from jaxspec.surveys.results import Calibration
 from jaxspec.surveys.tied import STARS, arrange, index_ties
 

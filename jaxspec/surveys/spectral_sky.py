@@ -14,15 +14,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from jaxspec.amortised.amortised import AmortisedPosterior
 from jaxspec.errors import InputError
 from jaxspec.instruments import Instrument
 from jaxspec.labels import LabelSet
 from jaxspec.physics import turbulence
 from jaxspec.physics.forward import Nuisances
-from jaxspec.posterior.amortised import AmortisedPosterior
-from jaxspec.posterior.nuisances import NuisanceConfig, draw_nuisances
-from jaxspec.posterior.preparation import prepare
-from jaxspec.posterior.simulator import SpectrumModel, observe
+from jaxspec.simulation.nuisances import NuisanceConfig, draw_nuisances
+from jaxspec.simulation.preparation import prepare
+from jaxspec.simulation.simulator import SpectrumModel, observe
 from jaxspec.surveys.likelihoods import from_posterior
 from jaxspec.surveys.observations import Sky, Survey, diagonal, make_sky
 from jaxspec.surveys.results import Calibration

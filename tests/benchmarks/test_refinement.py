@@ -9,8 +9,8 @@ import pytest
 from numpyro.infer import MCMC, NUTS
 
 from benchmarks.refinement import mirrored, mirrored_in, tell_apart
-from jaxspec.posterior.likelihood import UNITS
-from jaxspec.posterior.prior import StellarPrior, inside_polygon
+from jaxspec.fitting.likelihood import UNITS
+from jaxspec.simulation.prior import StellarPrior, inside_polygon
 
 POLYGON = StellarPrior().polygon
 SCALE = np.array(UNITS[:2], np.float32)

@@ -21,9 +21,9 @@ from jaxspec.diagnostics.cramer_rao import (
 from jaxspec.errors import InputError
 from jaxspec.physics import turbulence
 from jaxspec.physics.forward import Nuisances
-from jaxspec.posterior.nuisances import NuisanceConfig
-from jaxspec.posterior.residuals import ResidualModel
-from jaxspec.posterior.simulator import perturb, perturb_lines
+from jaxspec.simulation.nuisances import NuisanceConfig
+from jaxspec.simulation.residuals import ResidualModel
+from jaxspec.simulation.simulator import perturb, perturb_lines
 from tests.toy import TOY_INSTRUMENT, ToyForwardModel
 
 SUN = np.array([[5777.0, 4.44, 0.0, 0.05, 0.0, 0.0, -0.05, 0.0, 0.0]], np.float32)

@@ -7,6 +7,8 @@ import optax
 import pytest
 from flax import nnx
 
+from jaxspec.amortised.amortised import AmortisedPosterior
+from jaxspec.amortised.network import NetworkConfig, PosteriorNetwork
 from jaxspec.diagnostics.saliency import METHODS, near_lines, saliency, score, share_near
 from jaxspec.errors import InputError
 from jaxspec.flows import FlowConfig
@@ -14,8 +16,6 @@ from jaxspec.instruments import Arm, Instrument
 from jaxspec.labels import NINE_LABELS
 from jaxspec.networks import EncoderConfig
 from jaxspec.physics.identify import IdentifiedLines
-from jaxspec.posterior.amortised import AmortisedPosterior
-from jaxspec.posterior.network import NetworkConfig, PosteriorNetwork
 from jaxspec.spectra import air_to_vacuum
 
 INSTRUMENT = Instrument("planted", (Arm("blue", 5400.0, 5420.0, 0.1, 20_000.0),))

@@ -10,11 +10,11 @@ from experiments.common import CONF, build, quote_paths
 from experiments.data import make_simulator, simulate_fully
 from experiments.train import network_config, train_config
 from jaxspec.errors import InputError
+from jaxspec.fitting.check import FitConfig
 from jaxspec.flows import FLOW_PRESETS, FlowConfig
 from jaxspec.networks import ENCODER_PRESETS, EncoderConfig
-from jaxspec.posterior.check import FitConfig
-from jaxspec.posterior.nuisances import CONFIGS, NuisanceConfig
-from jaxspec.posterior.prior import StellarPrior
+from jaxspec.simulation.nuisances import CONFIGS, NuisanceConfig
+from jaxspec.simulation.prior import StellarPrior
 from jaxspec.surveys.simulate import SimulationConfig
 from jaxspec.surveys.spectral_sky import SpectralConfig
 from tests.experiments.conftest import configured

@@ -8,9 +8,9 @@ import pytest
 from flax import nnx
 
 from experiments import evaluate
+from jaxspec.amortised.network import PosteriorNetwork
+from jaxspec.amortised.storage import copy_weights, load_posterior, save_posterior
 from jaxspec.errors import InputError
-from jaxspec.posterior.network import PosteriorNetwork
-from jaxspec.posterior.storage import copy_weights, load_posterior, save_posterior
 from tests.experiments.conftest import configured
 
 SETS = (

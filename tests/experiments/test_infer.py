@@ -16,10 +16,10 @@ from astropy.io import fits
 from experiments import infer
 from experiments.common import ROOT, load_checkpoint
 from jaxspec.errors import InputError
+from jaxspec.fitting.importance import trusted
 from jaxspec.io import read_table
 from jaxspec.labels import NINE_LABELS
 from jaxspec.posterior.flags import Flag
-from jaxspec.posterior.importance import trusted
 from jaxspec.spectra import Spectra
 from tests.experiments.conftest import configured
 from tests.survey import write_gaia_eso

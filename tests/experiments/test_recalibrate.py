@@ -9,7 +9,7 @@ import numpy as np
 
 from experiments import recalibrate
 from experiments.data import trained_simulator
-from jaxspec.posterior.storage import CONFIG, load_posterior
+from jaxspec.amortised.storage import CONFIG, load_posterior
 from tests.experiments.conftest import configured
 
 

@@ -13,7 +13,7 @@ from experiments.evaluation import bounds
 from experiments.train import data_inputs
 from jaxspec.errors import InputError
 from jaxspec.io import SpectraStore
-from jaxspec.posterior.residuals import without_outliers
+from jaxspec.simulation.residuals import without_outliers
 from tests.experiments.conftest import configured
 from tests.experiments.toys import TINY
 from tests.toy import TOY_INSTRUMENT

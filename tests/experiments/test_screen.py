@@ -7,8 +7,8 @@ import shutil
 import pytest
 
 from experiments import screen
+from jaxspec.amortised.storage import CONFIG, load_posterior, save_posterior
 from jaxspec.errors import InputError
-from jaxspec.posterior.storage import CONFIG, load_posterior, save_posterior
 from tests.experiments.conftest import configured
 
 TOY = ["forward=tests.experiments.toys.forward", "n=8", "n_draws=32", "refine=false"]

@@ -17,8 +17,8 @@ from flax import nnx
 
 from experiments import train
 from experiments.common import ROOT
+from jaxspec.amortised.storage import load_posterior
 from jaxspec.errors import InputError
-from jaxspec.posterior.storage import load_posterior
 from jaxspec.training.metrics import read_metrics
 from tests.experiments.conftest import configured
 from tests.experiments.toys import TINY

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxspec.errors import InputError
-from jaxspec.posterior.check import CHI2_MAX, FitConfig, check_posterior, statistics
+from jaxspec.fitting.check import CHI2_MAX, FitConfig, check_posterior, statistics
 from jaxspec.posterior.flags import Flag
 from jaxspec.posterior.limits import Limits, observed_arms
 from jaxspec.posterior.results import Posterior

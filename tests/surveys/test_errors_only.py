@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from jaxspec.labels import NINE_LABELS
+from jaxspec.surveys.denoising import survey_noise
 from jaxspec.surveys.inference import fit
 from jaxspec.surveys.observations import Survey, diagonal, make_sky
-from jaxspec.surveys.populations import survey_noise
 from jaxspec.surveys.predict import predict
 
 LABELS = NINE_LABELS.select(["teff", "logg", "fe_h"])

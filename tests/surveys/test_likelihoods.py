@@ -9,8 +9,8 @@ import pytest
 from jaxspec.errors import InputError
 from jaxspec.labels import NINE_LABELS, label_set
 from jaxspec.posterior.flags import Flag
-from jaxspec.posterior.prior import StellarPrior
 from jaxspec.posterior.results import Posterior
+from jaxspec.simulation.prior import StellarPrior
 from jaxspec.surveys.likelihoods import divide_out, from_posterior
 
 LABELS = label_set("teff", "logg", "fe_h")

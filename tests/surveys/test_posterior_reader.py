@@ -12,8 +12,8 @@ from jaxspec.errors import InputError
 from jaxspec.io import write_datatree
 from jaxspec.labels import NINE_LABELS, label_set
 from jaxspec.posterior.flags import Flag
-from jaxspec.posterior.prior import StellarPrior
 from jaxspec.posterior.results import PRIOR, Posterior
+from jaxspec.simulation.prior import StellarPrior
 from jaxspec.surveys.readers import label_names, parse_file, read_survey
 
 N = 8

@@ -1,0 +1,313 @@
+"""An amortised posterior: a trained network with all it takes to use it on a spectrum, saved in one
+folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from jaxspec.amortised.network import PosteriorNetwork
+from jaxspec.errors import InputError
+from jaxspec.instruments import Instrument
+from jaxspec.labels import LabelSet
+from jaxspec.posterior import flags as flag_bits
+from jaxspec.posterior.flags import Flag
+from jaxspec.posterior.limits import Limits, observed_arms, usable_arms
+from jaxspec.posterior.recalibration import Recalibration
+from jaxspec.posterior.results import Posterior
+from jaxspec.simulation.preparation import prepare_many
+from jaxspec.simulation.prior import StellarPrior
+from jaxspec.spectra import Spectra
+
+# Draws outside the prior are replaced. Half as many again as are asked for are made at once, and the
+# same again for stars that lack some, unless a smaller share of their draws than `LEAST_INSIDE` is inside:
+# those are flagged OUT_OF_RANGE (of the shipped weights' stars as trained, one in a hundred).
+OVERSAMPLING = 1.5
+LEAST_INSIDE = 0.05
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Where the contexts of training spectra lie, to recognise an input unlike any of them.
+
+    Attributes:
+        mean, inverse_root: `(context - mean) @ inverse_root` is white on the training distribution, `[c]` and
+            `[c, c]`.
+        limit: distance (root mean square of the whitened context) that one in a thousand training spectra
+            exceeds.
+    """
+
+    mean: Float[np.ndarray, " c"]
+    inverse_root: Float[np.ndarray, "c c"]
+    limit: float
+
+    @classmethod
+    def fit(cls, context: Float[np.ndarray, "n c"], quantile: float = 0.999) -> Reference:
+        """From the contexts of some thousand simulated spectra."""
+        context = np.asarray(context, np.float64)
+        n, c = context.shape
+        if n < 2 * c:
+            raise InputError(
+                "reference", f"{n} spectra for {c} dimensions", f"at least {2 * c}", "simulate more"
+            )
+        mean = context.mean(axis=0)
+        covariance = np.cov(context.T) + 1e-6 * np.trace(np.cov(context.T)) / c * np.eye(c)
+        inverse_root = np.linalg.cholesky(np.linalg.inv(covariance))
+        distance = _distance(context, mean, inverse_root)
+        return cls(mean, inverse_root, float(np.quantile(distance, quantile)))
+
+    def distance(self, context: Float[np.ndarray, "n c"]) -> Float[np.ndarray, " n"]:
+        """Distance in units of the limit: above 1 the input is unlike the training set."""
+        return _distance(np.asarray(context, np.float64), self.mean, self.inverse_root) / self.limit
+
+
+@dataclass(frozen=True, eq=False)
+class AmortisedPosterior:
+    """Posterior of the labels for any spectrum of one instrument, in milliseconds.
+
+    Attributes:
+        network: encoder and flow.
+        instrument: whose pixels the spectra must be on.
+        prior: what the network was trained with; None for a network trained on a survey.
+        reference: where training spectra lie; None switches that part of OUT_OF_RANGE off.
+        snr_limit: S/N per pixel below which LOW_SNR is set.
+        limits: what the statistics of ordinary spectra do not exceed, by S/N; None judges all by the same.
+        recalibration: what is made of the network's draws, by S/N; None leaves them as they are.
+        provenance: free-form facts about the training (JSON), saved along.
+    """
+
+    network: PosteriorNetwork
+    instrument: Instrument
+    prior: StellarPrior | None = None
+    reference: Reference | None = None
+    snr_limit: float = 10.0
+    limits: Limits | None = None
+    recalibration: Recalibration | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def label_set(self) -> LabelSet:
+        """What is inferred."""
+        return self.network.label_set
+
+    def sample(self, key: PRNGKeyArray, spectra: Spectra, n: int = 1000, batch: int = 64) -> Posterior:
+        """Posterior draws for observed spectra, which are normalised here as the training spectra were.
+
+        Args:
+            key: the same key, spectra, `n` and `batch` give the same draws.
+            spectra: at rest, on this instrument's pixels, on any flux scale.
+            n: draws per star.
+            batch: stars per compiled call.
+
+        Raises: InputError when the spectra are on other pixels.
+        """
+        return self.sample_normalised(key, *self.prepare(spectra), n, batch, spectra.names)
+
+    def prepare(self, spectra: Spectra) -> tuple[Float[np.ndarray, "s p"], Float[np.ndarray, "s p"]]:
+        """Normalised flux and ivar of observed spectra.
+
+        Raises: InputError when the spectra are on other pixels.
+        """
+        grid = self.instrument.wavelength
+        if spectra.wavelength.shape != grid.shape or not np.allclose(
+            spectra.wavelength, grid, rtol=0.0, atol=1e-3
+        ):
+            raise InputError(
+                "spectra.wavelength",
+                f"{spectra.wavelength.size} pixels from {spectra.wavelength[0]:.2f} A",
+                f"the {grid.size} pixels of instrument {self.instrument.name!r}",
+                "rebin the spectra onto it first (jaxspec.spectra.rebin)",
+            )
+        return prepare_many(spectra.flux, spectra.ivar, self.instrument)
+
+    def sample_normalised(
+        self,
+        key: PRNGKeyArray,
+        flux: Float[Array | np.ndarray, "s p"],
+        ivar: Float[Array | np.ndarray, "s p"],
+        n: int = 1000,
+        batch: int = 64,
+        names: tuple[str, ...] | None = None,
+    ) -> Posterior:
+        """As `sample` for spectra that went through `prepare` already, or that were simulated."""
+        n_star = flux.shape[0]
+        pieces = []
+        # Few shapes, few compilations: short batches are filled up to a power of two.
+        for i, start in enumerate(range(0, n_star, batch)):
+            rows = slice(start, min(start + batch, n_star))
+            size = rows.stop - rows.start
+            padding = ((0, (1 << (size - 1).bit_length() if size < batch else batch) - size), (0, 0))
+            f = jnp.pad(flux[rows], padding, constant_values=1.0)
+            v = jnp.pad(ivar[rows], padding)
+            pieces.append(self._sample_batch(jax.random.fold_in(key, i), f, v, n, size))
+        draws, log_prob, outside, context = (
+            np.concatenate(p, axis=axis)
+            for p, axis in zip(zip(*pieces, strict=True), (1, 1, 0, 0), strict=True)
+        )
+        ivar = np.asarray(ivar)
+        snr = median_snr(np.asarray(flux), ivar)
+        arms = observed_arms(ivar, self.instrument)
+        stats = {"outside_prior": outside.astype(np.float64)}
+        if self.reference is not None:
+            stats["novelty"] = self.reference.distance(self.network.summary(context))
+            if self.limits is not None:
+                stats["novelty"] = stats["novelty"] / self.limits.at("novelty", snr, arms)
+        if self.network.point_head is not None:
+            for kind, values in zip(("{}_point", "e_{}_point"), self._point(context), strict=True):
+                for j, name in enumerate(self.label_set.names):
+                    stats[kind.format(name)] = np.asarray(values[:, j], float)
+        flags = self._data_flags(ivar, snr)
+        names = tuple(str(i) for i in range(n_star)) if names is None else tuple(names)
+        chi2 = np.full(n_star, np.nan)
+        result = Posterior(draws, log_prob, self.label_set, names, snr, chi2, flags, stats, self.prior)
+        if self.recalibration is not None:
+            result = self.recalibration.apply(result, arms)
+        return self.flag_range(result)
+
+    def flag_range(self, result: Posterior) -> Posterior:
+        """`result` with NEAR_BOUND and OUT_OF_RANGE as its draws are now; call it after a refinement.
+
+        The statistic `outside_prior` of a refined star becomes the share of its refined draws.
+        """
+        outside = result.stats["outside_prior"]
+        refined = result.stats.get("refined", np.zeros(len(result))) > 0
+        if self.prior is not None and refined.any():
+            inside = np.asarray(self.prior.supports(jnp.asarray(result.draws[:, refined])))
+            outside = outside.copy()
+            outside[refined] = 1.0 - inside.mean(axis=0)
+        low, high = (
+            (self.label_set.low, self.label_set.high)
+            if self.prior is None
+            else (self.prior.low, self.prior.high)
+        )
+        p16, p84 = np.quantile(result.draws, [0.16, 0.84], axis=0)
+        margin = 0.01 * (high - low)
+        near = np.any((p16 < low + margin) | (p84 > high - margin), axis=1)
+        novel = result.stats.get("novelty", np.zeros(len(result))) > 1.0
+        contradicts = result.stats.get("contradicts_prior", np.zeros(len(result))) > 0
+        flags = flag_bits.set_flag(result.flags, Flag.NEAR_BOUND, near)
+        elsewhere = novel | contradicts | (outside > 1.0 - LEAST_INSIDE)
+        flags = flag_bits.set_flag(flags, Flag.OUT_OF_RANGE, elsewhere)
+        return dataclasses.replace(result, flags=flags, stats={**result.stats, "outside_prior": outside})
+
+    def log_prob(
+        self,
+        labels: Float[Array | np.ndarray, "*k s l"],
+        flux: Float[Array | np.ndarray, "s p"],
+        ivar: Float[Array | np.ndarray, "s p"],
+    ) -> Float[Array, "*k s"]:
+        """Log-density of the network itself, not recalibrated, at given labels for normalised spectra."""
+        return _compiled_log_prob(*self._split, labels, flux, ivar)
+
+    def with_reference(
+        self, flux: Float[Array | np.ndarray, "n p"], ivar: Float[Array | np.ndarray, "n p"], batch: int = 64
+    ) -> AmortisedPosterior:
+        """The same posterior with its `Reference` fitted to normalised training spectra; with the dropout of
+        the training, so that it holds for any part of the network."""
+        context = [
+            self.network.summary(
+                np.asarray(self._context(jax.random.key(i), flux[i : i + batch], ivar[i : i + batch]))
+            )
+            for i in range(0, flux.shape[0], batch)
+        ]
+        return dataclasses.replace(self, reference=Reference.fit(np.concatenate(context)))
+
+    def _data_flags(self, ivar, snr):
+        flags = np.full(len(snr), int(Flag.NOT_CHECKED), np.int64)
+        flags = flag_bits.set_flag(flags, Flag.LOW_SNR, ~(snr >= self.snr_limit))
+        missing = ~usable_arms(ivar, self.instrument).all(axis=1)
+        flags = flag_bits.set_flag(flags, Flag.ARM_MISSING, missing)
+        return flag_bits.set_flag(flags, Flag.NO_DATA, ~(ivar > 0.0).any(axis=1))
+
+    # The network's arrays are arguments of the compiled functions, not constants in them.
+    @cached_property
+    def _split(self):
+        return nnx.split(self.network)
+
+    def _context(self, key, flux, ivar):
+        return _compiled_context(*self._split, key, flux, ivar)
+
+    def _point(self, context):
+        return _compiled_point(*self._split, context)
+
+    def _sample_batch(self, key, flux, ivar, n, size):
+        """Draws of the first `size` stars, their log-densities, the share outside of the prior, contexts.
+
+        The posterior is zero where the prior is. A star whose share inside is too small keeps draws outside.
+        """
+        context = self._context(None, flux, ivar)
+        m = n if self.prior is None else int(np.ceil(OVERSAMPLING * n))
+        first = _compiled_sample(*self._split, key, context, m, self.prior)
+        draws, log_prob, inside = (np.asarray(x)[:, :size] for x in first)
+        found, drawn = inside.sum(axis=0), np.full(size, m)
+        # Those inside come first; what is left over gives way to further ones.
+        order = np.argsort(~inside, axis=0, kind="stable")[:n]
+        draws = np.take_along_axis(draws, order[..., None], axis=0)
+        log_prob = np.take_along_axis(log_prob, order, axis=0)
+        kept = np.minimum(found, n)
+        for i in itertools.count(1):
+            # Three standard deviations above what was found, as the share is an estimate.
+            hopeful = found + 3.0 * np.sqrt(found + 1.0) > LEAST_INSIDE * drawn
+            short = np.flatnonzero((kept < n) & hopeful & (drawn < m / LEAST_INSIDE))
+            if short.size == 0:
+                break
+            rows = np.resize(short, 1 << (short.size - 1).bit_length())
+            more = _compiled_sample(*self._split, jax.random.fold_in(key, i), context[rows], m, self.prior)
+            more_draws, more_log_prob, more_inside = map(np.asarray, more)
+            for column, star in enumerate(short):
+                fine = np.flatnonzero(more_inside[:, column])
+                free = slice(kept[star], min(kept[star] + fine.size, n))
+                used = fine[: free.stop - free.start]
+                draws[free, star] = more_draws[used, column]
+                log_prob[free, star] = more_log_prob[used, column]
+                kept[star], found[star], drawn[star] = free.stop, found[star] + fine.size, drawn[star] + m
+        share = found / drawn
+        log_prob = log_prob - np.log(np.maximum(share, LEAST_INSIDE)).astype(log_prob.dtype)
+        return draws, log_prob, 1.0 - share, np.asarray(context)[:size]
+
+
+def median_snr(flux: Float[np.ndarray, "n p"], ivar: Float[np.ndarray, "n p"]) -> Float[np.ndarray, " n"]:
+    """Median of flux over error among the usable pixels of each spectrum; 0 where there is none."""
+    good = ivar > 0.0
+    out = np.zeros(flux.shape[0])
+    for i in range(flux.shape[0]):
+        if good[i].any():
+            out[i] = np.median(flux[i, good[i]] * np.sqrt(ivar[i, good[i]]))
+    return out
+
+
+def _distance(context, mean, inverse_root):
+    return np.sqrt(np.mean(((context - mean) @ inverse_root) ** 2, axis=1))
+
+
+@partial(jax.jit, static_argnums=0)
+def _compiled_log_prob(graph, state, labels, flux, ivar):
+    return nnx.merge(graph, state).log_prob(labels, flux, ivar)
+
+
+@partial(jax.jit, static_argnums=0)
+def _compiled_context(graph, state, key, flux, ivar):
+    return nnx.merge(graph, state).context(flux, ivar, key)
+
+
+@partial(jax.jit, static_argnums=0)
+def _compiled_point(graph, state, context):
+    return nnx.merge(graph, state).point_estimate(context)
+
+
+@partial(jax.jit, static_argnums=(0, 4, 5))
+def _compiled_sample(graph, state, key, context, n, prior):
+    """Draws, log-densities, and which draws the prior supports."""
+    draws, log_prob = nnx.merge(graph, state).sample_given(key, context, n)
+    inside = jnp.ones(log_prob.shape, bool) if prior is None else prior.supports(draws)
+    return draws, log_prob, inside

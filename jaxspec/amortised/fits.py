@@ -1,0 +1,108 @@
+"""Training of networks with a linear fit, in two stages.
+
+First encoder and guess learn from simulated spectra where to start fits from, as long as they may, since no
+fit is made. Then a fixed number of stars is fitted once, and the flow learns from the stored fits, again and
+again: its layers are small, and what they have left to tell of a fit is little.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, PRNGKeyArray
+from tqdm import tqdm
+
+from jaxspec.amortised.amortised import LEAST_INSIDE
+from jaxspec.amortised.linear_fit import Fitted
+from jaxspec.amortised.network import PosteriorNetwork
+from jaxspec.fitting.check import concurrently
+from jaxspec.flows import MatchingFlow
+from jaxspec.io.results import atomically
+from jaxspec.simulation.prior import StellarPrior
+from jaxspec.simulation.simulator import Simulation, Simulator
+
+GUESS = nnx.All(nnx.Param, nnx.Any(nnx.PathContains("encoder"), nnx.PathContains("guess")))
+"""The weights of the first stage, for `trained` of `jaxspec.training.fit`."""
+FLOW = nnx.All(nnx.Param, nnx.Not(GUESS))
+"""Those of the second."""
+BLOCK = 4096  # stars in a file
+N_SHARE, SHARED = 32, 8  # draws of a star for the share of them that its prior supports; one star in so many
+
+
+class KnownFits(NamedTuple):
+    """Fits of stars whose labels are known."""
+
+    labels: Float[Array | np.ndarray, "n l"]
+    fitted: Fitted
+
+
+def guess_loss(network: PosteriorNetwork, batch: Simulation, key: PRNGKeyArray) -> Float[Array, ""]:
+    """What the first stage minimises."""
+    return jnp.mean(network.guess_loss(key, batch.labels, batch.nuisances, batch.flux, batch.ivar))
+
+
+def flow_loss(
+    network: PosteriorNetwork, batch: KnownFits, key: PRNGKeyArray, prior: StellarPrior | None = None
+) -> Float[Array, ""]:
+    """What the second stage minimises: `training_loss` of the spectra behind these fits.
+
+    With a `prior` it is -ln of the density that draws have, which is cut off where the prior ends: trained
+    without, a flow leaves a tenth of its draws outside, and what is inside does not reach the edges as it
+    should. For one star in `SHARED` the share inside is estimated. Flows that are trained by matching have
+    no such likelihood.
+    """
+    context = network.linear_fit(batch.fitted)
+    loss = jnp.mean(network.loss_given(key, batch.labels, context))
+    if prior is None or isinstance(network.flow, MatchingFlow):
+        return loss
+    key = jax.random.fold_in(key, 2)
+    some = context[: -(-len(context) // SHARED)]
+    return loss + jnp.mean(network.log_share(key, some, prior.supports, N_SHARE, LEAST_INSIDE))
+
+
+def make_fits(
+    network: PosteriorNetwork,
+    simulator: Simulator,
+    key: PRNGKeyArray,
+    n: int,
+    folder: str | os.PathLike,
+    *,
+    batch: int = 64,
+    progress: bool = True,
+) -> KnownFits:
+    """Simulate `n` stars and fit them, with the dropout of the training if there is any.
+
+    Files of some thousand stars are kept in `folder`; those that are there already are read, not made again.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    graph, state = nnx.split(network)
+
+    @jax.jit
+    def some(key, state):
+        stars = simulator.simulate(key, batch)
+        fitted = nnx.merge(graph, state).fitted(stars.flux, stars.ivar, jax.random.fold_in(key, 1))
+        return KnownFits(stars.labels, fitted)
+
+    blocks = []
+    starts = tqdm(range(0, n, BLOCK), unit_scale=BLOCK, unit=" fits", disable=not progress)
+    for i, start in enumerate(starts):
+        path, size = folder / f"{i:05d}.npz", min(BLOCK, n - start)
+        if not path.exists():
+            block = jax.random.fold_in(key, i)
+            pieces = concurrently(
+                lambda j, block=block: jax.device_get(some(jax.random.fold_in(block, j), state)),
+                range(-(-size // batch)),
+            )
+            made = jax.tree.map(lambda *x, size=size: np.concatenate(x)[:size], *pieces)
+            arrays = {"labels": made.labels, **made.fitted._asdict()}
+            atomically(path, lambda partial, arrays=arrays: np.savez(partial, **arrays))
+        with np.load(path) as arrays:
+            blocks.append(KnownFits(arrays["labels"], Fitted(*(arrays[name] for name in Fitted._fields))))
+    return jax.tree.map(lambda *x: np.concatenate(x), *blocks)

@@ -1,0 +1,312 @@
+"""Amortised posteriors on disk: a folder with `config.json` (everything a person may want to read) and
+`weights.npz`.
+
+The configuration names the label set, instrument, prior and network in full, so that a posterior can be used
+without the code that trained it, and holds a checksum of the weights. Loading is refused where the two do not
+belong together.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import json
+import os
+import platform
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+import jaxspec
+from jaxspec.amortised.amortised import AmortisedPosterior, Reference
+from jaxspec.amortised.linear_fit import ForwardArray
+from jaxspec.amortised.network import NetworkConfig, PosteriorNetwork
+from jaxspec.errors import InputError
+from jaxspec.fitting.likelihood import LikelihoodConfig
+from jaxspec.flows import FlowConfig
+from jaxspec.instruments import Arm, Instrument
+from jaxspec.io.results import atomically
+from jaxspec.labels import Label, LabelSet
+from jaxspec.networks import EncoderConfig
+from jaxspec.physics.emulator import Emulator
+from jaxspec.physics.forward import ForwardModel, load_forward_model
+from jaxspec.posterior.limits import Limits
+from jaxspec.posterior.recalibration import Recalibration
+from jaxspec.simulation.nuisances import nuisances_from_dict
+from jaxspec.simulation.prior import prior_from_dict, tupled
+from jaxspec.simulation.simulator import SpectrumModel
+
+CONFIG, WEIGHTS, EMULATOR = "config.json", "weights.npz", "emulator.npz"
+FORMAT, FORMAT_VERSION = "jaxspec amortised posterior", 1
+# Fields of a posterior that are calibrated on simulations, after its training.
+CALIBRATED = {"limits": Limits, "recalibration": Recalibration}
+# Of a network's arrays: all but those of a forward model.
+STORED = nnx.Not(ForwardArray)
+PACKAGES = ("jax", "flax", "distrax", "diffrax", "numpy", "equinox")
+
+
+def save_posterior(posterior: AmortisedPosterior, folder: str | os.PathLike, dtype: str = "float16") -> Path:
+    """Write `posterior` into `folder` (made if need be); each file appears whole or not at all. A network
+    with a linear fit takes its emulator along, unless that is the one in the package.
+
+    Args:
+        dtype: "float16" halves the size; the standardisations of inputs and labels stay float32. "float32" is
+            exact.
+
+    Returns: the folder.
+    """
+    if dtype not in ("float16", "float32"):
+        raise InputError("save_posterior: dtype", repr(dtype), '"float16" or "float32"', "choose one")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays = {
+        f"network/{path}": _narrow(array, dtype if is_weight else "float32")
+        for path, array, is_weight in _network_arrays(posterior.network)
+    }
+    if posterior.reference is not None:
+        for name in ("mean", "inverse_root"):
+            arrays[f"reference/{name}"] = _narrow(getattr(posterior.reference, name), "float32")
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    weights = buffer.getvalue()
+    fit = posterior.network.linear_fit
+    if fit is not None and isinstance(fit.forward, ForwardModel) and not _is_shipped(fit.forward):
+        atomically(folder / EMULATOR, fit.forward.emulator.save)
+    config = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": versions(),
+        "label_set": [dataclasses.asdict(label) for label in posterior.label_set],
+        "instrument": dataclasses.asdict(posterior.instrument),
+        "network": dataclasses.asdict(posterior.network.config),
+        "prior": None if posterior.prior is None else dataclasses.asdict(posterior.prior),
+        "reference": None if posterior.reference is None else {"limit": posterior.reference.limit},
+        "snr_limit": posterior.snr_limit,
+        **{
+            name: None if getattr(posterior, name) is None else dataclasses.asdict(getattr(posterior, name))
+            for name in CALIBRATED
+        },
+        "weights": {
+            "file": WEIGHTS,
+            "dtype": dtype,
+            "bytes": len(weights),
+            "sha256": hashlib.sha256(weights).hexdigest(),
+        },
+        "provenance": dict(posterior.provenance),
+    }
+    atomically(folder / WEIGHTS, lambda partial: partial.write_bytes(weights))
+    atomically(folder / CONFIG, lambda partial: partial.write_text(json.dumps(config, indent=2) + "\n"))
+    return folder
+
+
+def load_posterior(folder: str | os.PathLike, forward: SpectrumModel | None = None) -> AmortisedPosterior:
+    """Read what `save_posterior` wrote.
+
+    Args:
+        forward: what a network with a linear fit fits with; by default the stored emulator, or that in the
+            package.
+
+    Raises: InputError when a file is missing or is no posterior, is from a newer format, or the weights do
+    not match the configuration.
+    """
+    folder = Path(folder)
+    config = _read_config(folder / CONFIG)
+    try:
+        weights = (folder / config["weights"]["file"]).read_bytes()
+    except OSError as error:
+        raise InputError(
+            str(folder / WEIGHTS),
+            f"{error.strerror}",
+            "the weights beside the configuration",
+            "copy the whole folder",
+        ) from error
+    checksum = hashlib.sha256(weights).hexdigest()
+    if checksum != config["weights"]["sha256"]:
+        raise InputError(
+            str(folder / WEIGHTS),
+            f"sha256 {checksum[:12]}",
+            f"{config['weights']['sha256'][:12]}",
+            "copy both files of one folder again",
+        )
+    label_set = LabelSet(tuple(Label(**label) for label in config["label_set"]))
+    arms = tuple(
+        Arm(**{**arm, "resolving_power": tupled(arm["resolving_power"])})
+        for arm in config["instrument"]["arms"]
+    )
+    instrument = Instrument(config["instrument"]["name"], arms)
+    shape = _network_config(config["network"])
+    if shape.linear_fit is not None and forward is None:
+        own = folder / EMULATOR
+        forward = (
+            ForwardModel.create(Emulator.load(own), instrument)
+            if own.exists()
+            else load_forward_model(instrument)
+        )
+    network = _empty_network(shape, label_set, instrument.wavelength, forward)
+    with np.load(io.BytesIO(weights)) as arrays:
+        stored = {name: arrays[name].astype(np.float32) for name in arrays.files}
+    _set_network_arrays(
+        network,
+        {name[8:]: a for name, a in stored.items() if name.startswith("network/")},
+        str(folder / WEIGHTS),
+    )
+    reference = None
+    if config["reference"] is not None:
+        mean, root = (stored[f"reference/{name}"].astype(np.float64) for name in ("mean", "inverse_root"))
+        reference = Reference(mean, root, config["reference"]["limit"])
+    prior = None if config["prior"] is None else prior_from_dict(config["prior"])
+    calibrated = {name: config.get(name) for name in CALIBRATED}
+    return AmortisedPosterior(
+        network,
+        instrument,
+        prior,
+        reference,
+        config["snr_limit"],
+        **{
+            name: None if stored is None else CALIBRATED[name].from_dict(stored)
+            for name, stored in calibrated.items()
+        },
+        provenance=config["provenance"],
+    )
+
+
+def store_calibrated(
+    found: Limits | Recalibration, folder: str | os.PathLike, facts: Mapping[str, Any]
+) -> None:
+    """Write limits or a recalibration, and facts of where they are from, into the configuration of a saved
+    posterior; its weights stay as they are.
+
+    Raises: InputError when the folder holds no posterior.
+    """
+    path = Path(folder) / CONFIG
+    config = _read_config(path)
+    name = next(name for name, kind in CALIBRATED.items() if isinstance(found, kind))
+    config[name] = dataclasses.asdict(found)
+    config["provenance"][name] = dict(facts)
+    atomically(path, lambda partial: partial.write_text(json.dumps(config, indent=2) + "\n"))
+
+
+def copy_weights(source: PosteriorNetwork, target: PosteriorNetwork, where: str) -> None:
+    """Give `target` all arrays of `source`, its standardisations included; settings without arrays, such as
+    `FlowConfig.min_bin`, may differ. Of two networks of which one has a linear fit only the encoder is taken.
+
+    Raises: InputError naming `where` and the first array that differs, with both shapes.
+    """
+    if (target.linear_fit is None) != (source.linear_fit is None):
+        source, target = source.encoder, target.encoder
+    _set_network_arrays(target, {path: array for path, array, _ in _network_arrays(source)}, where)
+
+
+def versions() -> dict[str, str]:
+    """Versions of jaxspec, Python and the packages that numbers depend on."""
+    return {
+        "jaxspec": jaxspec.__version__,
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in PACKAGES},
+    }
+
+
+def _read_config(path):
+    try:
+        config = json.loads(path.read_text())
+    except OSError as error:
+        raise InputError(
+            str(path),
+            f"{error.strerror}",
+            "the folder of a saved posterior",
+            "give the folder that holds config.json",
+        ) from error
+    except ValueError as error:
+        raise InputError(
+            str(path), f"no JSON ({error})", "the configuration of a saved posterior", "copy it again"
+        ) from error
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        raise InputError(
+            str(path),
+            "another kind of JSON",
+            f'an object with "format": "{FORMAT}"',
+            "give the folder of a saved posterior",
+        )
+    if config["format_version"] > FORMAT_VERSION:
+        raise InputError(
+            str(path),
+            f"format {config['format_version']}",
+            f"at most {FORMAT_VERSION}",
+            "install a newer jaxspec",
+        )
+    return config
+
+
+def _network_config(values):
+    encoder = {name: tupled(v) for name, v in values["encoder"].items()}
+    fit = values.get("linear_fit")
+    if fit is not None:
+        fit = LikelihoodConfig(**{**fit, "nuisances": nuisances_from_dict(fit["nuisances"])})
+    # Fields younger than the file take their defaults.
+    return NetworkConfig(
+        **{
+            **values,
+            "encoder": EncoderConfig(**encoder),
+            "flow": FlowConfig(**values["flow"]),
+            "linear_fit": fit,
+        }
+    )
+
+
+def _empty_network(shape, label_set, grid, forward):
+    """A network whose arrays are all to be set but the forward model's: what random numbers it would begin
+    with is not worked out, which takes seconds."""
+    network = nnx.eval_shape(
+        lambda: PosteriorNetwork(shape, label_set, grid, rngs=nnx.Rngs(0), forward=forward)
+    )
+    if network.linear_fit is not None:
+        for variable, leaf in zip(network.linear_fit.arrays, jax.tree.leaves(forward), strict=True):
+            variable.set_value(jnp.asarray(leaf))
+    return network
+
+
+def _is_shipped(forward: ForwardModel) -> bool:
+    shipped = Emulator.load()
+    return forward.emulator.summary == shipped.summary and np.array_equal(forward.emulator.mean, shipped.mean)
+
+
+def _network_arrays(network):
+    for path, variable in nnx.to_flat_state(nnx.state(network, STORED)):
+        yield "/".join(str(part) for part in path), np.asarray(variable[...]), isinstance(variable, nnx.Param)
+
+
+def _set_network_arrays(network, arrays, where):
+    state = nnx.state(network, STORED)
+    flat = nnx.to_flat_state(state)
+    named = {"/".join(str(part) for part in path): variable for path, variable in flat}
+    found = {name: f"shape {np.shape(array)}" for name, array in arrays.items()}
+    expected = {name: f"shape {variable.shape}" for name, variable in named.items()}
+    if found != expected:
+        name = min(name for name in found | expected if found.get(name) != expected.get(name))
+        raise InputError(
+            f"{where}, array {name}",
+            found.get(name, "no such array"),
+            expected.get(name, "no such array"),
+            "use the configuration and the jaxspec it was trained with",
+        )
+    for name, variable in named.items():
+        variable.set_value(jnp.asarray(arrays[name], variable.dtype))
+    nnx.update(network, state)
+
+
+def _narrow(array, dtype):
+    array = np.asarray(array, np.float32)
+    narrow = array.astype(dtype)
+    if not np.isfinite(narrow).all():
+        # float16 ends at 65,504; a weight beyond it is kept exact.
+        return array
+    return narrow
