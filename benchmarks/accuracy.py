@@ -24,12 +24,11 @@ import numpy as np
 from scipy.ndimage import gaussian_filter1d
 from tqdm import tqdm
 
-from experiments.common import describe_device, versions
 from jaxspec.instruments import get_instrument
-from jaxspec.io import atomically
 from jaxspec.physics.atmosphere import Atmosphere
 from jaxspec.physics.model import StellarModel
 from jaxspec.physics.synthesis import Window, chemistry_of, synthesize
+from jaxspec.runs import atomically, describe_device, versions
 
 ARMS = {"blue": get_instrument("giraffe").arms[0], "red": get_instrument("giraffe").arms[1]}
 ATMOSPHERES = ("theirs", "cubic", "linear")

@@ -27,13 +27,12 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.accuracy import at_giraffe, rms
-from experiments.common import describe_device, versions
-from jaxspec.io import atomically
 from jaxspec.physics.atmosphere import Atmosphere, AtmosphereGrid
 from jaxspec.physics.chemistry import AtomicData, abundances
 from jaxspec.physics.lines import LineList
 from jaxspec.physics.model import LINE_MARGIN
 from jaxspec.physics.synthesis import Window, chemistry_of, synthesize
+from jaxspec.runs import atomically, describe_device, versions
 
 DIMENSIONS = ("teff", "logg", "m_h")
 METHODS = ("linear", "cubic")

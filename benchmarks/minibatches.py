@@ -25,8 +25,7 @@ import jax
 import numpy as np
 
 from benchmarks.skies import standardised
-from experiments.common import describe_device, versions
-from jaxspec.io.results import atomically
+from jaxspec.runs import atomically, describe_device, versions
 from jaxspec.surveys.inference import fit
 from jaxspec.surveys.model import SurveyConfig
 from jaxspec.surveys.observations import Sky, make_sky

@@ -39,7 +39,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
-from experiments.common import describe_device, load_ensemble, versions
+from experiments.common import load_ensemble
 from jaxspec.fitting.importance import BAD_K, ImportanceConfig, importance_sample, trusted
 from jaxspec.fitting.likelihood import (
     UNITS,
@@ -50,8 +50,8 @@ from jaxspec.fitting.likelihood import (
     observe_at,
 )
 from jaxspec.fitting.modes import fit_modes, positive
-from jaxspec.io.results import atomically
 from jaxspec.physics.forward import load_forward_model
+from jaxspec.runs import atomically, describe_device, versions
 from jaxspec.simulation.nuisances import PURE
 from jaxspec.simulation.prior import inside_polygon
 from jaxspec.simulation.simulator import Simulator

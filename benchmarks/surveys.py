@@ -22,8 +22,7 @@ import jax
 import numpy as np
 from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
 
-from experiments.common import describe_device, versions
-from jaxspec.io.results import atomically
+from jaxspec.runs import atomically, describe_device, versions
 from jaxspec.surveys.density import (
     Layout,
     Objective,

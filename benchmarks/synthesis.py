@@ -28,8 +28,6 @@ import numpy as np
 
 from benchmarks.accuracy import rms
 from benchmarks.throughput import measure
-from experiments.common import describe_device, versions
-from jaxspec.io import atomically
 from jaxspec.physics.chemistry import ChemicalState
 from jaxspec.physics.constants import BOLTZMANN
 from jaxspec.physics.hydrogen import hydrogen_lines
@@ -37,6 +35,7 @@ from jaxspec.physics.jacobian import flux_and_jacobian
 from jaxspec.physics.lines import van_der_waals_width
 from jaxspec.physics.model import StellarModel
 from jaxspec.physics.synthesis import Window, chemistry_of
+from jaxspec.runs import atomically, describe_device, versions
 
 RANGES = ((5330.0, 5610.0), (8480.0, 8980.0))
 # teff, logg, [Fe/H] = [X/H], vmic

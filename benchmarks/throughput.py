@@ -25,13 +25,12 @@ import numpy as np
 import optax
 from flax import nnx
 
-from experiments.common import describe_device, versions
 from jaxspec.amortised.network import NetworkConfig, PosteriorNetwork
 from jaxspec.flows import FLOW_PRESETS
 from jaxspec.instruments import Arm, Instrument
-from jaxspec.io import atomically
 from jaxspec.networks import ENCODER_PRESETS
 from jaxspec.physics.forward import load_forward_model
+from jaxspec.runs import atomically, describe_device, versions
 from jaxspec.simulation.simulator import Simulation, Simulator
 
 # GIRAFFE's two arms with finer pixels in the blue one: exactly 17,000.

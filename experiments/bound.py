@@ -32,8 +32,8 @@ from jaxspec.diagnostics.line_plots import plot_information
 from jaxspec.diagnostics.plots import save
 from jaxspec.errors import InputError
 from jaxspec.instruments import get_instrument
-from jaxspec.io import atomically
 from jaxspec.physics.exact import ExactModel
+from jaxspec.runs import atomically
 
 log = logging.getLogger(__name__)
 UNKNOWN: dict[str, BoundConfig] = {"usual": USUAL, "vmic": ONLY_VMIC, "nothing": NOTHING}

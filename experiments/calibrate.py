@@ -29,10 +29,11 @@ from experiments.calibration_report import (
     print_truth,
 )
 from experiments.calibration_spectra import recover
-from experiments.common import begin, build, launch, named_key, write_json
+from experiments.common import begin, build, launch
 from jaxspec.errors import InputError
-from jaxspec.io import atomically, write_table
+from jaxspec.io import write_table
 from jaxspec.labels import LABELS, LabelSet, label_set
+from jaxspec.runs import atomically, named_key, write_json
 from jaxspec.surveys.assemble import FLAG_TEXT, Assembled, StarFlag, Stars, assemble
 from jaxspec.surveys.catalogues import SurveyCatalogue
 from jaxspec.surveys.crossmatch import Match, crossmatch

@@ -17,10 +17,10 @@ import numpy as np
 from astropy.table import Table
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.common import begin, build, checksum, forward_model, load_checkpoint, write_json
+from experiments.common import begin, build, forward_model, load_checkpoint
 from jaxspec.amortised.amortised import AmortisedPosterior
-from jaxspec.io import atomically
 from jaxspec.labels import LabelSet
+from jaxspec.runs import atomically, checksum, write_json
 from jaxspec.simulation.simulator import SpectrumModel
 from jaxspec.surveys.observations import Sky, Survey
 from jaxspec.surveys.results import Calibration

@@ -2,37 +2,29 @@
 dataclasses, keys."""
 
 import dataclasses
-import hashlib
-import json
 import logging
-import math
 import os
-import platform
 import sys
-import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from importlib import metadata, resources
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import hydra
 import jax
-import numpy as np
 from hydra.core.hydra_config import HydraConfig
-from jaxtyping import PRNGKeyArray
 from omegaconf import DictConfig, OmegaConf
 
-import jaxspec
 from jaxspec.amortised.amortised import AmortisedPosterior
 from jaxspec.amortised.ensemble import Ensemble, dropout_members
 from jaxspec.amortised.storage import load_posterior
 from jaxspec.errors import InputError
 from jaxspec.instruments import Instrument, get_instrument
-from jaxspec.io import atomically
 from jaxspec.physics.emulator import Emulator
 from jaxspec.physics.forward import ForwardModel
-from jaxspec.simulation.prior import tupled
+from jaxspec.runs import atomically, named_key, provenance, write_json
+from jaxspec.settings import tupled
 from jaxspec.simulation.simulator import SpectrumModel
 
 log = logging.getLogger(__name__)
@@ -42,23 +34,6 @@ CONF = ROOT / "conf"
 PATHS = (
     *("spectra", "labels", "output", "checkpoint", "start_from", "literature", "surveys", "lines", "forward"),
     *("data.spectra", "data.catalogue"),
-)
-PACKAGES = (
-    *(
-        "jax",
-        "jaxlib",
-        "flax",
-        "optax",
-        "distrax",
-        "diffrax",
-        "numpyro",
-        "tfp-nightly",
-        "equinox",
-        "orbax-checkpoint",
-        "numpy",
-        "scipy",
-    ),
-    *("astropy", "h5py", "xarray", "hydra-core", "omegaconf"),
 )
 
 
@@ -134,11 +109,6 @@ def build(cls: type, node: Any, presets: Mapping[str, Any] | None = None) -> Any
     return cls(**values) if base is None else dataclasses.replace(presets[base], **values)
 
 
-def named_key(seed: int, name: str) -> PRNGKeyArray:
-    """The random key of one purpose ("training", "test", ...): streams of different names never overlap."""
-    return jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
-
-
 def forward_model(forward: str, instrument: str | Instrument) -> SpectrumModel:
     """The forward model of an instrument, of an emulator (a file `.npz`) or by a function (a dotted name)."""
     if forward.endswith(".npz"):
@@ -198,71 +168,7 @@ def begin(cfg: DictConfig, folder: Path, inputs: Iterable[str | Path] = (), **fa
     command, checksums of the input files, and further facts)."""
     folder.mkdir(parents=True, exist_ok=True)
     atomically(folder / "config.yaml", lambda p: p.write_text(OmegaConf.to_yaml(cfg, resolve=True)))
-    write_json(folder / "provenance.json", {**provenance(cfg, inputs), **facts})
-    log.info("writing to %s", folder)
-
-
-def provenance(cfg: DictConfig, inputs: Iterable[str | Path] = ()) -> dict[str, Any]:
-    """What the numbers of a run depend on, beside its configuration."""
     forward = cfg.get("forward") or ""
     inputs = [*inputs, *([forward] if forward.endswith(".npz") else [])]
-    return {
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        "seed": cfg.get("seed"),
-        "versions": versions(),
-        "device": describe_device(),
-        "checksums": {str(path): checksum(path) for path in inputs},
-        "package_data": {
-            path.name: checksum(path) for path in sorted((ROOT / "jaxspec/physics/data").glob("*.npz"))
-        },
-    }
-
-
-def versions() -> dict[str, str]:
-    """Versions of jaxspec, Python and the packages that numbers depend on."""
-    found = {"jaxspec": jaxspec.__version__, "python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
-
-
-def describe_device() -> str:
-    """What JAX computes on, in words."""
-    devices = jax.devices()
-    return f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform}), {os.cpu_count()} CPU cores"
-
-
-def checksum(path: str | Path) -> str:
-    """SHA-256 of a file, or of the names and contents of a folder's files; "missing" where there is none."""
-    path, digest = Path(path), hashlib.sha256()
-    if not path.exists():
-        return "missing"
-    for file in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
-        digest.update(str(file.relative_to(path)).encode() if path.is_dir() else b"")
-        with file.open("rb") as opened:
-            while block := opened.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON atomically; numbers that are not finite become null, arrays lists."""
-    text = json.dumps(_plain(value), indent=2) + "\n"
-    atomically(path, lambda partial: partial.write_text(text))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, (float, np.floating)):
-        return float(value) if math.isfinite(value) else None
-    if isinstance(value, np.integer):
-        return int(value)
-    return value if isinstance(value, (bool, int, type(None))) else str(value)
+    write_json(folder / "provenance.json", {**provenance(cfg.get("seed"), inputs), **facts})
+    log.info("writing to %s", folder)

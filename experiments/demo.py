@@ -16,7 +16,8 @@ import numpy as np
 from omegaconf import DictConfig
 
 from experiments import infer, train
-from experiments.common import launch, named_key
+from experiments.common import launch
+from jaxspec.runs import named_key
 from jaxspec.spectra import Spectra
 
 log = logging.getLogger(__name__)

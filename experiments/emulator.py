@@ -23,9 +23,8 @@ from omegaconf import DictConfig, OmegaConf
 from scipy.sparse import block_diag
 from tqdm import tqdm
 
-from experiments.common import begin, launch, named_key, versions, write_json
+from experiments.common import begin, launch
 from jaxspec.errors import InputError
-from jaxspec.io import atomically
 from jaxspec.labels import NINE_LABELS
 from jaxspec.physics.broadening import VelocityGrid
 from jaxspec.physics.emulator_fit import emulator_errors, fit_emulator, gaussian_resampling, with_summary
@@ -33,6 +32,7 @@ from jaxspec.physics.linelists import read_line_list
 from jaxspec.physics.model import StellarModel
 from jaxspec.physics.synthesis import Window
 from jaxspec.physics.turbulence import vmic_calibration
+from jaxspec.runs import atomically, named_key, versions, write_json
 from jaxspec.simulation.prior import StellarPrior
 
 log = logging.getLogger(__name__)

@@ -17,11 +17,12 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.common import begin, launch, load_ensemble, versions, write_json
+from experiments.common import begin, launch, load_ensemble
 from experiments.data import load_task
 from experiments.evaluation import evaluate
 from jaxspec.amortised.storage import WEIGHTS
 from jaxspec.errors import InputError
+from jaxspec.runs import versions, write_json
 
 log = logging.getLogger(__name__)
 

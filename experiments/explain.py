@@ -22,7 +22,7 @@ from astropy.table import Table
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from experiments.common import begin, build, forward_model, launch, load_checkpoint, named_key
+from experiments.common import begin, build, forward_model, launch, load_checkpoint
 from experiments.data import CONFIGS
 from experiments.infer import input_files, read
 from jaxspec.amortised.amortised import AmortisedPosterior
@@ -33,11 +33,11 @@ from jaxspec.diagnostics.line_plots import plot_saliency
 from jaxspec.diagnostics.plots import save
 from jaxspec.diagnostics.saliency import Score, near_lines, saliency, score
 from jaxspec.errors import InputError
-from jaxspec.io import atomically
 from jaxspec.physics.identify import line_identifier
 from jaxspec.physics.model import StellarModel
 from jaxspec.physics.synthesis import Window
 from jaxspec.physics.turbulence import vmic_calibration
+from jaxspec.runs import atomically, named_key
 from jaxspec.simulation.nuisances import NuisanceConfig
 from jaxspec.simulation.prior import StellarPrior
 from jaxspec.simulation.simulator import Simulator, SpectrumModel

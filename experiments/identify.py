@@ -25,11 +25,11 @@ from jaxspec.diagnostics.line_plots import plot_identification
 from jaxspec.diagnostics.plots import save
 from jaxspec.errors import InputError
 from jaxspec.instruments import get_instrument
-from jaxspec.io import atomically
 from jaxspec.physics.identify import Identification, line_identifier
 from jaxspec.physics.linelists import read_line_list
 from jaxspec.physics.model import StellarModel
 from jaxspec.physics.synthesis import Window
+from jaxspec.runs import atomically
 
 log = logging.getLogger(__name__)
 

@@ -28,16 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.common import (
-    ROOT,
-    begin,
-    build,
-    forward_model,
-    launch,
-    load_ensemble,
-    named_key,
-    write_json,
-)
+from experiments.common import ROOT, begin, build, forward_model, launch, load_ensemble
 from experiments.data import STORES, open_store
 from jaxspec.amortised.amortised import AmortisedPosterior
 from jaxspec.amortised.ensemble import Ensemble
@@ -56,6 +47,7 @@ from jaxspec.physics import turbulence
 from jaxspec.physics.forward import Nuisances
 from jaxspec.posterior import flags
 from jaxspec.posterior.results import Posterior
+from jaxspec.runs import named_key, write_json
 from jaxspec.simulation.nuisances import PURE
 from jaxspec.simulation.prior import StellarPrior
 from jaxspec.simulation.simulator import SpectrumModel

@@ -14,10 +14,9 @@ import numpy as np
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.common import write_json
 from experiments.data import Examples, Task
 from jaxspec.amortised.amortised import AmortisedPosterior
-from jaxspec.io import atomically
+from jaxspec.runs import atomically, write_json
 
 log = logging.getLogger(__name__)
 FAILURE = "failure.json"

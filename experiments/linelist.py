@@ -29,10 +29,10 @@ from jaxtyping import Array, Float
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from experiments.common import begin, launch, versions, write_json
+from experiments.common import begin, launch
 from jaxspec.diagnostics.calibration import robust_scatter
 from jaxspec.instruments import SPEED_OF_LIGHT, Arm, get_instrument
-from jaxspec.io import atomically, read_spectra
+from jaxspec.io import read_spectra
 from jaxspec.labels import NINE_LABELS
 from jaxspec.linear import solve
 from jaxspec.physics.atmosphere import Atmosphere
@@ -43,6 +43,7 @@ from jaxspec.physics.lines import LineList
 from jaxspec.physics.model import StellarModel
 from jaxspec.physics.synthesis import Window, chemistry_of, synthesize
 from jaxspec.physics.turbulence import vmac_calibration, vmic_calibration
+from jaxspec.runs import atomically, versions, write_json
 
 log = logging.getLogger(__name__)
 

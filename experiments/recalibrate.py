@@ -18,7 +18,7 @@ import numpy as np
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from experiments.common import begin, launch, load_checkpoint, named_key, versions, write_json
+from experiments.common import begin, launch, load_checkpoint
 from experiments.data import trained_simulator
 from jaxspec import diagnostics
 from jaxspec.amortised.amortised import AmortisedPosterior
@@ -28,6 +28,7 @@ from jaxspec.diagnostics.results import KnownStars
 from jaxspec.posterior.limits import observed_arms
 from jaxspec.posterior.recalibration import Recalibration
 from jaxspec.posterior.results import Posterior
+from jaxspec.runs import named_key, versions, write_json
 from jaxspec.simulation.simulator import Simulator
 
 BATCH = 64

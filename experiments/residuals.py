@@ -18,11 +18,12 @@ import numpy as np
 import xarray as xr
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.common import begin, launch, write_json
+from experiments.common import begin, launch
 from jaxspec.diagnostics.plots import plot_residuals, save
 from jaxspec.errors import InputError
 from jaxspec.instruments import get_instrument
 from jaxspec.posterior.flags import Flag
+from jaxspec.runs import write_json
 from jaxspec.simulation.residuals import ResidualModel, fit_residuals, without_outliers
 
 log = logging.getLogger(__name__)

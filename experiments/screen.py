@@ -24,25 +24,16 @@ from jaxtyping import Float, Int
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from experiments.common import (
-    begin,
-    checksum,
-    forward_model,
-    launch,
-    load_checkpoint,
-    named_key,
-    versions,
-    write_json,
-)
+from experiments.common import begin, forward_model, launch, load_checkpoint
 from experiments.data import trained_simulator
 from experiments.infer import infer_normalised
 from jaxspec.amortised.amortised import AmortisedPosterior
 from jaxspec.amortised.storage import WEIGHTS, store_calibrated
 from jaxspec.diagnostics import plots
 from jaxspec.fitting.check import FitConfig, statistics
-from jaxspec.io import atomically
 from jaxspec.posterior.flags import Flag
 from jaxspec.posterior.limits import Limits, observed_arms
+from jaxspec.runs import atomically, checksum, named_key, versions, write_json
 from jaxspec.simulation.faults import FAULTS, simulate_fault
 from jaxspec.simulation.simulator import Simulator, SpectrumModel
 

@@ -23,7 +23,7 @@ import numpy as np
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from experiments.common import begin, checksum, forward_model, launch, named_key, versions
+from experiments.common import begin, forward_model, launch
 from jaxspec.errors import InputError
 from jaxspec.io import Catalogue, SpectraStore, read_label_table
 from jaxspec.labels import NINE_LABELS
@@ -33,6 +33,7 @@ from jaxspec.physics.emulator_fit import gaussian_resampling
 from jaxspec.physics.forward import Nuisances
 from jaxspec.physics.model import StellarModel
 from jaxspec.physics.synthesis import Window
+from jaxspec.runs import checksum, named_key, versions
 
 log = logging.getLogger(__name__)
 

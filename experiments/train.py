@@ -30,16 +30,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from experiments import leaderboard
-from experiments.common import (
-    begin,
-    build,
-    checksum,
-    launch,
-    load_checkpoint,
-    named_key,
-    versions,
-    write_json,
-)
+from experiments.common import begin, build, launch, load_checkpoint
 from experiments.data import STORES, Task, load_task
 from experiments.evaluation import draw_loss, evaluate, negative_log_likelihood
 from jaxspec.amortised import fits
@@ -50,6 +41,7 @@ from jaxspec.errors import InputError
 from jaxspec.fitting.likelihood import LikelihoodConfig
 from jaxspec.flows import FLOW_PRESETS, FlowConfig
 from jaxspec.networks import ENCODER_PRESETS, EncoderConfig
+from jaxspec.runs import checksum, named_key, versions, write_json
 from jaxspec.simulation.nuisances import CONFIGS, NuisanceConfig
 from jaxspec.training import ArraySource, NonFiniteLossError, OptimiserConfig, TrainConfig, fit
 

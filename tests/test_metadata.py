@@ -17,9 +17,10 @@ MODULES = sorted((ROOT / "jaxspec").rglob("*.py"))
 # it.
 FLOORS = (
     {"errors", "linear"},
+    {"settings", "runs"},
     {"labels", "instruments"},
     {"spectra"},
-    {"continuum", "velocity"},
+    {"continuum", "velocity", "datasets", "artefacts"},
     {"physics", "flows", "networks", "io", "training"},
     {"simulation"},
     {"posterior"},

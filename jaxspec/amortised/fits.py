@@ -23,7 +23,7 @@ from jaxspec.amortised.linear_fit import Fitted
 from jaxspec.amortised.network import PosteriorNetwork
 from jaxspec.fitting.check import concurrently
 from jaxspec.flows import MatchingFlow
-from jaxspec.io.results import atomically
+from jaxspec.runs import atomically
 from jaxspec.simulation.prior import StellarPrior
 from jaxspec.simulation.simulator import Simulation, Simulator
 

@@ -33,15 +33,16 @@ from jaxspec.errors import InputError
 from jaxspec.fitting.likelihood import LikelihoodConfig
 from jaxspec.flows import FlowConfig
 from jaxspec.instruments import Arm, Instrument
-from jaxspec.io.results import atomically
 from jaxspec.labels import Label, LabelSet
 from jaxspec.networks import EncoderConfig
 from jaxspec.physics.emulator import Emulator
 from jaxspec.physics.forward import ForwardModel, load_forward_model
 from jaxspec.posterior.limits import Limits
 from jaxspec.posterior.recalibration import Recalibration
-from jaxspec.simulation.nuisances import nuisances_from_dict
-from jaxspec.simulation.prior import prior_from_dict, tupled
+from jaxspec.runs import atomically
+from jaxspec.settings import build, tupled
+from jaxspec.simulation.nuisances import NuisanceConfig
+from jaxspec.simulation.prior import StellarPrior
 from jaxspec.simulation.simulator import SpectrumModel
 
 CONFIG, WEIGHTS, EMULATOR = "config.json", "weights.npz", "emulator.npz"
@@ -163,7 +164,7 @@ def load_posterior(folder: str | os.PathLike, forward: SpectrumModel | None = No
     if config["reference"] is not None:
         mean, root = (stored[f"reference/{name}"].astype(np.float64) for name in ("mean", "inverse_root"))
         reference = Reference(mean, root, config["reference"]["limit"])
-    prior = None if config["prior"] is None else prior_from_dict(config["prior"])
+    prior = None if config["prior"] is None else build(StellarPrior, config["prior"])
     calibrated = {name: config.get(name) for name in CALIBRATED}
     return AmortisedPosterior(
         network,
@@ -250,7 +251,7 @@ def _network_config(values):
     encoder = {name: tupled(v) for name, v in values["encoder"].items()}
     fit = values.get("linear_fit")
     if fit is not None:
-        fit = LikelihoodConfig(**{**fit, "nuisances": nuisances_from_dict(fit["nuisances"])})
+        fit = LikelihoodConfig(**{**fit, "nuisances": build(NuisanceConfig, fit["nuisances"])})
     # Fields younger than the file take their defaults.
     return NetworkConfig(
         **{

@@ -19,7 +19,7 @@ from jaxspec.diagnostics.evaluators import EVALUATORS
 from jaxspec.diagnostics.plots import DPI
 from jaxspec.diagnostics.results import KnownStars, Picture, Result, Table
 from jaxspec.errors import InputError
-from jaxspec.io import atomically
+from jaxspec.runs import atomically
 
 BAD = ' class="bad"'
 WORDS = {True: ("good", "✓ pass"), False: ("bad", "✗ fail"), None: ("soft", "–")}

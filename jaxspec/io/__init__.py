@@ -4,7 +4,7 @@ results."""
 from jaxspec.io.catalogue import Catalogue, join, read_ges_catalogue, read_label_table
 from jaxspec.io.collection import GridSpectrum, Template, find_files, iter_spectra, read_on_grid, read_spectra
 from jaxspec.io.quality import Quality
-from jaxspec.io.results import atomically, read_table, write_datatree, write_table
+from jaxspec.io.results import read_table, write_datatree, write_table
 from jaxspec.io.spectrum import Assume, SpectrumFile, read_spectrum
 from jaxspec.io.store import SpectraStore
 
@@ -16,7 +16,6 @@ __all__ = [
     "SpectraStore",
     "SpectrumFile",
     "Template",
-    "atomically",
     "find_files",
     "iter_spectra",
     "join",

@@ -1,9 +1,7 @@
 """Writing results so that a reader never sees half a file: label tables as FITS, posteriors as netCDF."""
 
-import os
-import tempfile
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,33 +13,9 @@ from astropy.table import QTable, Table
 
 from jaxspec.errors import InputError
 from jaxspec.io.fitsfile import open_fits
+from jaxspec.runs import atomically
 
 UCD_KEY = "ucd"
-
-
-def atomically(path: str | Path, write: Callable[[Path], Any]) -> Path:
-    """Call `write` with a temporary path in the same folder, then put the result in place in one step.
-
-    Whatever happens on the way, `path` holds either the old file or the complete new one. The temporary name
-    keeps the suffix, by which writers choose a format.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    partial = Path(name)
-    try:
-        write(partial)
-        with open(partial, "rb") as done:
-            os.fsync(done.fileno())
-        # mkstemp makes private files; results have the permissions of any other new file.
-        mask = os.umask(0)
-        os.umask(mask)
-        partial.chmod(0o666 & ~mask)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return path
 
 
 def write_table(path: str | Path, table: Table, meta: Mapping[str, Any] | None = None) -> Path:

@@ -20,7 +20,8 @@ from jaxspec.errors import InputError
 from jaxspec.labels import LabelSet, label_set
 from jaxspec.posterior import flags as flag_bits
 from jaxspec.posterior.flags import Flag
-from jaxspec.simulation.prior import StellarPrior, prior_from_dict
+from jaxspec.settings import build
+from jaxspec.simulation.prior import StellarPrior
 
 # Root attribute of a file: the prior under which the draws are, as JSON, null for labels of a survey.
 PRIOR = "training_prior"
@@ -330,7 +331,7 @@ class Posterior:
             names,
             **fixed,
             stats=stats,
-            prior=None if prior is None else prior_from_dict(prior),
+            prior=None if prior is None else build(StellarPrior, prior),
             raw=raw,
         )
 

@@ -13,7 +13,6 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxspec.errors import InputError
 from jaxspec.physics.forward import Nuisances
-from jaxspec.simulation.prior import tupled
 
 Calibration = Callable[[Float[Array, "*n"], Float[Array, "*n"], Float[Array, "*n"]], Float[Array, "*n"]]
 
@@ -170,12 +169,3 @@ def draw_nuisances(
         velocity=velocity,
         resolution=jnp.clip(resolution, 0.7, 1.3),
     )
-
-
-def nuisances_from_dict(values: dict) -> NuisanceConfig:
-    """Rebuild a configuration from `dataclasses.asdict` after a trip through JSON."""
-    known = {field.name for field in dataclasses.fields(NuisanceConfig)}
-    unknown = sorted(set(values) - known)
-    if unknown:
-        raise InputError("nuisances", f"unknown entries {unknown}", f"only {sorted(known)}", "remove them")
-    return NuisanceConfig(**{name: tupled(value) for name, value in values.items()})

@@ -15,7 +15,6 @@ Three factors, each deliberately broader than real stars, so that the data and n
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -267,20 +266,6 @@ def triangulate(polygon: Corners) -> np.ndarray:
             )
     triangles.append(tuple(points))
     return np.asarray(triangles)
-
-
-def tupled(value):
-    """`value` with every list in it made a tuple: JSON knows no tuples, and frozen dataclasses need them."""
-    return tuple(tupled(v) for v in value) if isinstance(value, (list, tuple)) else value
-
-
-def prior_from_dict(values: dict) -> StellarPrior:
-    """Rebuild a prior from `dataclasses.asdict` after a trip through JSON."""
-    known = {field.name for field in dataclasses.fields(StellarPrior)}
-    unknown = sorted(set(values) - known)
-    if unknown:
-        raise InputError("prior", f"unknown entries {unknown}", f"only {sorted(known)}", "remove them")
-    return StellarPrior(**{name: tupled(value) for name, value in values.items()})
 
 
 def _sample_polygon(key, polygon, n):

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from jaxspec.errors import InputError
 from jaxspec.instruments import Instrument
-from jaxspec.io.results import atomically
+from jaxspec.runs import atomically
 
 FOLDS, STEPS, FEWEST = 5, 60, 10
 NUMBERS = (0, 1, 2, 3, 5, 8, 12)

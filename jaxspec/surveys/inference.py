@@ -11,7 +11,7 @@ from jaxtyping import Float, PRNGKeyArray
 from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
 
 from jaxspec.errors import InputError
-from jaxspec.io.results import atomically
+from jaxspec.runs import atomically
 from jaxspec.surveys.denoising import survey_mixtures
 from jaxspec.surveys.density import (
     CLEAR,

@@ -14,8 +14,8 @@ from jaxtyping import Bool, Float
 
 import jaxspec
 from jaxspec.errors import InputError
-from jaxspec.io import atomically
 from jaxspec.labels import LabelSet, label_set
+from jaxspec.runs import atomically
 from jaxspec.surveys.basis import Basis
 from jaxspec.surveys.mixture import Mixture
 from jaxspec.surveys.model import GroupPrior

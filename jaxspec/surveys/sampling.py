@@ -17,7 +17,7 @@ from jaxtyping import Float, Int, PRNGKeyArray
 from numpyro.infer import NUTS
 
 from jaxspec.errors import InputError
-from jaxspec.io.results import atomically
+from jaxspec.runs import atomically
 from jaxspec.surveys.density import Gaussian, Objective
 
 

@@ -25,7 +25,7 @@ from numpyro.infer.autoguide import AutoNormal
 from numpyro.optim import optax_to_numpyro
 
 from jaxspec.errors import InputError
-from jaxspec.io.results import atomically
+from jaxspec.runs import atomically
 from jaxspec.surveys.density import Gaussian, Layout, to_device
 from jaxspec.surveys.marginal import configurations
 from jaxspec.surveys.model import Batch

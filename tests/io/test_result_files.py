@@ -6,7 +6,8 @@ from astropy.io import fits
 from astropy.table import QTable
 
 from jaxspec.errors import InputError
-from jaxspec.io import atomically, read_table, write_datatree, write_table
+from jaxspec.io import read_table, write_datatree, write_table
+from jaxspec.runs import atomically
 
 
 def table():

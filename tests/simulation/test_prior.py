@@ -10,11 +10,11 @@ from astropy.table import Table
 from scipy import stats
 
 from jaxspec.errors import InputError
+from jaxspec.settings import build
 from jaxspec.simulation.prior import (
     StellarPrior,
     inside_polygon,
     polygon_area,
-    prior_from_dict,
     triangulate,
 )
 
@@ -157,6 +157,6 @@ def test_polygons(rng):
 def test_survives_json():
     import json
 
-    assert prior_from_dict(json.loads(json.dumps(dataclasses.asdict(PRIOR)))) == PRIOR
+    assert build(StellarPrior, json.loads(json.dumps(dataclasses.asdict(PRIOR)))) == PRIOR
     with pytest.raises(InputError, match="colour"):
-        prior_from_dict({"colour": 1.0})
+        build(StellarPrior, {"colour": 1.0})

@@ -9,13 +9,13 @@ import pytest
 
 from jaxspec.errors import InputError
 from jaxspec.physics import turbulence
+from jaxspec.settings import build
 from jaxspec.simulation.nuisances import (
     CONFIGS,
     PURE,
     ROBUST,
     NuisanceConfig,
     draw_nuisances,
-    nuisances_from_dict,
 )
 from jaxspec.simulation.simulator import Simulator, observe, perturb, perturb_lines
 from tests.toy import TOY_INSTRUMENT
@@ -154,7 +154,7 @@ def test_resolving_powers_cover_their_range(config, low, high):
 
 def test_configurations():
     assert set(CONFIGS) == {"pure", "robust"}
-    assert nuisances_from_dict(dataclasses.asdict(ROBUST)) == ROBUST
+    assert build(NuisanceConfig, dataclasses.asdict(ROBUST)) == ROBUST
     with pytest.raises(InputError, match=r"nuisances\.cosmics"):
         NuisanceConfig(cosmics=-1.0)
     with pytest.raises(InputError, match="only_arm"):

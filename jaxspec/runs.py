@@ -1,0 +1,249 @@
+"""A run's files: written whole, with what their numbers depend on, and gone on with after a kill.
+
+Importing this module imports no JAX.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import platform
+import sys
+import tempfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib import metadata, resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import jaxspec
+from jaxspec.errors import InputError
+
+PACKAGES = (
+    *("jax", "jaxlib", "flax", "optax", "distrax", "diffrax", "numpyro", "tfp-nightly", "equinox"),
+    *("orbax-checkpoint", "numpy", "scipy", "astropy", "h5py", "xarray", "hydra-core", "omegaconf"),
+)
+SETTINGS = "settings.json"
+
+
+# --- files
+
+
+def atomically(path: str | Path, write: Callable[[Path], Any]) -> Path:
+    """Call `write` with a temporary path in the same folder, then put the result in place in one step.
+
+    Whatever happens on the way, `path` holds either the old file or the complete new one. The temporary name
+    keeps the suffix, by which writers choose a format.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    partial = Path(name)
+    try:
+        write(partial)
+        with open(partial, "rb") as done:
+            os.fsync(done.fileno())
+        # mkstemp makes private files; results have the permissions of any other new file.
+        mask = os.umask(0)
+        os.umask(mask)
+        partial.chmod(0o666 & ~mask)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def write_json(path: str | Path, value: Any) -> Path:
+    """Write JSON atomically; numbers that are not finite become null, arrays lists."""
+    text = json.dumps(plain(value), indent=2) + "\n"
+    return atomically(path, lambda partial: partial.write_text(text))
+
+
+def plain(value: Any) -> Any:
+    """`value` as JSON can hold it: dataclasses and mappings become objects, arrays and tuples lists, paths
+    text, numbers that are not finite null."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, (float, np.floating)):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, np.integer):
+        return int(value)
+    return value if isinstance(value, (bool, int, type(None))) else str(value)
+
+
+def checksum(path: str | Path) -> str:
+    """SHA-256 of a file, or of the names and contents of a folder's files; "missing" where there is none."""
+    path, digest = Path(path), hashlib.sha256()
+    if not path.exists():
+        return "missing"
+    for file in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
+        digest.update(str(file.relative_to(path)).encode() if path.is_dir() else b"")
+        with file.open("rb") as opened:
+            while block := opened.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+# --- provenance
+
+
+def provenance(seed: int | None = None, inputs: Iterable[str | Path] = ()) -> dict[str, Any]:
+    """Facts that the numbers of a run depend on, beside its settings: command, seed, versions, device, and
+    checksums of `inputs` and of the package's data."""
+    data = Path(str(resources.files("jaxspec.physics.data")))
+    return {
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "seed": seed,
+        "versions": versions(),
+        "device": describe_device(),
+        "checksums": {str(path): checksum(path) for path in inputs},
+        "package_data": {path.name: checksum(path) for path in sorted(data.glob("*.npz"))},
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of jaxspec, Python and the packages that numbers depend on."""
+    found = {"jaxspec": jaxspec.__version__, "python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def describe_device() -> str:
+    """The device that JAX computes on, in words."""
+    import jax
+
+    devices = jax.devices()
+    return f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform}), {os.cpu_count()} CPU cores"
+
+
+def named_key(seed: int, name: str) -> Any:
+    """JAX key of one purpose ("training", "test", ...): streams of different names do not overlap."""
+    import jax
+
+    return jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
+
+
+# --- going on after a kill
+
+
+@dataclass(frozen=True)
+class Item:
+    """One piece of a run's work, and its arrays on disk.
+
+    Attributes:
+        name: of the file, without suffix.
+        path: the file; None where nothing is kept.
+    """
+
+    name: str
+    path: Path | None
+
+    @property
+    def done(self) -> bool:
+        """Whether an earlier run with the same settings finished this piece."""
+        return self.path is not None and self.path.exists()
+
+    def load(self) -> dict[str, np.ndarray]:
+        """The arrays of a finished piece.
+
+        Raises: InputError when the file cannot be read.
+        """
+        assert self.path is not None, "load() of an item that is not done"
+        try:
+            with np.load(self.path, allow_pickle=False) as stored:
+                return {name: stored[name] for name in stored.files}
+        except (OSError, ValueError, EOFError, KeyError) as error:
+            raise InputError(
+                str(self.path), f"a damaged file ({error})", "arrays of an earlier run", "delete this file"
+            ) from error
+        except Exception as error:  # zipfile and zlib have errors of their own
+            raise InputError(
+                str(self.path),
+                f"a damaged file ({type(error).__name__})",
+                "arrays of an earlier run",
+                "delete this file",
+            ) from error
+
+    def save(self, **arrays: Any) -> None:
+        """Keep the arrays of this piece, atomically; nothing where no folder was given."""
+        if self.path is not None:
+            atomically(self.path, lambda partial: np.savez(partial, **arrays))
+
+    def result(self, make: Callable[[], Mapping[str, Any]]) -> dict[str, np.ndarray]:
+        """The stored arrays, or those that `make` returns, which are then kept."""
+        if self.done:
+            return self.load()
+        arrays = dict(make())
+        self.save(**arrays)
+        return arrays
+
+
+def resumable(items: Iterable[str], settings: Any, folder: str | os.PathLike | None) -> Iterator[Item]:
+    """Pieces of work that survive a kill: an `Item` for each name, with what an earlier run of the same
+    `settings` kept in `folder`.
+
+        for item in resumable(["a", "b"], settings, folder):
+            arrays = item.result(lambda: {"x": slow(item.name)})
+
+    `settings` is everything that the pieces depend on (a dataclass or a mapping that JSON can hold), but the
+    number of items: a longer list goes on with a shorter one's folder. With `folder=None` nothing is kept.
+
+    Raises: InputError when the folder belongs to other settings, naming the first that differs.
+    """
+    place = None if folder is None else Path(folder)
+    if place is not None:
+        claim(place, settings)
+    return (Item(name, None if place is None else place / f"{name}.npz") for name in items)
+
+
+def claim(folder: str | os.PathLike, settings: Any) -> None:
+    """Record `settings` in `folder`, which from then on belongs to them.
+
+    Raises: InputError when it belongs to other settings, or holds files that no settings are known of.
+    """
+    folder = Path(folder)
+    path, now = folder / SETTINGS, json.loads(json.dumps(plain(settings)))
+    if path.exists():
+        refuse_other_settings(str(folder), json.loads(path.read_text()), now)
+        return
+    if any(folder.glob("*.npz")):
+        raise InputError(
+            str(folder), f"results without {SETTINGS}", "an empty folder", "choose another folder"
+        )
+    write_json(path, now)
+
+
+def refuse_other_settings(where: str, was: Any, now: Any) -> None:
+    """Compare the settings of an earlier run with those of this one.
+
+    Raises: InputError naming the first entry that differs, as in `where, a.b`.
+    """
+    for name in sorted({**_leaves(was), **_leaves(now)}):
+        old, new = (_leaves(x).get(name, "nothing") for x in (was, now))
+        if old != new:
+            raise InputError(
+                f"{where}, {name}", f"{old} of an earlier run", f"{new}", "choose another folder"
+            )
+
+
+def _leaves(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, Mapping) and value:
+        return {k: v for name, x in value.items() for k, v in _leaves(x, f"{prefix}.{name}").items()}
+    return {prefix.lstrip(".") or "settings": value}

@@ -1,0 +1,73 @@
+"""Frozen dataclasses of settings from mappings and from `key=value` text, with errors that name the entry."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import yaml
+
+from jaxspec.errors import InputError
+
+
+def build(cls: type, values: Mapping[str, Any] | None = None, where: str = "") -> Any:
+    """An instance of the frozen dataclass `cls` from `values`; entries that are dataclasses themselves are
+    built from mappings, lists become tuples, and text becomes a number where a number is wanted.
+
+    Raises: InputError naming an entry that the dataclass does not have, with the nearest that it has.
+    """
+    hints = typing.get_type_hints(cls)
+    known = [field.name for field in dataclasses.fields(cls) if field.init]
+    made = {}
+    for name, value in dict(values or {}).items():
+        entry = f"{where}{name}"
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            fix = f"did you mean {where}{near[0]}=...?" if near else f"leave {entry} out"
+            raise InputError(entry, "no such setting", f"one of {', '.join(known)}", fix)
+        made[name] = _convert(hints[name], value, entry)
+    return cls(**made)
+
+
+def _convert(hint: Any, value: Any, entry: str) -> Any:
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if isinstance(value, Mapping):
+        inner = [option for option in options if dataclasses.is_dataclass(option)]
+        return build(inner[0], value, f"{entry}.") if inner else dict(value)
+    if isinstance(value, str) and str not in options and float in options:
+        try:
+            return float(value)  # YAML takes 1e-3 for text
+        except ValueError:
+            raise InputError(entry, repr(value), "a number", f"write {entry}=1.5, say") from None
+    return tupled(value)
+
+
+def tupled(value: Any) -> Any:
+    """`value` with every list in it made a tuple: JSON knows no tuples, and frozen dataclasses need them."""
+    return tuple(tupled(v) for v in value) if isinstance(value, (list, tuple)) else value
+
+
+def parse(assignments: Iterable[str]) -> dict[str, Any]:
+    """Nested values of texts such as `reader.unit=nm`, `refine=false` or `checkpoint=[run1,run2]`.
+
+    Raises: InputError for a text without `=` and for a value that cannot be parsed.
+    """
+    out: dict[str, Any] = {}
+    for text in assignments:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise InputError("settings", repr(text), "name=value", "write, say, refine=false")
+        try:
+            parsed = yaml.safe_load(value) if value else None
+        except yaml.YAMLError:
+            parsed = value  # a path, say, with characters that mean something to YAML
+        *parents, name = key.split(".")
+        inner = out
+        for parent in parents:
+            inner = inner.setdefault(parent, {})
+        inner[name] = parsed
+    return out
