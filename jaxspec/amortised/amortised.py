@@ -20,9 +20,8 @@ from jaxspec.amortised.network import PosteriorNetwork
 from jaxspec.errors import InputError
 from jaxspec.instruments import Instrument
 from jaxspec.labels import LabelSet
-from jaxspec.posterior import flags as flag_bits
-from jaxspec.posterior.flags import Flag
-from jaxspec.posterior.limits import Limits, observed_arms, usable_arms
+from jaxspec.posterior.flagging import LEAST_INSIDE, flag_stars
+from jaxspec.posterior.limits import Limits, observed_arms
 from jaxspec.posterior.recalibration import Recalibration
 from jaxspec.posterior.results import Posterior
 from jaxspec.simulation.preparation import prepare_many
@@ -30,10 +29,8 @@ from jaxspec.simulation.prior import StellarPrior
 from jaxspec.spectra import Spectra
 
 # Draws outside the prior are replaced. Half as many again as are asked for are made at once, and the
-# same again for stars that lack some, unless a smaller share of their draws than `LEAST_INSIDE` is inside:
-# those are flagged OUT_OF_RANGE (of the shipped weights' stars as trained, one in a hundred).
+# same again for stars that lack some, unless a smaller share of their draws than `LEAST_INSIDE` is inside.
 OVERSAMPLING = 1.5
-LEAST_INSIDE = 0.05
 
 
 @dataclass(frozen=True)
@@ -166,39 +163,18 @@ class AmortisedPosterior:
             for kind, values in zip(("{}_point", "e_{}_point"), self._point(context), strict=True):
                 for j, name in enumerate(self.label_set.names):
                     stats[kind.format(name)] = np.asarray(values[:, j], float)
-        flags = self._data_flags(ivar, snr)
         names = tuple(str(i) for i in range(n_star)) if names is None else tuple(names)
-        chi2 = np.full(n_star, np.nan)
-        result = Posterior(draws, log_prob, self.label_set, names, snr, chi2, flags, stats, self.prior)
+        unknown = np.full(n_star, np.nan)
+        flags = np.zeros(n_star, np.int64)
+        result = Posterior(draws, log_prob, self.label_set, names, snr, unknown, flags, stats, self.prior)
         if self.recalibration is not None:
             result = self.recalibration.apply(result, arms)
-        return self.flag_range(result)
+        return self.flag(result, ivar)
 
-    def flag_range(self, result: Posterior) -> Posterior:
-        """`result` with NEAR_BOUND and OUT_OF_RANGE as its draws are now; call it after a refinement.
-
-        The statistic `outside_prior` of a refined star becomes the share of its refined draws.
-        """
-        outside = result.stats["outside_prior"]
-        refined = result.stats.get("refined", np.zeros(len(result))) > 0
-        if self.prior is not None and refined.any():
-            inside = np.asarray(self.prior.supports(jnp.asarray(result.draws[:, refined])))
-            outside = outside.copy()
-            outside[refined] = 1.0 - inside.mean(axis=0)
-        low, high = (
-            (self.label_set.low, self.label_set.high)
-            if self.prior is None
-            else (self.prior.low, self.prior.high)
-        )
-        p16, p84 = np.quantile(result.draws, [0.16, 0.84], axis=0)
-        margin = 0.01 * (high - low)
-        near = np.any((p16 < low + margin) | (p84 > high - margin), axis=1)
-        novel = result.stats.get("novelty", np.zeros(len(result))) > 1.0
-        contradicts = result.stats.get("contradicts_prior", np.zeros(len(result))) > 0
-        flags = flag_bits.set_flag(result.flags, Flag.NEAR_BOUND, near)
-        elsewhere = novel | contradicts | (outside > 1.0 - LEAST_INSIDE)
-        flags = flag_bits.set_flag(flags, Flag.OUT_OF_RANGE, elsewhere)
-        return dataclasses.replace(result, flags=flags, stats={**result.stats, "outside_prior": outside})
+    def flag(self, result: Posterior, ivar: Float[np.ndarray, "n p"]) -> Posterior:
+        """`result` with the flags that its draws and statistics deserve now (see `flag_stars`); call it after
+        a refinement and after the check."""
+        return flag_stars(result, ivar, self.instrument, self.prior, self.snr_limit)
 
     def log_prob(
         self,
@@ -221,13 +197,6 @@ class AmortisedPosterior:
             for i in range(0, flux.shape[0], batch)
         ]
         return dataclasses.replace(self, reference=Reference.fit(np.concatenate(context)))
-
-    def _data_flags(self, ivar, snr):
-        flags = np.full(len(snr), int(Flag.NOT_CHECKED), np.int64)
-        flags = flag_bits.set_flag(flags, Flag.LOW_SNR, ~(snr >= self.snr_limit))
-        missing = ~usable_arms(ivar, self.instrument).all(axis=1)
-        flags = flag_bits.set_flag(flags, Flag.ARM_MISSING, missing)
-        return flag_bits.set_flag(flags, Flag.NO_DATA, ~(ivar > 0.0).any(axis=1))
 
     # The network's arrays are arguments of the compiled functions, not constants in them.
     @cached_property

@@ -18,10 +18,11 @@ from flax import nnx
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from jaxspec.amortised.amortised import LEAST_INSIDE, AmortisedPosterior
+from jaxspec.amortised.amortised import AmortisedPosterior
 from jaxspec.errors import InputError
 from jaxspec.instruments import Instrument
 from jaxspec.labels import LabelSet
+from jaxspec.posterior.flagging import LEAST_INSIDE
 from jaxspec.posterior.limits import Limits
 from jaxspec.posterior.results import Posterior
 from jaxspec.simulation.prior import StellarPrior
@@ -110,9 +111,9 @@ class Ensemble:
         """As `AmortisedPosterior.prepare`."""
         return self.members[0].prepare(spectra)
 
-    def flag_range(self, result: Posterior) -> Posterior:
-        """As `AmortisedPosterior.flag_range`."""
-        return self.members[0].flag_range(result)
+    def flag(self, result: Posterior, ivar: Float[np.ndarray, "n p"]) -> Posterior:
+        """As `AmortisedPosterior.flag`."""
+        return self.members[0].flag(result, ivar)
 
     def sample(self, key: PRNGKeyArray, spectra: Spectra, n: int = 1000, batch: int = 64) -> Posterior:
         """As `AmortisedPosterior.sample`, with what `sample_normalised` adds."""
@@ -159,7 +160,7 @@ class Ensemble:
         for j, name in enumerate(self.label_set.names):
             stats[f"{name}_aleatoric"] = np.sqrt(variances[:, :, j].mean(axis=0))
             stats[f"{name}_epistemic"] = means[:, :, j].std(axis=0)
-        return self.flag_range(dataclasses.replace(found[0], draws=draws, log_prob=log_prob, stats=stats))
+        return self.flag(dataclasses.replace(found[0], draws=draws, log_prob=log_prob, stats=stats), ivar)
 
     def log_prob(
         self,

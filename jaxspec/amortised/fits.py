@@ -18,11 +18,11 @@ from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 from tqdm import tqdm
 
-from jaxspec.amortised.amortised import LEAST_INSIDE
 from jaxspec.amortised.linear_fit import Fitted
 from jaxspec.amortised.network import PosteriorNetwork
 from jaxspec.fitting.check import concurrently
 from jaxspec.flows import MatchingFlow
+from jaxspec.posterior.flagging import LEAST_INSIDE
 from jaxspec.runs import atomically
 from jaxspec.simulation.prior import StellarPrior
 from jaxspec.simulation.simulator import Simulation, Simulator

@@ -15,8 +15,6 @@ from jaxspec.amortised.ensemble import Ensemble
 from jaxspec.errors import InputError
 from jaxspec.fitting.importance import pareto_smooth
 from jaxspec.fitting.tempered import systematic
-from jaxspec.posterior import flags as flag_bits
-from jaxspec.posterior.flags import Flag
 from jaxspec.posterior.results import Posterior
 from jaxspec.simulation.prior import StellarPrior
 
@@ -39,7 +37,7 @@ def under_prior(
 
     `stats` gains `prior_efficiency`, what share of the draws the weighted ones are worth, and
     `contradicts_prior`: 1 where that is fewer than `FEWEST` draws. Those stars keep the draws under the old
-    prior, and are flagged OUT_OF_RANGE.
+    prior, and `AmortisedPosterior.flag` flags them OUT_OF_RANGE.
 
     Raises: InputError when the old prior is not known (networks trained on a survey), and for a new one that
         reaches beyond it.
@@ -81,13 +79,11 @@ def under_prior(
         rows[:, i] = rng.permutation(systematic(rng, np.exp(smooth - total), n))
         log_prob[:, i] += ratio[:, i] - (total - np.log(n_draws))
     contradicts = efficiency * n_draws < FEWEST
-    already = (posterior.flags & int(Flag.OUT_OF_RANGE)) > 0
     return dataclasses.replace(
         posterior,
         draws=np.take_along_axis(posterior.draws, rows[..., None], axis=0),
         log_prob=np.take_along_axis(log_prob, rows, axis=0),
         raw=None if posterior.raw is None else np.take_along_axis(posterior.raw, rows[..., None], axis=0),
-        flags=flag_bits.set_flag(posterior.flags, Flag.OUT_OF_RANGE, already | contradicts),
         stats={
             **posterior.stats,
             "prior_efficiency": efficiency,
@@ -110,4 +106,4 @@ def sample_under(
     if prior is None:
         return posterior.sample_normalised(key, flux, ivar, n, names=names)
     more = posterior.sample_normalised(key, flux, ivar, MORE * n, names=names)
-    return under_prior(jax.random.fold_in(key, 3), more, prior, n)
+    return posterior.flag(under_prior(jax.random.fold_in(key, 3), more, prior, n), np.asarray(ivar))

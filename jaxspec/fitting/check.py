@@ -131,12 +131,13 @@ def check_posterior(
     batch: int = 16,
     limits: Limits | None = None,
 ) -> tuple[Posterior, Fit]:
-    """Compare each star's median model with its normalised spectrum and set `chi2`, BAD_FIT, BAD_ERRORS and
-    NOT_CHECKED accordingly: bad is what exceeds the `limits`, with `config.chi2_max` in place of theirs where
-    given; errors are wrong beyond their limit and a factor of `ERRORS_FAIR`.
+    """Compare each star's median model with its normalised spectrum.
 
-    Returns: the posterior with `chi2`, `flags` and the statistics `misfit`, `above`, `structure`,
-    `wrong_errors` and `chi2_ARM` filled, and the fit.
+    A fit is bad where it exceeds the `limits`, with `config.chi2_max` in place of theirs where given; errors
+    are wrong beyond their limit and a factor of `ERRORS_FAIR`.
+
+    Returns: the posterior with `chi2` and the statistics `misfit`, `above`, `structure`, `wrong_errors`,
+    `chi2_ARM`, `bad_fit` and `bad_errors` filled, by which `flag_stars` sets flags; and the fit.
     """
     fit = check_fit(forward, jnp.asarray(posterior.median, jnp.float32), flux, ivar, config, batch)
     arms = {f"chi2_{arm.name}": fit.chi2_arm[:, i] for i, arm in enumerate(forward.instrument.arms)}

@@ -101,8 +101,7 @@ def refine_posterior(
 
     A star keeps the network's draws where it is too faint, where the fit did not improve on the network's
     median, or where its covariance is no covariance. `stats` gains `refined` (1 or 0). Draws are kept within
-    the label set's bounds. The flags stay as they are:
-    `AmortisedPosterior.flag_range` and `check_posterior` set them anew.
+    the label set's bounds. The flags stay as they are until `AmortisedPosterior.flag` sets them anew.
     """
     found = refine_labels(forward, jnp.asarray(posterior.median, jnp.float32), flux, ivar, config)
     draws, log_prob = posterior.draws.copy(), posterior.log_prob.copy()

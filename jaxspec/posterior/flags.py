@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from enum import IntFlag
 
-import numpy as np
-
 
 class Flag(IntFlag):
     """What a user must know about a row; the bits add up."""
@@ -45,9 +43,3 @@ def names(flags: int) -> str:
 def legend() -> str:
     """All bits in one line, for the description of a table column."""
     return "bit flags, 0 is safe: " + "; ".join(f"{int(flag)} {flag.name}" for flag in Flag)
-
-
-def set_flag(flags: np.ndarray, flag: Flag, where: np.ndarray) -> np.ndarray:
-    """`flags` (int64) with `flag` set or cleared row by row."""
-    flags = np.asarray(flags, np.int64)
-    return np.where(where, flags | int(flag), flags & ~int(flag))

@@ -19,7 +19,6 @@ import jaxspec
 from jaxspec.errors import InputError
 from jaxspec.labels import LabelSet, label_set
 from jaxspec.posterior import flags as flag_bits
-from jaxspec.posterior.flags import Flag
 from jaxspec.settings import build
 from jaxspec.simulation.prior import StellarPrior
 
@@ -131,13 +130,15 @@ class Posterior:
         bad_errors: np.ndarray,
         **stats: np.ndarray,
     ) -> Posterior:
-        """The same posterior with the outcome of the check against the forward model."""
+        """The same posterior with the outcome of the check against the forward model: `chi2`, and `bad_fit`
+        and `bad_errors` (1 or 0) among the statistics, by which `flag_stars` sets flags."""
         chi2 = np.asarray(chi2, np.float64)
         checked = np.isfinite(chi2)
-        flags = flag_bits.set_flag(self.flags, Flag.NOT_CHECKED, ~checked)
-        flags = flag_bits.set_flag(flags, Flag.BAD_FIT, checked & np.asarray(bad, bool))
-        flags = flag_bits.set_flag(flags, Flag.BAD_ERRORS, checked & np.asarray(bad_errors, bool))
-        return dataclasses.replace(self, chi2=chi2, flags=flags, stats={**self.stats, **stats})
+        outcome = {
+            name: (checked & np.asarray(value, bool)).astype(float)
+            for name, value in (("bad_fit", bad), ("bad_errors", bad_errors))
+        }
+        return dataclasses.replace(self, chi2=chi2, stats={**self.stats, **stats, **outcome})
 
     def to_table(self) -> QTable:
         """One row per star: `source`, then `NAME, e_NAME, NAME_p16, NAME_p84` for each label, then `snr`,

@@ -131,7 +131,9 @@ def test_draws_of_a_narrow_prior_are_those_inside_of_it(posterior, survey):
 def test_a_prior_that_a_star_contradicts_is_flagged_after_a_refinement_too(posterior, survey):
     out = draw(posterior, survey.flux, survey.ivar)
     marked = dataclasses.replace(out, stats={**out.stats, "contradicts_prior": np.arange(N_STARS) % 2})
-    before, after = (posterior.flag_range(x).flags & int(Flag.OUT_OF_RANGE) > 0 for x in (out, marked))
+    before, after = (
+        posterior.flag(x, survey.ivar[:N_STARS]).flags & int(Flag.OUT_OF_RANGE) > 0 for x in (out, marked)
+    )
     assert not before[1::2].all()
     np.testing.assert_array_equal(after, before | (np.arange(N_STARS) % 2 == 1))
 
@@ -189,9 +191,11 @@ def test_flags_of_refined_stars_describe_their_new_draws(posterior, survey):
     draws[:, 0] = narrow + np.array([4100.0, 1.0] + [-2.7] * 7)
     draws[:, 1] = narrow + np.array([5500.0, 4.4] + [0.0] * 7)
     refined[:2] = 1.0
-    wrong = np.full(N_STARS, int(Flag.LOW_SNR)) | np.where(np.arange(N_STARS) == 1, 1 | 16, 0)
+    wrong = np.where(np.arange(N_STARS) == 1, 1 | 16, 0)
     stats = {**out.stats, "novelty": np.zeros(N_STARS), "refined": refined}
-    again = posterior.flag_range(dataclasses.replace(out, draws=draws, flags=wrong, stats=stats))
+    faint = {"snr": np.full(N_STARS, 5.0), "chi2": np.ones(N_STARS)}
+    marked = dataclasses.replace(out, draws=draws, flags=wrong, stats=stats, **faint)
+    again = posterior.flag(marked, np.ones_like(survey.ivar[:N_STARS]))
     assert again.flags[0] == Flag.NEAR_BOUND | Flag.OUT_OF_RANGE | Flag.LOW_SNR
     assert again.flags[1] == Flag.LOW_SNR
     assert again.stats["outside_prior"][0] > 0.99 and again.stats["outside_prior"][1] == 0.0

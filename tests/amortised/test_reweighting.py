@@ -8,7 +8,9 @@ import pytest
 
 from jaxspec.amortised.reweighting import under_prior
 from jaxspec.errors import InputError
+from jaxspec.instruments import Arm, Instrument
 from jaxspec.labels import NINE_LABELS
+from jaxspec.posterior.flagging import flag_stars
 from jaxspec.posterior.flags import Flag
 from jaxspec.posterior.results import Posterior
 from jaxspec.simulation.prior import StellarPrior
@@ -72,7 +74,7 @@ def test_posteriors_are_those_under_the_new_prior(wide):
     assert np.all(np.abs((before[:2, 0] - expected[:2, 0]) / expected[:2, 1])[:, 2:] > 0.2)
     assert disc.prior == DISC and disc.draws.shape == wide.draws.shape
     assert np.all((disc.stats["prior_efficiency"] > 0.001) & (disc.stats["prior_efficiency"] < 0.9))
-    assert not disc.flags.any()
+    assert not disc.stats["contradicts_prior"].any()
 
 
 def test_densities_are_those_under_the_new_prior(wide):
@@ -99,7 +101,9 @@ def test_a_star_that_contradicts_the_prior_keeps_its_draws_and_is_flagged(wide):
     wide = dataclasses.replace(wide, draws=wide.draws[:2000], log_prob=wide.log_prob[:2000])
     found = under_prior(jax.random.key(0), wide, no_halo, n=500)
     np.testing.assert_array_equal(found.stats["contradicts_prior"], [0.0, 0.0, 1.0])
-    np.testing.assert_array_equal(found.flags & int(Flag.OUT_OF_RANGE) > 0, [False, False, True])
+    instrument = Instrument("one", (Arm("only", 5000.0, 5010.0, 1.0, 20_000.0),))
+    flagged = flag_stars(found, np.ones((3, instrument.n_pixels)), instrument, WIDE, 0.0)
+    np.testing.assert_array_equal(flagged.flags & int(Flag.OUT_OF_RANGE) > 0, [False, False, True])
     assert (found.draws[:, :2, 2] >= -0.4).all() and np.median(found.draws[:, 2, 2]) < -0.5
     assert np.isin(found.draws[:, 2, 2], wide.draws[:, 2, 2]).all()
 

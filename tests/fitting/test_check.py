@@ -17,7 +17,6 @@ from jaxspec.fitting.check import (
     in_batches,
     model_sigma,
 )
-from jaxspec.posterior.flags import Flag
 from jaxspec.posterior.results import Posterior
 from jaxspec.simulation.nuisances import PURE, ROBUST
 from jaxspec.simulation.simulator import Simulator
@@ -76,7 +75,7 @@ def test_wrong_errors_are_told_from_wrong_models(toy):
         )
         for factor in (0.5, 1.0, 2.0):
             checked, fit = check_posterior(toy, posterior, batch.flux, batch.ivar / factor**2)
-            flagged[name, factor] = np.mean(checked.flags & Flag.BAD_ERRORS > 0)
+            flagged[name, factor] = np.mean(checked.stats["bad_errors"])
             np.testing.assert_array_equal(checked.stats["wrong_errors"], fit.wrong_errors)
             if name == "right":
                 expected = max(factor, 1.0 / factor)
@@ -85,7 +84,7 @@ def test_wrong_errors_are_told_from_wrong_models(toy):
             sigma = 1.0 / np.sqrt(np.maximum(batch.ivar, 1.0))
             wiggly = batch.flux + 3.0 * sigma * np.sin(2.0 * np.pi / 20.0 * np.arange(sigma.shape[1]))
             checked, _ = check_posterior(toy, posterior, wiggly, batch.ivar)
-            assert np.all(checked.flags & Flag.BAD_ERRORS == 0)
+            assert np.all(checked.stats["bad_errors"] == 0)
     assert flagged["right", 1.0] == 0.0 and flagged["wrong lines", 1.0] <= 1 / 32
     assert min(flagged["right", 0.5], flagged["right", 2.0], flagged["wrong lines", 0.5]) == 1.0
 
@@ -128,9 +127,18 @@ def test_flag_follows_the_worse_arm(toy, bright):
         np.full(8, 32),
     )
     checked, fit = check_posterior(toy, posterior, flux, np.asarray(bright.ivar[:8]))
-    assert (checked.flags[:4] == 0).all() and (checked.flags[4:] & Flag.BAD_FIT > 0).sum() >= 3
+    assert (checked.stats["bad_fit"][:4] == 0).all() and checked.stats["bad_fit"][4:].sum() >= 3
+    assert (checked.stats["bad_errors"] == 0).all()
     arms = {"chi2_blue", "chi2_red"}
-    assert set(checked.stats) == {"misfit", "above", "structure", "wrong_errors", *arms}
+    assert set(checked.stats) == {
+        "misfit",
+        "above",
+        "structure",
+        "wrong_errors",
+        "bad_fit",
+        "bad_errors",
+        *arms,
+    }
     np.testing.assert_allclose(checked.chi2, fit.chi2)
 
 

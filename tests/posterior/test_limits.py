@@ -8,7 +8,6 @@ import pytest
 
 from jaxspec.errors import InputError
 from jaxspec.fitting.check import CHI2_MAX, FitConfig, check_posterior, statistics
-from jaxspec.posterior.flags import Flag
 from jaxspec.posterior.limits import Limits, observed_arms
 from jaxspec.posterior.results import Posterior
 
@@ -95,9 +94,7 @@ def test_structure_tells_lines_from_noise(toy, bright):
         checked, fit = check_posterior(toy, posterior, flux.astype(np.float32), ivar, limits=limits)
         found[name], chi2[name] = fit.structure, fit.chi2
         fair = 1.0 + FitConfig().chi2_fair / np.sqrt(2.0) * fit.stated
-        np.testing.assert_array_equal(
-            checked.flags & Flag.BAD_FIT > 0, fit.structure > np.maximum(1.15, fair)
-        )
+        np.testing.assert_array_equal(checked.stats["bad_fit"] > 0, fit.structure > np.maximum(1.15, fair))
         np.testing.assert_array_equal(checked.stats["structure"], fit.structure)
         assert set(statistics(fit)) == {"chi2", "above", "structure", "wrong_errors"}
     # 500 products of white residuals of squared size 2.2 in each arm: 1 +- 0.10, the worse of two 0.06 more.
@@ -146,7 +143,7 @@ def test_a_limit_of_ones_own_replaces_the_calibrated_one(toy, bright):
 
     def bad(given, **config):
         checked, fit = check_posterior(toy, posterior, flux, ivar, FitConfig(**config), limits=given)
-        return checked.flags & Flag.BAD_FIT > 0, fit.chi2_arm.max(axis=1)
+        return checked.stats["bad_fit"] > 0, fit.chi2_arm.max(axis=1)
 
     found, chi2 = bad(limits)
     assert not found.any() and np.all(chi2 < CHI2_MAX)

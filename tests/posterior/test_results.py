@@ -102,11 +102,12 @@ def test_a_table_tells_how_exact_draws_are(posterior):
     assert "0.7" in table["pareto_k"].info.description
 
 
-def test_fit_sets_flags(posterior):
+def test_outcome_of_the_check_is_kept_where_it_was_made(posterior):
     checked = posterior.with_fit(
         np.array([1.0, 9.0, np.nan]), np.array([False, True, True]), np.array([True, False, True])
     )
-    assert checked.flags.tolist() == [Flag.BAD_ERRORS, Flag.BAD_FIT | Flag.LOW_SNR, Flag.NOT_CHECKED]
+    assert checked.stats["bad_fit"].tolist() == [0.0, 1.0, 0.0]
+    assert checked.stats["bad_errors"].tolist() == [1.0, 0.0, 0.0]
     assert np.isnan(checked.chi2[2]) and checked.chi2[1] == 9.0
 
 
