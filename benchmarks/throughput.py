@@ -26,12 +26,13 @@ import optax
 from flax import nnx
 
 from jaxspec.amortised.network import NetworkConfig, PosteriorNetwork
+from jaxspec.datasets import Dataset
 from jaxspec.flows import FLOW_PRESETS
 from jaxspec.instruments import Arm, Instrument
 from jaxspec.networks import ENCODER_PRESETS
 from jaxspec.physics.forward import load_forward_model
 from jaxspec.runs import atomically, describe_device, versions
-from jaxspec.simulation.simulator import Simulation, Simulator
+from jaxspec.simulation.simulator import Simulator
 
 # GIRAFFE's two arms with finer pixels in the blue one: exactly 17,000.
 INSTRUMENT = Instrument(
@@ -86,7 +87,7 @@ def row(
     }
 
 
-def make_network(size: str, simulator: Simulator, batch: Simulation) -> PosteriorNetwork:
+def make_network(size: str, simulator: Simulator, batch: Dataset) -> PosteriorNetwork:
     """An untrained network of one of the shipped sizes, standardised."""
     encoder, flow = SIZES[size]
     config = NetworkConfig(ENCODER_PRESETS[encoder], FLOW_PRESETS[flow])
@@ -139,7 +140,7 @@ def bench_jaxspec(simulator: Simulator, args: argparse.Namespace, rate: float) -
     return rows
 
 
-def bench_peer(batch: Simulation, args: argparse.Namespace, rate: float) -> list[dict[str, Any]]:
+def bench_peer(batch: Dataset, args: argparse.Namespace, rate: float) -> list[dict[str, Any]]:
     """FrEIA: the letter of the description, and with strides that spare it most of the work."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode

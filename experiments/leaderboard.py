@@ -5,18 +5,14 @@ import io
 import json
 import logging
 import math
-import time
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
-from experiments.data import Examples, Task
-from jaxspec.amortised.amortised import AmortisedPosterior
-from jaxspec.runs import atomically, write_json
+from jaxspec.commands.train import Settings
+from jaxspec.runs import atomically, plain, write_json
 
 log = logging.getLogger(__name__)
 FAILURE = "failure.json"
@@ -39,46 +35,13 @@ COLUMNS = {
 }
 
 
-def row(
-    cfg: DictConfig, posterior: AmortisedPosterior, task: Task, metrics: dict[str, Any], test: str
-) -> dict[str, Any]:
-    """What the leaderboard shows of a run, from its metrics on the evaluation set `test`."""
-    config, labels = posterior.network.config, metrics[test]["all"]["labels"].values()
-    relative = [x["error"] for x in labels] / np.std(task.examples.labels, axis=0)
-    rates = [r["examples_per_second"] for r in metrics["history"] if r.get("examples_per_second")]
-    return {
-        "encoder": config.encoder.kind,
-        "flow": config.flow.coupling,
-        "seed": cfg.seed,
-        "nll": metrics[test]["nll"],
-        "calibration_error": float(np.mean([values["calibration_error"] for values in labels])),
-        "sharpness": float(np.exp(np.mean(np.log(relative)))),
-        "parameters": metrics["weights"],
-        "trained_per_second": float(np.median(rates)) if rates else None,
-        "inferred_per_second": metrics["inferred_per_second"],
-        "n_draws": cfg.evaluation.n_draws,
-        "steps": metrics["steps"],
-        "status": "finished" if metrics["finished"] else "time up",
-    }
-
-
-def inference_rate(posterior: AmortisedPosterior, stars: Examples, n_draws: int, batch: int = 64) -> float:
-    """Spectra a second of `AmortisedPosterior.sample_normalised`, the compilation left out."""
-    flux, ivar, key = stars.flux[:batch], stars.ivar[:batch], jax.random.key(0)
-    posterior.sample_normalised(key, flux, ivar, n_draws)
-    begun = time.perf_counter()
-    posterior.sample_normalised(key, flux, ivar, n_draws)
-    return len(flux) / (time.perf_counter() - begun)
-
-
-def is_finished(cfg: DictConfig, folder: Path) -> bool:
-    """Whether `folder` has the metrics of this very configuration; only where it writes may differ."""
+def is_finished(settings: Settings, folder: Path) -> bool:
+    """Whether `folder` has the metrics of these very settings."""
     try:
         stored = json.loads((folder / "metrics.json").read_text())["config"]
     except (OSError, ValueError, KeyError):
         return False
-    wanted = json.loads(json.dumps(OmegaConf.to_container(cfg, resolve=True)))
-    return {**stored, "output": None} == {**wanted, "output": None}
+    return stored == json.loads(json.dumps(plain(settings)))
 
 
 def count_jobs(folder: Path) -> int:

@@ -449,3 +449,13 @@ def _gaussian_rows(wavelength: np.ndarray, low: np.ndarray, high: np.ndarray, si
         (low[columns] - wavelength[rows]) / width
     )
     return csr_array((values, (rows, columns)), shape=(wavelength.size, wavelength.size))
+
+
+def median_snr(flux: Float[np.ndarray, "n p"], ivar: Float[np.ndarray, "n p"]) -> Float[np.ndarray, " n"]:
+    """Median of flux over error among the usable pixels of each spectrum; 0 where there is none."""
+    good = ivar > 0.0
+    out = np.zeros(flux.shape[0])
+    for i in range(flux.shape[0]):
+        if good[i].any():
+            out[i] = np.median(flux[i, good[i]] * np.sqrt(ivar[i, good[i]]))
+    return out

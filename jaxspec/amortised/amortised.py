@@ -26,7 +26,7 @@ from jaxspec.posterior.recalibration import Recalibration
 from jaxspec.posterior.results import Posterior
 from jaxspec.simulation.preparation import prepare_many
 from jaxspec.simulation.prior import StellarPrior
-from jaxspec.spectra import Spectra
+from jaxspec.spectra import Spectra, median_snr
 
 # Draws outside the prior are replaced. Half as many again as are asked for are made at once, and the
 # same again for stars that lack some, unless a smaller share of their draws than `LEAST_INSIDE` is inside.
@@ -243,16 +243,6 @@ class AmortisedPosterior:
         share = found / drawn
         log_prob = log_prob - np.log(np.maximum(share, LEAST_INSIDE)).astype(log_prob.dtype)
         return draws, log_prob, 1.0 - share, np.asarray(context)[:size]
-
-
-def median_snr(flux: Float[np.ndarray, "n p"], ivar: Float[np.ndarray, "n p"]) -> Float[np.ndarray, " n"]:
-    """Median of flux over error among the usable pixels of each spectrum; 0 where there is none."""
-    good = ivar > 0.0
-    out = np.zeros(flux.shape[0])
-    for i in range(flux.shape[0]):
-        if good[i].any():
-            out[i] = np.median(flux[i, good[i]] * np.sqrt(ivar[i, good[i]]))
-    return out
 
 
 def _distance(context, mean, inverse_root):

@@ -20,12 +20,13 @@ from tqdm import tqdm
 
 from jaxspec.amortised.linear_fit import Fitted
 from jaxspec.amortised.network import PosteriorNetwork
+from jaxspec.datasets import Dataset
 from jaxspec.fitting.check import concurrently
 from jaxspec.flows import MatchingFlow
 from jaxspec.posterior.flagging import LEAST_INSIDE
 from jaxspec.runs import atomically
 from jaxspec.simulation.prior import StellarPrior
-from jaxspec.simulation.simulator import Simulation, Simulator
+from jaxspec.simulation.simulator import Simulator
 
 GUESS = nnx.All(nnx.Param, nnx.Any(nnx.PathContains("encoder"), nnx.PathContains("guess")))
 """The weights of the first stage, for `trained` of `jaxspec.training.fit`."""
@@ -42,7 +43,7 @@ class KnownFits(NamedTuple):
     fitted: Fitted
 
 
-def guess_loss(network: PosteriorNetwork, batch: Simulation, key: PRNGKeyArray) -> Float[Array, ""]:
+def guess_loss(network: PosteriorNetwork, batch: Dataset, key: PRNGKeyArray) -> Float[Array, ""]:
     """What the first stage minimises."""
     return jnp.mean(network.guess_loss(key, batch.labels, batch.nuisances, batch.flux, batch.ivar))
 

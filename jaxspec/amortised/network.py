@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +14,7 @@ from jax.scipy.special import logsumexp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from jaxspec.amortised.linear_fit import Fitted, LinearFit
+from jaxspec.datasets import Dataset
 from jaxspec.errors import InputError
 from jaxspec.fitting.likelihood import LikelihoodConfig
 from jaxspec.flows import FlowConfig, MatchingFlow, make_flow
@@ -251,17 +251,8 @@ def floored_ivar(ivar: Float[Array, "*n p"], floor: float) -> Float[Array, "*n p
     return ivar / (1.0 + ivar * floor**2)
 
 
-@runtime_checkable
-class LabelledSpectra(Protocol):
-    """What an objective reads of a batch: `Simulation` has it, and so has a batch of a survey."""
-
-    flux: Float[Array, "b p"]
-    ivar: Float[Array, "b p"]
-    labels: Float[Array, "b l"]
-
-
 def negative_log_likelihood(
-    network: PosteriorNetwork, batch: LabelledSpectra, key: PRNGKeyArray | None = None
+    network: PosteriorNetwork, batch: Dataset, key: PRNGKeyArray | None = None
 ) -> Float[Array, ""]:
     """Mean of -ln q(labels | spectrum): how good the network is, whatever it was trained by. `key` is not
     used."""
@@ -269,7 +260,7 @@ def negative_log_likelihood(
 
 
 def training_loss(
-    network: PosteriorNetwork, batch: LabelledSpectra, key: PRNGKeyArray | None = None
+    network: PosteriorNetwork, batch: Dataset, key: PRNGKeyArray | None = None
 ) -> Float[Array, ""]:
     """Mean of `PosteriorNetwork.loss`: the objective whose minimum is the posterior when labels are exact
     (simulations). For flows of layers it is `negative_log_likelihood`."""
@@ -278,10 +269,7 @@ def training_loss(
 
 def noisy_label_loss(
     network: PosteriorNetwork,
-    labels: Float[Array, "b l"],
-    errors: Float[Array, "b l"],
-    flux: Float[Array, "b p"],
-    ivar: Float[Array, "b p"],
+    batch: Dataset,
     key: PRNGKeyArray,
     n_draws: int = 16,
     method: str = "deconvolve",
@@ -297,7 +285,7 @@ def noisy_label_loss(
     "convolve".
 
     Args:
-        labels, errors: in the labels' units; an error of 0 means exact.
+        batch: its errors are in the labels' units; an error of 0 means exact.
         n_draws: draws per star and step.
         method: "deconvolve" or "convolve".
 
@@ -323,6 +311,8 @@ def noisy_label_loss(
         )
     if method not in ("deconvolve", "convolve"):
         raise InputError("noisy_label_loss: method", repr(method), '"deconvolve" or "convolve"', "choose one")
+    labels, flux, ivar = batch.labels, batch.flux, batch.ivar
+    errors = jnp.zeros_like(labels) if batch.errors is None else batch.errors
     draws = labels + errors * jax.random.normal(key, (n_draws, *labels.shape), labels.dtype)
     # A draw beyond a hard bound has no density; the closest label has, and the bounds are wider than the
     # catalogue's range.

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from jaxspec.errors import InputError
+from jaxspec.settings import PRESETS
 
 COUPLINGS = ("spline", "affine", "autoregressive", "matching")
 
@@ -56,3 +57,4 @@ FLOW_PRESETS: dict[str, FlowConfig] = {
     "small": FlowConfig(n_layers=4, width=64, n_bins=6),
     "glow": FlowConfig(coupling="affine", n_layers=8, width=128),
 }
+PRESETS[FlowConfig] = FLOW_PRESETS

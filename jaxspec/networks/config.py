@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from jaxspec.errors import InputError
+from jaxspec.settings import PRESETS
 
 KINDS = ("residual", "transformer", "hybrid")
 
@@ -105,3 +106,4 @@ ENCODER_PRESETS: dict[str, EncoderConfig] = {
         head_blocks=2,
     ),
 }
+PRESETS[EncoderConfig] = ENCODER_PRESETS

@@ -3,7 +3,8 @@ them, in one compiled function."""
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol, runtime_checkable
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from jaxspec.datasets import Dataset
 from jaxspec.instruments import Instrument
 from jaxspec.labels import LabelSet
 from jaxspec.physics import turbulence
@@ -34,23 +36,6 @@ class SpectrumModel(Protocol):
     approximation: str
 
     def __call__(self, labels: Float[Array, " l"], nuisances: Nuisances) -> Float[Array, " p"]: ...
-
-
-class Simulation(NamedTuple):
-    """A batch of simulated, normalised spectra and the truth behind them.
-
-    Attributes:
-        labels: the true labels, in the order of the forward model's label set.
-        flux, ivar: normalised as observed spectra are; a bad or unobserved pixel has `ivar == 0` and flux 1.
-        snr: nominal signal-to-noise per pixel of each star; its arms scatter about it.
-        nuisances: the true broadening and velocity, each `[n]`.
-    """
-
-    labels: Float[Array, "n l"]
-    flux: Float[Array, "n p"]
-    ivar: Float[Array, "n p"]
-    snr: Float[Array, " n"]
-    nuisances: Nuisances
 
 
 class Simulator(eqx.Module):
@@ -94,7 +79,7 @@ class Simulator(eqx.Module):
         return self.forward.instrument
 
     @eqx.filter_jit
-    def simulate(self, key: PRNGKeyArray, n: int) -> Simulation:
+    def simulate(self, key: PRNGKeyArray, n: int) -> Dataset:
         """Draw `n` stars from the prior and observe them."""
         key_labels, key_rest = jax.random.split(key)
         return self.observe(key_rest, self.prior.sample(key_labels, n))
@@ -102,7 +87,7 @@ class Simulator(eqx.Module):
     @eqx.filter_jit
     def observe(
         self, key: PRNGKeyArray, labels: Float[Array, "n l"], snr: Float[Array, " n"] | None = None
-    ) -> Simulation:
+    ) -> Dataset:
         """Observe stars of given labels, at given nominal S/N per pixel or at random ones."""
         keys = jax.random.split(key, 5)
         n = labels.shape[0]
@@ -114,7 +99,32 @@ class Simulator(eqx.Module):
             snr = jnp.exp(jax.random.uniform(keys[2], (n,), minval=low, maxval=high))
         flux, ivar = observe(keys[3], flux, snr, self.instrument, self.config)
         flux, ivar = prepare(flux, ivar, self.instrument)
-        return Simulation(labels, flux, ivar, snr, nuisances)
+        return Dataset(labels, flux, ivar, snr=snr, nuisances=nuisances)
+
+
+def simulate_many(
+    simulator: Simulator,
+    key: PRNGKeyArray,
+    n: int,
+    snr: float | Sequence[float] | None = None,
+    batch: int = 64,
+) -> Dataset:
+    """`n` simulated stars on the host, `batch` per compiled call.
+
+    Args:
+        snr: of all stars per pixel, or the ends of a range over which it is even; by default as the
+            simulator's configuration draws it.
+    """
+    pieces = []
+    for i in range(-(-n // batch)):
+        key_labels, key_rest, key_snr = jax.random.split(jax.random.fold_in(key, i), 3)
+        labels = simulator.prior.sample(key_labels, batch)
+        wanted = None
+        if snr is not None:
+            low, high = np.broadcast_to(np.asarray(snr, np.float32), 2)
+            wanted = jax.random.uniform(key_snr, (batch,), minval=low, maxval=high)
+        pieces.append(jax.tree.map(np.asarray, simulator.observe(key_rest, labels, wanted)))
+    return jax.tree.map(lambda *x: np.concatenate(x)[:n], *pieces)
 
 
 def perturb(

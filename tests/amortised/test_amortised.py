@@ -10,7 +10,7 @@ import optax
 import pytest
 from flax import nnx
 
-from jaxspec.amortised.amortised import LEAST_INSIDE, AmortisedPosterior, median_snr
+from jaxspec.amortised.amortised import LEAST_INSIDE, AmortisedPosterior
 from jaxspec.amortised.ensemble import Ensemble
 from jaxspec.amortised.network import NetworkConfig, PosteriorNetwork, negative_log_likelihood
 from jaxspec.amortised.storage import load_posterior, save_posterior
@@ -18,7 +18,7 @@ from jaxspec.errors import InputError
 from jaxspec.flows import FlowConfig
 from jaxspec.networks import EncoderConfig
 from jaxspec.posterior.flags import Flag
-from jaxspec.spectra import Spectra
+from jaxspec.spectra import Spectra, median_snr
 from tests.toy import TOY_INSTRUMENT
 
 CONFIG = NetworkConfig(

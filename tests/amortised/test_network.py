@@ -1,7 +1,6 @@
 """Objectives have their minimum where they should, and densities are per unit of the labels."""
 
 import dataclasses
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +18,7 @@ from jaxspec.amortised.network import (
     training_loss,
 )
 from jaxspec.amortised.storage import copy_weights
+from jaxspec.datasets import Dataset
 from jaxspec.errors import InputError
 from jaxspec.flows import FlowConfig
 from jaxspec.labels import Label, LabelSet
@@ -66,7 +66,7 @@ def test_label_errors_are_deconvolved(method, expected):
     loss = [
         float(
             noisy_label_loss(
-                GaussianNetwork(s), labels, errors, flux, flux, keys[3], n_draws=64, method=method
+                GaussianNetwork(s), Dataset(labels, flux, flux, errors), keys[3], n_draws=64, method=method
             )
         )
         for s in sigmas
@@ -81,17 +81,11 @@ def test_label_errors_are_deconvolved(method, expected):
 def test_exact_labels_need_no_draws():
     network = GaussianNetwork(1.3)
     labels, flux = jnp.asarray([[0.3], [2.0]]), jnp.asarray([[0.0], [1.0]])
-    exact = negative_log_likelihood(network, Batch(labels, flux, flux))
-    noisy = noisy_label_loss(network, labels, jnp.zeros((2, 1)), flux, flux, jax.random.key(0), n_draws=3)
+    exact = negative_log_likelihood(network, Dataset(labels, flux, flux))
+    noisy = noisy_label_loss(network, Dataset(labels, flux, flux), jax.random.key(0), n_draws=3)
     np.testing.assert_allclose(exact, noisy, rtol=1e-5)
     with pytest.raises(InputError, match="method"):
-        noisy_label_loss(network, labels, labels, flux, flux, jax.random.key(0), method="ignore")
-
-
-class Batch(NamedTuple):
-    labels: jax.Array
-    flux: jax.Array
-    ivar: jax.Array
+        noisy_label_loss(network, Dataset(labels, flux, flux, labels), jax.random.key(0), method="ignore")
 
 
 def network_and_batch(coupling):
@@ -103,8 +97,8 @@ def network_and_batch(coupling):
     rng = np.random.default_rng(0)
     labels = np.stack([rng.normal(20, 3, 50), rng.normal(1, 0.2, 50)], -1)
     flux = rng.normal(1.0, 0.1, (50, 12))
-    batch = Batch(*(jnp.asarray(x, jnp.float32) for x in (labels, flux, np.ones_like(flux))))
-    network.set_statistics(*batch)
+    batch = Dataset(*(jnp.asarray(x, jnp.float32) for x in (labels, flux, np.ones_like(flux))))
+    network.set_statistics(*batch[:3])
     return network, batch
 
 
@@ -131,7 +125,7 @@ def test_matching_is_trained_by_regression():
         training_loss(network, batch, key), np.mean(of_flow + network.label_set.log_det(z)), rtol=1e-5
     )
     with pytest.raises(InputError, match="trained by matching"):
-        noisy_label_loss(network, batch.labels, batch.labels, batch.flux, batch.ivar, key)
+        noisy_label_loss(network, batch._replace(errors=batch.labels), key)
 
 
 def test_dropout_leaves_units_out_in_training_only():
@@ -157,10 +151,10 @@ def test_dropout_leaves_units_out_in_training_only():
     assert abs(np.corrcoef(apart[:, 0, 0], apart[:, 1, 0])[0, 1]) < 0.1
 
     # Both objectives train with dropout, and judge without.
-    labels, key = (batch.labels, 0.01 * batch.labels, batch.flux, batch.ivar), jax.random.key(2)
+    uncertain, key = batch._replace(errors=0.01 * batch.labels), jax.random.key(2)
     for one, other in (
         (training_loss(dropping, batch, key), training_loss(network, batch, key)),
-        (noisy_label_loss(dropping, *labels, key), noisy_label_loss(network, *labels, key)),
+        (noisy_label_loss(dropping, uncertain, key), noisy_label_loss(network, uncertain, key)),
     ):
         assert abs(one - other) > 1e-3
     assert negative_log_likelihood(dropping, batch, key) == negative_log_likelihood(network, batch)
@@ -185,7 +179,7 @@ def test_point_estimates_and_their_errors(method):
         truth = jnp.stack([centre, 1.0 + 0.2 * jax.random.normal(keys[2], (n,))], 1)
         truth = truth.at[:, 0].add(sigma * jax.random.normal(keys[3], (n,)))
         labels = truth + errors * jax.random.normal(keys[4], (n, 2))
-        return Batch(labels, flux, jnp.full_like(flux, 1e4)), errors, centre, sigma
+        return Dataset(labels, flux, jnp.full_like(flux, 1e4)), errors, centre, sigma
 
     batch, _, centre, sigma = make(jax.random.key(5), 2000)
     labels, flux, ivar = batch
@@ -205,7 +199,7 @@ def test_point_estimates_and_their_errors(method):
         batch, errors, *_ = make(key)
         if method == "exact":
             return training_loss(model, batch, key)
-        return noisy_label_loss(model, batch.labels, errors, *batch[1:], key, n_draws=2, method=method)
+        return noisy_label_loss(model, batch._replace(errors=errors), key, n_draws=2, method=method)
 
     optimiser = optax.adam(optax.cosine_decay_schedule(5e-3, 400))
 

@@ -1,0 +1,310 @@
+"""Posteriors of the labels of observed spectra.
+
+Writes `labels.fits` (one row a spectrum), `posterior.nc` (draws, ArviZ's schema), `metrics.json` (what was
+refused and assumed), spectrum and corner plots. A file that cannot be used is refused by name and the others
+go on.
+"""
+
+from __future__ import annotations
+
+import csv
+import fnmatch
+import logging
+import re
+import time
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxspec.amortised.ensemble import load_ensemble
+from jaxspec.diagnostics import plots
+from jaxspec.errors import InputError
+from jaxspec.fitting.check import FitConfig
+from jaxspec.inference import Inference, InferenceConfig, infer
+from jaxspec.io import find_files, write_datatree, write_table
+from jaxspec.labels import LabelSet
+from jaxspec.physics.forward import forward_model
+from jaxspec.posterior import flags
+from jaxspec.posterior.results import Posterior
+from jaxspec.reading import ReaderConfig, read_for
+from jaxspec.runs import begin, named_key, write_json
+from jaxspec.simulation.prior import StellarPrior
+from jaxspec.simulation.simulator import SpectrumModel
+from jaxspec.spectra import Spectra
+
+log = logging.getLogger(__name__)
+
+INPUT, OUTPUT = "spectra", "folder"
+SHIPPED = "shipped"
+
+
+@dataclass(frozen=True)
+class Plots:
+    """How many figures are drawn.
+
+    Attributes:
+        spectra: at most so many spectra with the models of their posteriors.
+        corners: at most so many corner plots.
+    """
+
+    spectra: int = 50
+    corners: int = 6
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How files are inferred.
+
+    Attributes:
+        spectra: a file, a glob pattern, a folder, a list of them, or a store (.h5).
+        seed: of all random numbers.
+        checkpoint: folder of a trained posterior or of a training run, or a list of them (several networks as
+            one); none: the weights in the package.
+        dropout: of a network that was trained with dropout, so many parts of it, mixed (Monte Carlo dropout).
+        forward: the forward model, an emulator (.npz) or the dotted name of a function of an instrument.
+        n_draws: draws of each star.
+        literature: values printed beside, a CSV file; shipped: benchmark stars; none: nothing.
+        prior: density of the stars where more is known of them (fields of StellarPrior); none: that of the
+            training.
+        refine: robust fits the labels of bright stars to the forward model, starting from the network; exact
+            gives the model's own posterior, as if it were right; none keeps the network's draws.
+        fit: of the check (fields of FitConfig).
+        plots: numbers of figures.
+        observed_max: up to so many spectra are written beside their draws into posterior.nc.
+        reader: what to take where a file says nothing.
+    """
+
+    spectra: str | tuple[str, ...]
+    seed: int = 1
+    checkpoint: str | tuple[str, ...] | None = None
+    dropout: int = 0
+    forward: str = "jaxspec.physics.forward.load_forward_model"
+    n_draws: int = 2000
+    literature: str | None = SHIPPED
+    prior: StellarPrior | None = None
+    refine: str = "robust"
+    fit: FitConfig = field(default_factory=FitConfig)
+    plots: Plots = Plots()
+    observed_max: int = 200
+    reader: ReaderConfig = ReaderConfig()
+
+    @property
+    def inference(self) -> InferenceConfig:
+        """The part that `infer` reads."""
+        return InferenceConfig(self.n_draws, self.refine, self.prior, self.fit)
+
+
+def run(settings: Settings, folder: Path) -> tuple[Posterior, dict[str, Any]]:
+    """Read, infer, check, write; returns the posterior and the metrics."""
+    config = settings.inference  # wrong values are refused before anything is read
+    posterior, checkpoints = load_ensemble(settings.checkpoint, settings.dropout, settings.seed)
+    begin(folder, settings, [*checkpoints, *find_files(settings.spectra)])
+    forward = forward_model(settings.forward, posterior.instrument)
+    spectra, refused = read_for(settings.spectra, forward, settings.reader, "reader settings")
+    begun = time.perf_counter()
+    key = named_key(settings.seed, "inference")
+    result = infer(spectra, posterior, config, key=key, forward=forward)
+    seconds = time.perf_counter() - begun
+    return write(result, forward, folder, settings, refused, seconds)
+
+
+def write(
+    result: Inference,
+    forward: SpectrumModel,
+    folder: Path,
+    settings: Settings,
+    refused: list[InputError] = [],  # noqa: B006 (never written to)
+    seconds: float = np.nan,
+    truth: np.ndarray | None = None,
+    prefix: str = "",
+) -> tuple[Posterior, dict[str, Any]]:
+    """Files, plots and the printed table of an inference. `truth [n, l]` are the labels of simulated stars;
+    values from the literature are looked up by file name."""
+    posterior, spectra = result.posterior, result.spectra
+    known, known_name = truth, "truth"
+    if truth is None:
+        known, known_name = literature(settings.literature, spectra, posterior.label_set), "literature"
+    print_table(posterior, known, known_name)
+
+    header = {"REFUSED": len(refused), "PHYSICS": forward.approximation}
+    write_table(folder / f"{prefix}labels.fits", result.table(), meta=header)
+    write_datatree(
+        folder / f"{prefix}posterior.nc", result.datatree(with_spectra=len(result) <= settings.observed_max)
+    )
+    draw(settings.plots, folder, result, forward, known, known_name, prefix)
+
+    metrics = {
+        "n_spectra": len(result),
+        "refused": [
+            {"where": e.where, "found": e.found, "expected": e.expected, "fix": e.fix} for e in refused
+        ],
+        "seconds": seconds,
+        "approximation": forward.approximation,
+        "spectra": [
+            {"source": name, "flags": flags.names(int(flag)), "snr": snr, "chi2": chi2, **_facts(meta)}
+            for name, flag, snr, chi2, meta in zip(
+                posterior.names,
+                posterior.flags,
+                posterior.snr,
+                posterior.chi2,
+                spectra.meta or [{}] * len(result),
+                strict=True,
+            )
+        ],
+        known_name: compare(posterior, known),
+    }
+    write_json(folder / f"{prefix}metrics.json", metrics)
+    for error in refused:
+        print(f"refused: {error}")
+    log.info("%d spectra in %.1f s, %d files refused; %s", len(result), seconds, len(refused), folder)
+    return posterior, metrics
+
+
+# --- known values
+
+
+def literature(path: str | None, spectra: Spectra, label_set: LabelSet) -> np.ndarray | None:
+    """Published labels `[n, l]` (NaN where not known) of stars recognised by file or star name, or None."""
+    if path is None:
+        return None
+    where = Path(path)
+    if path == SHIPPED:
+        where = Path(str(resources.files("jaxspec.commands") / "benchmark_stars.csv"))
+    if not where.exists():
+        raise InputError(
+            str(path),
+            "no such file",
+            "a CSV table of known labels",
+            "write literature=FILE, or null",
+        )
+    with where.open() as file:
+        rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
+    known = np.full((spectra.n_stars, len(label_set)), np.nan)
+    for i, name in enumerate(spectra.names):
+        star = str(spectra.meta[i].get("star", "")) if spectra.meta else ""
+        keys = [re.sub(r"[^a-z0-9]+", "_", text.lower()) for text in (Path(name).stem, star)]
+        for row in rows:
+            if any(fnmatch.fnmatch(key, pattern) for key in keys for pattern in row["pattern"].split()):
+                known[i] = [float(row.get(label) or "nan") for label in label_set.names]
+                break
+    return known if np.isfinite(known).any() else None
+
+
+def compare(result: Posterior, known: np.ndarray | None) -> dict[str, Any] | None:
+    """Median and largest absolute difference from known labels, for each label."""
+    if known is None:
+        return None
+    out = {}
+    for j, name in enumerate(result.label_set.names):
+        rows = np.isfinite(known[:, j])
+        if rows.any():
+            offset = (result.median - known)[rows, j]
+            out[name] = {
+                "n": int(rows.sum()),
+                "bias": float(np.median(offset)),
+                "median_absolute": float(np.median(np.abs(offset))),
+                "largest": float(np.abs(offset).max()),
+            }
+    return out
+
+
+def print_table(result: Posterior, known: np.ndarray | None, known_name: str) -> None:
+    """One line a spectrum: medians with errors; below it, known values."""
+    width = max([len(name) for name in result.names] + [8])
+    print(
+        "\n"
+        + f"{'source':<{width}} "
+        + "".join(f"{name:>14}" for name in result.label_set.names)
+        + f"{'snr':>6}{'chi2':>7}  flags"
+    )
+    median, error = result.median, result.error
+    for i, name in enumerate(result.names):
+        cells = [
+            f"{m:.0f} +- {e:.0f}" if label.unit == "K" else f"{m:.2f} +- {e:.2f}"
+            for label, m, e in zip(result.label_set, median[i], error[i], strict=True)
+        ]
+        print(
+            f"{name:<{width}} "
+            + "".join(f"{c:>14}" for c in cells)
+            + f"{result.snr[i]:>6.0f}{result.chi2[i]:>7.2f}  {flags.names(int(result.flags[i]))}"
+        )
+        if known is not None and np.isfinite(known[i]).any():
+            cells = [
+                "" if not np.isfinite(v) else f"{v:.0f}      " if label.unit == "K" else f"{v:.2f}        "
+                for label, v in zip(result.label_set, known[i], strict=True)
+            ]
+            print(f"{'  ' + known_name:<{width}} " + "".join(f"{c:>14}" for c in cells))
+    print(flush=True)
+
+
+def _facts(meta: dict[str, Any]) -> dict[str, Any]:
+    """What a reader of the results may want to know of how a file was read."""
+    keys = (
+        "path",
+        "product",
+        "star",
+        "frame",
+        "velocity",
+        "velocity_error",
+        "velocity_origin",
+        "resolution",
+        "assumed",
+        "notes",
+    )
+    return {key: meta[key] for key in keys if key in meta}
+
+
+# --- plots
+
+
+def draw(
+    config: Plots,
+    folder: Path,
+    result: Inference,
+    forward: SpectrumModel,
+    known: np.ndarray | None,
+    known_name: str,
+    prefix: str,
+) -> None:
+    """Spectrum with posterior predictive of every star, corner plots of the first few, up to the configured
+    numbers."""
+    posterior = result.posterior
+    for i in range(min(len(result), config.spectra)):
+        model, band = predictive(forward, result, i)
+        bits = flags.names(int(posterior.flags[i]))
+        title = f"{posterior.names[i]}   S/N {posterior.snr[i]:.0f}   chi2 {posterior.chi2[i]:.2f}   {bits}"
+        figure = plots.plot_spectrum(result.flux[i], result.ivar[i], forward.instrument, model, band, title)
+        plots.save(figure, folder / f"{prefix}spectrum_{_safe(posterior.names[i])}.png")
+    for i in range(min(len(result), config.corners)):
+        truth = None if known is None else known[i]
+        name = str(posterior.names[i])
+        figure = plots.plot_corner(posterior.draws[:, i], posterior.label_set, truth, name, known_name)
+        plots.save(figure, folder / f"{prefix}corner_{_safe(name)}.png", dpi=110)
+
+
+def predictive(forward: SpectrumModel, result: Inference, star: int, n: int = 64):
+    """Median model of a star with its fitted continuum, and the central 95 % of the models of its draws."""
+    fit, posterior = result.fit, result.posterior
+    nuisances = jax.tree.map(lambda x: jnp.asarray(x[star]), fit.nuisances)
+    rows = np.linspace(0, len(posterior.draws) - 1, n).astype(int)
+    labels = np.concatenate([posterior.median[star : star + 1], posterior.draws[rows, star]])
+    labels = labels.astype(np.float32)
+    models = np.asarray(_models(forward, labels, nuisances))
+    continuum = fit.model[star] / models[0]
+    low, high = np.quantile(models[1:], [0.025, 0.975], axis=0)
+    return fit.model[star], (low * continuum, high * continuum)
+
+
+@eqx.filter_jit
+def _models(forward, labels, nuisances):
+    return jax.lax.map(lambda star: forward(star, nuisances), labels)
+
+
+def _safe(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._+-]+", "_", Path(name).name)
