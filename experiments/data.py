@@ -14,7 +14,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.common import build, forward_model
+from experiments.common import build
 from jaxspec.amortised.amortised import AmortisedPosterior, median_snr
 from jaxspec.amortised.network import noisy_label_loss, training_loss
 from jaxspec.errors import InputError
@@ -29,6 +29,7 @@ from jaxspec.io import (
     read_spectra,
 )
 from jaxspec.labels import NINE_LABELS, LabelSet
+from jaxspec.physics.forward import forward_model
 from jaxspec.runs import named_key
 from jaxspec.simulation.nuisances import CONFIGS, NuisanceConfig
 from jaxspec.simulation.preparation import prepare_many

@@ -17,9 +17,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.common import begin, launch, load_ensemble
+from experiments.common import begin, launch
 from experiments.data import load_task
 from experiments.evaluation import evaluate
+from jaxspec.amortised.ensemble import load_ensemble
 from jaxspec.amortised.storage import WEIGHTS
 from jaxspec.errors import InputError
 from jaxspec.runs import versions, write_json

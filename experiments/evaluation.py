@@ -13,7 +13,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 from omegaconf import DictConfig
 
-from experiments.common import forward_model
 from experiments.data import Examples, Task, make_simulator, simulate_fully
 from jaxspec import diagnostics
 from jaxspec.amortised.amortised import AmortisedPosterior
@@ -25,6 +24,7 @@ from jaxspec.diagnostics.results import KnownStars
 from jaxspec.fitting.importance import ImportanceConfig, importance_sample, trusted
 from jaxspec.fitting.likelihood import LikelihoodConfig
 from jaxspec.fitting.refine import refine_posterior
+from jaxspec.physics.forward import forward_model
 from jaxspec.runs import checksum, describe_device, named_key, versions
 from jaxspec.simulation.nuisances import PURE, NuisanceConfig
 from jaxspec.simulation.prior import StellarPrior

@@ -28,10 +28,10 @@ import jax.numpy as jnp
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.common import ROOT, begin, build, forward_model, launch, load_ensemble
+from experiments.common import ROOT, begin, build, launch
 from experiments.data import STORES, open_store
 from jaxspec.amortised.amortised import AmortisedPosterior
-from jaxspec.amortised.ensemble import Ensemble
+from jaxspec.amortised.ensemble import Ensemble, load_ensemble
 from jaxspec.amortised.reweighting import sample_under
 from jaxspec.diagnostics import plots
 from jaxspec.errors import InputError
@@ -44,7 +44,7 @@ from jaxspec.io import Assume, Template, find_files, read_spectra, read_spectrum
 from jaxspec.io.sharpness import judge_resolving_power
 from jaxspec.labels import LabelSet
 from jaxspec.physics import turbulence
-from jaxspec.physics.forward import Nuisances
+from jaxspec.physics.forward import Nuisances, forward_model
 from jaxspec.posterior import flags
 from jaxspec.posterior.results import Posterior
 from jaxspec.runs import named_key, write_json

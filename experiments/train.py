@@ -30,13 +30,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from experiments import leaderboard
-from experiments.common import begin, build, launch, load_checkpoint
+from experiments.common import begin, build, launch
 from experiments.data import STORES, Task, load_task
 from experiments.evaluation import draw_loss, evaluate, negative_log_likelihood
 from jaxspec.amortised import fits
 from jaxspec.amortised.amortised import AmortisedPosterior
 from jaxspec.amortised.network import NetworkConfig, PosteriorNetwork
-from jaxspec.amortised.storage import WEIGHTS, copy_weights, save_posterior
+from jaxspec.amortised.storage import WEIGHTS, copy_weights, load_weights, save_posterior
 from jaxspec.errors import InputError
 from jaxspec.fitting.likelihood import LikelihoodConfig
 from jaxspec.flows import FLOW_PRESETS, FlowConfig
@@ -230,7 +230,7 @@ def starting_point(cfg: DictConfig, folder: Path) -> tuple[AmortisedPosterior | 
         return None, json.loads(record.read_text()).get("start_from") if record.exists() else None
     if cfg.start_from is None:
         return None, None
-    stored, where = load_checkpoint(cfg.start_from)
+    stored, where = load_weights(cfg.start_from)
     return stored, {"path": str(cfg.start_from), "sha256": checksum(where / WEIGHTS)}
 
 
