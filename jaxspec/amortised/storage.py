@@ -14,7 +14,7 @@ import io
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata, resources
 from pathlib import Path
@@ -180,7 +180,9 @@ def load_posterior(folder: str | os.PathLike, forward: SpectrumModel | None = No
     )
 
 
-def load_weights(path: str | os.PathLike | None = None) -> tuple[AmortisedPosterior, Path]:
+def load_weights(
+    path: str | os.PathLike | Sequence[str | os.PathLike] | None = None,
+) -> tuple[AmortisedPosterior, Path]:
     """A trained posterior and the folder it was read from: `path`, its sub-folder `posterior` where `path` is
     that of a training run, or (None) the weights in the package.
 
