@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import logging
 import math
 import os
 import platform
@@ -21,9 +22,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 import jaxspec
 from jaxspec.errors import InputError
+
+log = logging.getLogger(__name__)
 
 PACKAGES = (
     *("jax", "jaxlib", "flax", "optax", "distrax", "diffrax", "numpyro", "tfp-nightly", "equinox"),
@@ -98,6 +102,19 @@ def checksum(path: str | Path) -> str:
 
 
 # --- provenance
+
+
+def begin(folder: str | Path, settings: Any, inputs: Iterable[str | Path] = (), **facts: Any) -> Path:
+    """Make a run's folder with `config.yaml` (its settings) and `provenance.json` (command, seed, versions,
+    device, checksums of the `inputs`, and further facts). Returns the folder."""
+    folder, settings = Path(folder), plain(settings)
+    text = yaml.safe_dump(settings, sort_keys=False, width=110)
+    atomically(folder / "config.yaml", lambda partial: partial.write_text(text))
+    forward = settings.get("forward") or ""
+    inputs = [*inputs, *([forward] if forward.endswith(".npz") else [])]
+    write_json(folder / "provenance.json", {**provenance(settings.get("seed"), inputs), **facts})
+    log.info("writing to %s", folder)
+    return folder
 
 
 def provenance(seed: int | None = None, inputs: Iterable[str | Path] = ()) -> dict[str, Any]:

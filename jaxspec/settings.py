@@ -13,29 +13,45 @@ import yaml
 
 from jaxspec.errors import InputError
 
+PRESETS: dict[type, Mapping[str, Any]] = {}
+"""Named instances of a dataclass, from which `base: NAME` starts; whoever defines them registers them."""
+
 
 def build(cls: type, values: Mapping[str, Any] | None = None, where: str = "") -> Any:
     """An instance of the frozen dataclass `cls` from `values`; entries that are dataclasses themselves are
     built from mappings, lists become tuples, and text becomes a number where a number is wanted.
 
+    Of a class with `PRESETS`, `base` names the instance from which the other values differ.
+
     Raises: InputError naming an entry that the dataclass does not have, with the nearest that it has.
     """
+    values, base = dict(values or {}), None
+    if cls in PRESETS and "base" in values:
+        name = values.pop("base")
+        if name not in PRESETS[cls]:
+            names = sorted(PRESETS[cls])
+            raise InputError(f"{where}base", repr(name), f"one of {names}", f"write {where}base={names[0]}")
+        base = PRESETS[cls][name]
     hints = typing.get_type_hints(cls)
     known = [field.name for field in dataclasses.fields(cls) if field.init]
     made = {}
-    for name, value in dict(values or {}).items():
+    for name, value in values.items():
         entry = f"{where}{name}"
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
             fix = f"did you mean {where}{near[0]}=...?" if near else f"leave {entry} out"
             raise InputError(entry, "no such setting", f"one of {', '.join(known)}", fix)
         made[name] = _convert(hints[name], value, entry)
-    return cls(**made)
+    return cls(**made) if base is None else dataclasses.replace(base, **made)
 
 
 def _convert(hint: Any, value: Any, entry: str) -> Any:
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     if isinstance(value, Mapping):
+        for option in options:
+            if typing.get_origin(option) in (dict, Mapping) and len(typing.get_args(option)) == 2:
+                item = typing.get_args(option)[1]
+                return {name: _convert(item, v, f"{entry}.{name}") for name, v in value.items()}
         inner = [option for option in options if dataclasses.is_dataclass(option)]
         return build(inner[0], value, f"{entry}.") if inner else dict(value)
     if isinstance(value, str) and str not in options and float in options:
