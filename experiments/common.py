@@ -14,6 +14,7 @@ import jax
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from jaxspec import settings as library
 from jaxspec.errors import InputError
 from jaxspec.runs import atomically, provenance, write_json
 from jaxspec.settings import tupled
@@ -26,6 +27,9 @@ PATHS = (
     *("spectra", "labels", "output", "checkpoint", "start_from", "literature", "surveys", "lines", "forward"),
     *("data.spectra", "data.catalogue"),
 )
+
+# Entries of a configuration that say what the run is called and where it writes.
+RUN = ("name", "output")
 
 
 # --- launch
@@ -98,6 +102,12 @@ def build(cls: type, node: Any, presets: Mapping[str, Any] | None = None) -> Any
             )
     values = {name: tupled(value) for name, value in values.items()}
     return cls(**values) if base is None else dataclasses.replace(presets[base], **values)
+
+
+def settings(cls: type, cfg: DictConfig) -> Any:
+    """The settings of a command of `jaxspec.commands` from a composed configuration."""
+    values = OmegaConf.to_container(cfg, resolve=True)
+    return library.build(cls, {name: value for name, value in values.items() if name not in RUN})
 
 
 # --- run folder

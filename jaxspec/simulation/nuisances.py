@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxspec.errors import InputError
 from jaxspec.physics.forward import Nuisances
+from jaxspec.settings import PRESETS
 
 Calibration = Callable[[Float[Array, "*n"], Float[Array, "*n"], Float[Array, "*n"]], Float[Array, "*n"]]
 
@@ -138,6 +139,7 @@ more. The resolving power covers 0.80 to 1.10 of the nominal one:
 HR10 spectra at hand have R near 18,000 instead of 21,500."""
 
 CONFIGS = {"pure": PURE, "robust": ROBUST}
+PRESETS[NuisanceConfig] = CONFIGS
 
 
 def draw_nuisances(
