@@ -39,7 +39,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
-from experiments.common import load_ensemble
+from jaxspec.amortised.ensemble import load_ensemble
 from jaxspec.fitting.importance import BAD_K, ImportanceConfig, importance_sample, trusted
 from jaxspec.fitting.likelihood import (
     UNITS,

@@ -18,7 +18,7 @@ from astropy.table import Table
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from experiments.common import begin, forward_model, launch
+from experiments.common import begin, launch
 from experiments.synthesize import calibrated_vmic, read_stars
 from jaxspec.diagnostics.cramer_rao import BoundConfig
 from jaxspec.diagnostics.information import (
@@ -33,6 +33,7 @@ from jaxspec.diagnostics.plots import save
 from jaxspec.errors import InputError
 from jaxspec.instruments import get_instrument
 from jaxspec.physics.exact import ExactModel
+from jaxspec.physics.forward import forward_model
 from jaxspec.runs import atomically
 
 log = logging.getLogger(__name__)

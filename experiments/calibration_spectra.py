@@ -17,9 +17,11 @@ import numpy as np
 from astropy.table import Table
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.common import begin, build, forward_model, load_checkpoint
+from experiments.common import begin, build
 from jaxspec.amortised.amortised import AmortisedPosterior
+from jaxspec.amortised.storage import load_weights
 from jaxspec.labels import LabelSet
+from jaxspec.physics.forward import forward_model
 from jaxspec.runs import atomically, checksum, write_json
 from jaxspec.simulation.simulator import SpectrumModel
 from jaxspec.surveys.observations import Sky, Survey
@@ -49,7 +51,7 @@ def recover(
 ) -> tuple[Calibration, dict[str, Any]]:
     """Spectra, likelihoods, a fit to every sky; the last fit and the metrics of all."""
     config = build(SpectralConfig, cfg.spectra)
-    posterior, checkpoint = load_checkpoint(cfg.checkpoint)
+    posterior, checkpoint = load_weights(cfg.checkpoint)
     begin(cfg, folder, [checkpoint])
     forward = forward_model(cfg.forward, posterior.instrument)
     begun = time.perf_counter()

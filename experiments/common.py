@@ -5,9 +5,7 @@ import dataclasses
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
-from importlib import resources
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +14,10 @@ import jax
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from jaxspec.amortised.amortised import AmortisedPosterior
-from jaxspec.amortised.ensemble import Ensemble, dropout_members
-from jaxspec.amortised.storage import load_posterior
+from jaxspec import settings as library
 from jaxspec.errors import InputError
-from jaxspec.instruments import Instrument, get_instrument
-from jaxspec.physics.emulator import Emulator
-from jaxspec.physics.forward import ForwardModel
-from jaxspec.runs import atomically, named_key, provenance, write_json
+from jaxspec.runs import atomically, provenance, write_json
 from jaxspec.settings import tupled
-from jaxspec.simulation.simulator import SpectrumModel
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +27,9 @@ PATHS = (
     *("spectra", "labels", "output", "checkpoint", "start_from", "literature", "surveys", "lines", "forward"),
     *("data.spectra", "data.catalogue"),
 )
+
+# Entries of a configuration that say what the run is called and where it writes.
+RUN = ("name", "output")
 
 
 # --- launch
@@ -109,55 +104,10 @@ def build(cls: type, node: Any, presets: Mapping[str, Any] | None = None) -> Any
     return cls(**values) if base is None else dataclasses.replace(presets[base], **values)
 
 
-def forward_model(forward: str, instrument: str | Instrument) -> SpectrumModel:
-    """The forward model of an instrument, of an emulator (a file `.npz`) or by a function (a dotted name)."""
-    if forward.endswith(".npz"):
-        make = partial(ForwardModel.create, Emulator.load(Path(forward)))
-    else:
-        make = hydra.utils.get_method(forward)  # first: the module may register the instrument
-    return make(get_instrument(instrument) if isinstance(instrument, str) else instrument)
-
-
-def load_checkpoint(path: str | None) -> tuple[AmortisedPosterior, Path]:
-    """A trained posterior from its folder, from the folder of a training run, or (None) from the package.
-
-    Raises: InputError for a list, or a folder without one.
-    """
-    if not isinstance(path, str | None):
-        raise InputError("checkpoint", f"{path}", "one folder", "this command takes one network at a time")
-    if path is not None:
-        folder = Path(path).expanduser()
-        folder = folder / "posterior" if (folder / "posterior").is_dir() else folder
-        return load_posterior(folder), folder
-    folder = Path(str(resources.files("jaxspec.amortised") / "weights" / "giraffe"))
-    if not folder.is_dir():
-        raise InputError(
-            "checkpoint",
-            "no weights in this copy of the package",
-            str(folder),
-            "give checkpoint=FOLDER of a training run",
-        )
-    return load_posterior(folder), folder
-
-
-def load_ensemble(
-    path: str | Sequence[str] | None, dropout: int = 0, seed: int = 0
-) -> tuple[AmortisedPosterior | Ensemble, list[Path]]:
-    """As `load_checkpoint`, or an ensemble of all networks of a list; and the folders.
-
-    With `dropout` above 1, an ensemble of so many parts of every network.
-
-    Raises: InputError when `dropout` is 1 or negative, or a network was trained without.
-    """
-    if dropout == 1 or dropout < 0:
-        raise InputError("dropout", f"{dropout}", "0, or at least 2 parts of the network", "choose about 16")
-    found = [load_checkpoint(one) for one in ([path] if isinstance(path, str | None) else path)]
-    members = [posterior for posterior, _ in found]
-    if dropout:
-        key = named_key(seed, "dropout")
-        members = [part for one in members for part in dropout_members(one, key, dropout)]
-    folders = [folder for _, folder in found]
-    return members[0] if isinstance(path, str | None) and not dropout else Ensemble(tuple(members)), folders
+def settings(cls: type, cfg: DictConfig) -> Any:
+    """The settings of a command of `jaxspec.commands` from a composed configuration."""
+    values = OmegaConf.to_container(cfg, resolve=True)
+    return library.build(cls, {name: value for name, value in values.items() if name not in RUN})
 
 
 # --- run folder

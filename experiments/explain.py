@@ -22,17 +22,19 @@ from astropy.table import Table
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from experiments.common import begin, build, forward_model, launch, load_checkpoint
+from experiments.common import begin, build, launch
 from experiments.data import CONFIGS
 from experiments.infer import input_files, read
 from jaxspec.amortised.amortised import AmortisedPosterior
 from jaxspec.amortised.network import floored_ivar
+from jaxspec.amortised.storage import load_weights
 from jaxspec.diagnostics.cramer_rao import prior_precision
 from jaxspec.diagnostics.information import fisher_information
 from jaxspec.diagnostics.line_plots import plot_saliency
 from jaxspec.diagnostics.plots import save
 from jaxspec.diagnostics.saliency import Score, near_lines, saliency, score
 from jaxspec.errors import InputError
+from jaxspec.physics.forward import forward_model
 from jaxspec.physics.identify import line_identifier
 from jaxspec.physics.model import StellarModel
 from jaxspec.physics.synthesis import Window
@@ -47,7 +49,7 @@ log = logging.getLogger(__name__)
 
 def run(cfg: DictConfig, folder: Path) -> Table:
     """Maps, pictures and scores of every star; returns the table of scores."""
-    posterior, checkpoint = load_checkpoint(cfg.checkpoint)
+    posterior, checkpoint = load_weights(cfg.checkpoint)
     files = [] if cfg.spectra is None else input_files(cfg.spectra)
     begin(cfg, folder, [checkpoint, *files])
     forward = forward_model(cfg.forward, posterior.instrument)

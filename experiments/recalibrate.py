@@ -18,11 +18,11 @@ import numpy as np
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from experiments.common import begin, launch, load_checkpoint
+from experiments.common import begin, launch
 from experiments.data import trained_simulator
 from jaxspec import diagnostics
 from jaxspec.amortised.amortised import AmortisedPosterior
-from jaxspec.amortised.storage import WEIGHTS, store_calibrated
+from jaxspec.amortised.storage import WEIGHTS, load_weights, store_calibrated
 from jaxspec.diagnostics import calibration
 from jaxspec.diagnostics.results import KnownStars
 from jaxspec.posterior.limits import observed_arms
@@ -40,7 +40,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     Raises: InputError when the stored weights do not say what they were trained with, or were trained on a
         survey.
     """
-    posterior, where = load_checkpoint(cfg.checkpoint)
+    posterior, where = load_weights(cfg.checkpoint)
     stored, simulator = trained_simulator(posterior, where)
     begin(cfg, folder, [where / WEIGHTS], trained_with=stored)
     plain = dataclasses.replace(posterior, recalibration=None)

@@ -24,13 +24,14 @@ from jaxtyping import Float, Int
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from experiments.common import begin, forward_model, launch, load_checkpoint
+from experiments.common import begin, launch
 from experiments.data import trained_simulator
 from experiments.infer import infer_normalised
 from jaxspec.amortised.amortised import AmortisedPosterior
-from jaxspec.amortised.storage import WEIGHTS, store_calibrated
+from jaxspec.amortised.storage import WEIGHTS, load_weights, store_calibrated
 from jaxspec.diagnostics import plots
 from jaxspec.fitting.check import FitConfig, statistics
+from jaxspec.physics.forward import forward_model
 from jaxspec.posterior.flags import Flag
 from jaxspec.posterior.limits import Limits, observed_arms
 from jaxspec.runs import atomically, checksum, named_key, versions, write_json
@@ -51,7 +52,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     Raises: InputError when the stored weights do not say what they were trained with, or were trained on a
         survey.
     """
-    posterior, where = load_checkpoint(cfg.checkpoint)
+    posterior, where = load_weights(cfg.checkpoint)
     stored, simulator = trained_simulator(posterior, where)
     begin(cfg, folder, [where / WEIGHTS], trained_with=stored)
     forward = forward_model(cfg.forward, posterior.instrument)

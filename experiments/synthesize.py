@@ -23,14 +23,14 @@ import numpy as np
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from experiments.common import begin, forward_model, launch
+from experiments.common import begin, launch
 from jaxspec.errors import InputError
 from jaxspec.io import Catalogue, SpectraStore, read_label_table
 from jaxspec.labels import NINE_LABELS
 from jaxspec.physics import turbulence
 from jaxspec.physics.atmosphere import AtmosphereGrid
 from jaxspec.physics.emulator_fit import gaussian_resampling
-from jaxspec.physics.forward import Nuisances
+from jaxspec.physics.forward import Nuisances, forward_model
 from jaxspec.physics.model import StellarModel
 from jaxspec.physics.synthesis import Window
 from jaxspec.runs import checksum, named_key, versions

@@ -23,10 +23,13 @@ FLOORS = (
     {"continuum", "velocity", "datasets", "artefacts"},
     {"physics", "flows", "networks", "io", "training"},
     {"simulation"},
-    {"posterior"},
+    {"posterior", "reading"},
     {"fitting"},
     {"amortised"},
     {"surveys", "diagnostics"},
+    {"inference"},
+    {"commands"},
+    {"cli"},
 )
 FLOOR = {part: number for number, parts in enumerate(FLOORS) for part in parts}
 

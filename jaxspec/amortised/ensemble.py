@@ -9,7 +9,10 @@ arXiv:1506.02142): as many parts as wanted of one network that was trained with 
 from __future__ import annotations
 
 import dataclasses
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -19,12 +22,14 @@ from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxspec.amortised.amortised import AmortisedPosterior
+from jaxspec.amortised.storage import load_weights
 from jaxspec.errors import InputError
 from jaxspec.instruments import Instrument
 from jaxspec.labels import LabelSet
 from jaxspec.posterior.flagging import LEAST_INSIDE
 from jaxspec.posterior.limits import Limits
 from jaxspec.posterior.results import Posterior
+from jaxspec.runs import named_key
 from jaxspec.simulation.prior import StellarPrior
 from jaxspec.spectra import Spectra
 
@@ -177,3 +182,26 @@ class Ensemble:
             for member, share in zip(self.members, log_inside, strict=True)
         ]
         return logsumexp(jnp.stack(each), axis=0) - jnp.log(len(each))
+
+
+def load_ensemble(
+    path: str | os.PathLike | Sequence[str | os.PathLike] | None = None, dropout: int = 0, seed: int = 0
+) -> tuple[AmortisedPosterior | Ensemble, list[Path]]:
+    """A posterior as `load_weights` reads it, or for a list of paths the ensemble of all; and the folders.
+
+    Args:
+        dropout: mix so many parts of every network (Monte Carlo dropout); 0 takes networks whole.
+        seed: which parts.
+
+    Raises: InputError when `dropout` is 1 or negative or a network was trained without, and as
+        `load_weights`.
+    """
+    if dropout == 1 or dropout < 0:
+        raise InputError("dropout", f"{dropout}", "0, or at least 2 parts of the network", "choose about 16")
+    alone = isinstance(path, str | os.PathLike | None)
+    loaded = [load_weights(one) for one in ([path] if alone else path)]
+    members, folders = [posterior for posterior, _ in loaded], [folder for _, folder in loaded]
+    if dropout:
+        key = named_key(seed, "dropout")
+        members = [part for member in members for part in dropout_members(member, key, dropout)]
+    return members[0] if alone and not dropout else Ensemble(tuple(members)), folders

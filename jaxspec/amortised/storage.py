@@ -14,9 +14,9 @@ import io
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from importlib import metadata
+from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +178,31 @@ def load_posterior(folder: str | os.PathLike, forward: SpectrumModel | None = No
         },
         provenance=config["provenance"],
     )
+
+
+def load_weights(
+    path: str | os.PathLike | Sequence[str | os.PathLike] | None = None,
+) -> tuple[AmortisedPosterior, Path]:
+    """A trained posterior and the folder it was read from: `path`, its sub-folder `posterior` where `path` is
+    that of a training run, or (None) the weights in the package.
+
+    Raises: InputError for a list of folders, and as `load_posterior`.
+    """
+    if not isinstance(path, str | os.PathLike | None):
+        raise InputError("checkpoint", f"{path}", "one folder", "this command takes one network at a time")
+    if path is None:
+        folder = Path(str(resources.files("jaxspec.amortised") / "weights" / "giraffe"))
+        if not folder.is_dir():
+            raise InputError(
+                "checkpoint",
+                "no weights in this copy of the package",
+                str(folder),
+                "give checkpoint=FOLDER of a training run",
+            )
+        return load_posterior(folder), folder
+    folder = Path(path).expanduser()
+    folder = folder / "posterior" if (folder / "posterior").is_dir() else folder
+    return load_posterior(folder), folder
 
 
 def store_calibrated(

@@ -1,7 +1,10 @@
 """The forward model as an instrument sees it: labels and nuisances to flux on the pixels."""
 
-from functools import lru_cache
-from typing import NamedTuple
+import importlib
+from collections.abc import Callable
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -9,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxspec.errors import InputError
-from jaxspec.instruments import SPEED_OF_LIGHT, Instrument
+from jaxspec.instruments import SPEED_OF_LIGHT, Instrument, get_instrument
 from jaxspec.labels import LabelSet
 from jaxspec.physics import broadening
 from jaxspec.physics.broadening import Resampler, VelocityGrid
@@ -25,6 +28,17 @@ class Nuisances(NamedTuple):
     vsini: Float[Array, "..."]
     velocity: Float[Array, "..."]
     resolution: Float[Array, "..."]
+
+
+@runtime_checkable
+class SpectrumModel(Protocol):
+    """Anything that can stand for the forward model: `ForwardModel`, the exact synthesis, a toy in tests."""
+
+    label_set: LabelSet
+    instrument: Instrument
+    approximation: str
+
+    def __call__(self, labels: Float[Array, " l"], nuisances: Nuisances) -> Float[Array, " p"]: ...
 
 
 class ArmResponse(eqx.Module):
@@ -120,3 +134,39 @@ def load_forward_model(instrument: Instrument) -> ForwardModel:
     Raises InputError where the emulator does not reach.
     """
     return ForwardModel.create(Emulator.load(), instrument)
+
+
+# The function that makes the shipped forward model, as settings name it.
+SHIPPED = f"{__name__}.load_forward_model"
+
+
+def forward_model(forward: str, instrument: str | Instrument) -> SpectrumModel:
+    """The forward model of an instrument, from a file of an emulator (`.npz`), or from a function of the
+    instrument that is given by its dotted name, such as `SHIPPED`.
+
+    Raises: InputError when there is no such file or function, or the emulator does not reach.
+    """
+    make: Callable[[Instrument], Any]
+    if forward.endswith(".npz"):
+        make = partial(ForwardModel.create, Emulator.load(Path(forward)))
+    else:
+        make = _function(forward)  # first: its module may register the instrument
+    return make(get_instrument(instrument) if isinstance(instrument, str) else instrument)
+
+
+def _function(dotted: str) -> Callable:
+    module, _, name = dotted.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(
+            "forward", f"{dotted!r} ({error})", "an emulator.npz or a function", f"write forward={SHIPPED}"
+        ) from error
+    if not callable(found):
+        raise InputError(
+            "forward",
+            f"{dotted!r} is no function",
+            "an emulator.npz or a function",
+            f"write forward={SHIPPED}",
+        )
+    return found

@@ -4,7 +4,6 @@ them, in one compiled function."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -14,9 +13,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxspec.datasets import Dataset
 from jaxspec.instruments import Instrument
-from jaxspec.labels import LabelSet
 from jaxspec.physics import turbulence
-from jaxspec.physics.forward import Nuisances
+from jaxspec.physics.forward import SpectrumModel
 from jaxspec.simulation.nuisances import PURE, Calibration, NuisanceConfig, draw_nuisances
 from jaxspec.simulation.preparation import prepare
 from jaxspec.simulation.prior import StellarPrior
@@ -25,17 +23,6 @@ from jaxspec.simulation.residuals import ResidualModel
 CONTINUUM_DEGREE = 5
 MAX_COSMICS = 12
 KNOTS_PER_LENGTH = 2
-
-
-@runtime_checkable
-class SpectrumModel(Protocol):
-    """What a forward model must have here: `jaxspec.physics.forward.ForwardModel`, or a toy in tests."""
-
-    label_set: LabelSet
-    instrument: Instrument
-    approximation: str
-
-    def __call__(self, labels: Float[Array, " l"], nuisances: Nuisances) -> Float[Array, " p"]: ...
 
 
 class Simulator(eqx.Module):

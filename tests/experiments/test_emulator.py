@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from experiments import emulator
-from experiments.common import CONF, forward_model, provenance
+from experiments.common import CONF
 from jaxspec.errors import InputError
 from jaxspec.instruments import SPEED_OF_LIGHT, Arm, Instrument, get_instrument
 from jaxspec.physics.broadening import VelocityGrid, lsf_variance
 from jaxspec.physics.exact import ExactModel
-from jaxspec.physics.forward import Nuisances
+from jaxspec.physics.forward import Nuisances, forward_model
 from jaxspec.physics.linelists import read_line_list
-from jaxspec.runs import checksum
+from jaxspec.runs import checksum, provenance
 from tests.experiments.conftest import configured
 
 INSTRUMENTS = {

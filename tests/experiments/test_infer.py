@@ -14,7 +14,8 @@ import xarray as xr
 from astropy.io import fits
 
 from experiments import infer
-from experiments.common import ROOT, load_checkpoint
+from experiments.common import ROOT
+from jaxspec.amortised.storage import load_weights
 from jaxspec.errors import InputError
 from jaxspec.fitting.importance import trusted
 from jaxspec.io import read_table
@@ -220,11 +221,11 @@ def test_command_line_says_what_is_wrong_and_fails(tmp_path):
 def test_checkpoint_is_a_run_or_its_posterior(trained):
     _, folder = trained
     for path in (folder, folder / "posterior"):
-        assert load_checkpoint(str(path))[0].instrument == TOY_INSTRUMENT
+        assert load_weights(str(path))[0].instrument == TOY_INSTRUMENT
     with pytest.raises(InputError, match="elsewhere"):
-        load_checkpoint(str(folder / "elsewhere"))
+        load_weights(str(folder / "elsewhere"))
     with pytest.raises(InputError, match="one network at a time"):
-        load_checkpoint([str(folder), str(folder)])
+        load_weights([str(folder), str(folder)])
 
 
 def test_several_networks_give_both_errors(trained, night, tmp_path):

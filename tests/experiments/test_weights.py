@@ -3,9 +3,9 @@
 import jax
 import numpy as np
 import pytest
-
-from experiments.common import load_checkpoint
 from experiments.data import simulate, trained_simulator
+
+from jaxspec.amortised.storage import load_weights
 from jaxspec.diagnostics.calibration import calibration_error
 from jaxspec.posterior.flags import Flag
 
@@ -15,7 +15,7 @@ N_STARS = 256
 @pytest.fixture(scope="module")
 def shipped():
     """Known stars and what the weights in the package say of them."""
-    posterior, folder = load_checkpoint(None)
+    posterior, folder = load_weights(None)
     _, simulator = trained_simulator(posterior, folder)
     stars = simulate(simulator, jax.random.key(29), N_STARS)
     return stars, posterior.sample_normalised(jax.random.key(30), stars.flux, stars.ivar, 300), posterior

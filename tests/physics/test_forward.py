@@ -17,7 +17,7 @@ from jaxspec.instruments import FWHM_PER_SIGMA, SPEED_OF_LIGHT, Arm, Instrument,
 from jaxspec.labels import NINE_LABELS
 from jaxspec.physics.broadening import VelocityGrid
 from jaxspec.physics.emulator import Emulator, relative_inputs
-from jaxspec.physics.forward import ForwardModel, Nuisances, load_forward_model
+from jaxspec.physics.forward import SHIPPED, ForwardModel, Nuisances, forward_model, load_forward_model
 from jaxspec.spectra import air_to_vacuum
 
 GRIDS = (VelocityGrid(5390.0, 2.0, 1500), VelocityGrid(8490.0, 2.0, 1800))
@@ -233,3 +233,14 @@ def test_forward_model_is_a_pytree_that_survives_jit_as_an_argument():
     direct = forward(LABELS, nuisances())
     passed = eqx.filter_jit(lambda model, x: model(x, nuisances()))(forward, LABELS)
     np.testing.assert_allclose(passed, direct, atol=2e-5)
+
+
+def test_forward_models_are_chosen_by_name_or_file():
+    """`load_forward_model` by its dotted name; a toy by another; names of nothing are named in the error."""
+    giraffe = get_instrument("giraffe")
+    assert forward_model(SHIPPED, "giraffe") is load_forward_model(giraffe)
+    toy = forward_model("tests.experiments.toys.forward", "toy")  # importing it registers the instrument
+    assert toy.instrument.name == "toy"
+    for wrong in ("nowhere.forward", "jaxspec.physics.forward.nothing", "forward", "math.pi", "none.npz"):
+        with pytest.raises(InputError, match=r"jaxspec\.physics\.forward\.load_forward_model|no such file"):
+            forward_model(wrong, giraffe)
