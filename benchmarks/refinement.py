@@ -40,7 +40,7 @@ from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
 from jaxspec.amortised.ensemble import load_ensemble
-from jaxspec.fitting.importance import BAD_K, ImportanceConfig, importance_sample, trusted
+from jaxspec.fitting.importance import BAD_K, ImportanceConfig, trusted
 from jaxspec.fitting.likelihood import (
     UNITS,
     VSINI,
@@ -50,6 +50,7 @@ from jaxspec.fitting.likelihood import (
     observe_at,
 )
 from jaxspec.fitting.modes import fit_modes, positive
+from jaxspec.inference import InferenceConfig, refine
 from jaxspec.physics.forward import load_forward_model
 from jaxspec.runs import atomically, describe_device, versions
 from jaxspec.simulation.nuisances import PURE
@@ -57,6 +58,7 @@ from jaxspec.simulation.prior import inside_polygon
 from jaxspec.simulation.simulator import Simulator
 
 SEED = 3
+EXACT = InferenceConfig(refine="exact", exact=ImportanceConfig())
 DRAWS, WEIGHTED = 2000, 8000
 COMPARED, CHOICES = 400, 5
 WARMUP, SAMPLES, CHAINS = 60, 75, 8
@@ -201,8 +203,8 @@ def main() -> None:
     for some in (slice(0, 8), slice(None)):  # the first compiles
         chosen = np.isin(np.arange(args.timed), np.arange(args.timed)[some])
         begun = time.perf_counter()
-        after = importance_sample(
-            jax.random.key(SEED), forward, before.select(chosen), flux[chosen], ivar[chosen]
+        after = refine(
+            jax.random.key(SEED), forward, before.select(chosen), flux[chosen], ivar[chosen], EXACT
         )
         seconds.append(time.perf_counter() - begun)
     result["timed"] = {
@@ -218,9 +220,8 @@ def main() -> None:
     some = np.arange(args.timed) < args.stars
     flux, ivar, before = flux[some], ivar[some], before.select(some)
     more = posterior.sample_normalised(jax.random.key(SEED + 1), flux, ivar, WEIGHTED)
-    after = importance_sample(
-        jax.random.key(SEED), forward, more, flux, ivar, ImportanceConfig(n_draws=WEIGHTED)
-    )
+    exact = dataclasses.replace(EXACT, exact=ImportanceConfig(n_draws=WEIGHTED))
+    after = refine(jax.random.key(SEED), forward, more, flux, ivar, exact)
     modes = fit_modes(forward, before.median.astype(np.float32), flux, ivar)
     chains = run_chains(forward, posterior.prior, modes, flux, before.draws, args.output.with_suffix(""))
     c2st: dict[str, list[float]] = {"refined": [], "chains": [], "network": []}

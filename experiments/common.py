@@ -107,7 +107,8 @@ def build(cls: type, node: Any, presets: Mapping[str, Any] | None = None) -> Any
 def settings(cls: type, cfg: DictConfig) -> Any:
     """The settings of a command of `jaxspec.commands` from a composed configuration."""
     values = OmegaConf.to_container(cfg, resolve=True)
-    return library.build(cls, {name: value for name, value in values.items() if name not in RUN})
+    known = {field.name for field in dataclasses.fields(cls)}
+    return library.build(cls, {k: v for k, v in values.items() if k in known or k not in RUN})
 
 
 # --- run folder

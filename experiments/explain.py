@@ -19,12 +19,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from astropy.table import Table
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from experiments.common import begin, build, launch
-from experiments.data import CONFIGS
-from experiments.infer import input_files, read
+from jaxspec import settings as library
 from jaxspec.amortised.amortised import AmortisedPosterior
 from jaxspec.amortised.network import floored_ivar
 from jaxspec.amortised.storage import load_weights
@@ -34,13 +33,15 @@ from jaxspec.diagnostics.line_plots import plot_saliency
 from jaxspec.diagnostics.plots import save
 from jaxspec.diagnostics.saliency import Score, near_lines, saliency, score
 from jaxspec.errors import InputError
+from jaxspec.io import find_files
 from jaxspec.physics.forward import forward_model
 from jaxspec.physics.identify import line_identifier
 from jaxspec.physics.model import StellarModel
 from jaxspec.physics.synthesis import Window
 from jaxspec.physics.turbulence import vmic_calibration
+from jaxspec.reading import ReaderConfig, read_for
 from jaxspec.runs import atomically, named_key
-from jaxspec.simulation.nuisances import NuisanceConfig
+from jaxspec.simulation.nuisances import CONFIGS, NuisanceConfig
 from jaxspec.simulation.prior import StellarPrior
 from jaxspec.simulation.simulator import Simulator, SpectrumModel
 
@@ -50,7 +51,11 @@ log = logging.getLogger(__name__)
 def run(cfg: DictConfig, folder: Path) -> Table:
     """Maps, pictures and scores of every star; returns the table of scores."""
     posterior, checkpoint = load_weights(cfg.checkpoint)
-    files = [] if cfg.spectra is None else input_files(cfg.spectra)
+    files = (
+        []
+        if cfg.spectra is None
+        else find_files(list(cfg.spectra) if OmegaConf.is_config(cfg.spectra) else cfg.spectra)
+    )
     begin(cfg, folder, [checkpoint, *files])
     forward = forward_model(cfg.forward, posterior.instrument)
     names, flux, ivar, refused = stars(cfg, posterior, forward)
@@ -114,7 +119,11 @@ def run(cfg: DictConfig, folder: Path) -> Table:
 def stars(cfg: DictConfig, posterior: AmortisedPosterior, forward: SpectrumModel):
     """Names, normalised flux and ivar of the stars, and the files that were refused."""
     if cfg.spectra is not None:
-        spectra, refused = read(cfg, posterior.instrument, forward)
+        spectra, refused = read_for(
+            list(cfg.spectra) if OmegaConf.is_config(cfg.spectra) else cfg.spectra,
+            forward,
+            library.build(ReaderConfig, OmegaConf.to_container(cfg.reader)),
+        )
         return spectra.names, *posterior.prepare(spectra), refused
     nuisances = build(NuisanceConfig, cfg.nuisances, CONFIGS)
     simulator = Simulator(forward, posterior.prior or StellarPrior(), nuisances)

@@ -19,10 +19,10 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from experiments.common import begin, launch
-from experiments.data import trained_simulator
 from jaxspec import diagnostics
 from jaxspec.amortised.amortised import AmortisedPosterior
 from jaxspec.amortised.storage import WEIGHTS, load_weights, store_calibrated
+from jaxspec.commands.tasks import trained_simulator
 from jaxspec.diagnostics import calibration
 from jaxspec.diagnostics.results import KnownStars
 from jaxspec.posterior.limits import observed_arms

@@ -25,12 +25,12 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from experiments.common import begin, launch
-from experiments.data import trained_simulator
-from experiments.infer import infer_normalised
 from jaxspec.amortised.amortised import AmortisedPosterior
 from jaxspec.amortised.storage import WEIGHTS, load_weights, store_calibrated
+from jaxspec.commands.tasks import trained_simulator
 from jaxspec.diagnostics import plots
-from jaxspec.fitting.check import FitConfig, statistics
+from jaxspec.fitting.check import statistics
+from jaxspec.inference import InferenceConfig, infer_normalised
 from jaxspec.physics.forward import forward_model
 from jaxspec.posterior.flags import Flag
 from jaxspec.posterior.limits import Limits, observed_arms
@@ -93,8 +93,9 @@ def calibrate(
     for i in tqdm(range(-(-cfg.calibrate // BATCH)), unit="batch", desc="calibrate"):
         key = jax.random.fold_in(named_key(cfg.seed, "limits"), i)
         stars = simulator.simulate(key, BATCH)
-        one = (plain, forward, stars.flux, stars.ivar, jax.random.fold_in(key, 1), cfg.n_draws)
-        result, fit = infer_normalised(*one, FitConfig(), refine=False)
+        how = InferenceConfig(cfg.n_draws, "none")
+        inferred = infer_normalised(jax.random.fold_in(key, 1), plain, forward, stars.flux, stars.ivar, how)
+        result, fit = inferred.posterior, inferred.fit
         arms = observed_arms(np.asarray(stars.ivar), posterior.instrument)
         # Weights that were trained on few stars have no reference to measure novelty by.
         novelty = {name: x for name, x in result.stats.items() if name == "novelty"}
@@ -128,11 +129,11 @@ def screen(
         one = jax.random.fold_in(key, i)
         flux, ivar = simulate_fault(fault, one, simulator, BATCH, cfg.snr)
         rows = slice(0, min(BATCH, n - start))
-        batch = (posterior, forward, flux[rows], ivar[rows], jax.random.fold_in(one, 1), cfg.n_draws)
-        result, fit = infer_normalised(*batch, FitConfig(), cfg.refine)
+        how = InferenceConfig(cfg.n_draws, cfg.refine)
+        result = infer_normalised(jax.random.fold_in(one, 1), posterior, forward, flux[rows], ivar[rows], how)
         flags.append(result.flags)
         if example is None:
-            example = np.asarray(flux[0]), np.asarray(ivar[0]), fit.model[0]
+            example = np.asarray(flux[0]), np.asarray(ivar[0]), result.fit.model[0]
     return Screened(np.concatenate(flags), *example)
 
 
