@@ -3,20 +3,18 @@ dataclasses, keys."""
 
 import dataclasses
 import logging
-import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import hydra
-import jax
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from jaxspec import settings as library
 from jaxspec.errors import InputError
-from jaxspec.runs import atomically, provenance, write_json
+from jaxspec.runs import atomically, provenance, use_compilation_cache, write_json
 from jaxspec.settings import tupled
 
 log = logging.getLogger(__name__)
@@ -39,9 +37,7 @@ def launch(run: Callable[[DictConfig, Path], Any], config_name: str) -> None:
     """Compose the configuration from the command line and call `run(cfg, folder)`; an `InputError` ends the
     process with its message and exit status 1."""
     sys.argv[1:] = quote_paths(sys.argv[1:])
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        # The next run starts at once.
-        jax.config.update("jax_compilation_cache_dir", str(ROOT / ".cache" / "jax"))
+    use_compilation_cache()  # the next run starts at once
 
     def main(cfg: DictConfig) -> None:
         logging.getLogger("jax").setLevel(logging.WARNING)  # it narrates its search for a TPU

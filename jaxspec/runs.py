@@ -5,6 +5,7 @@ Importing this module imports no JAX.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import platformdirs
 import yaml
 
 import jaxspec
@@ -34,6 +36,7 @@ PACKAGES = (
     *("orbax-checkpoint", "numpy", "scipy", "astropy", "h5py", "xarray", "hydra-core", "omegaconf"),
 )
 SETTINGS = "settings.json"
+CACHE_BYTES = 2 * 1024**3  # of compiled programs
 
 
 # --- files
@@ -155,6 +158,54 @@ def named_key(seed: int, name: str) -> Any:
     import jax
 
     return jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
+
+
+# --- compiled programs
+
+
+def use_compilation_cache() -> Path | None:
+    """Keep compiled programs on disk for the next process, and return the folder.
+
+    It is `$JAXSPEC_CACHE`, by default `jaxspec/programs` in the user's cache folder; `JAXSPEC_CACHE=off`
+    keeps nothing. The programs that were not used for longest are removed beyond `CACHE_BYTES`. A cache that
+    JAX was given (`$JAX_COMPILATION_CACHE_DIR`) is left to JAX.
+    """
+    import jax
+
+    if jax.config.jax_compilation_cache_dir:
+        return None
+    where = os.environ.get("JAXSPEC_CACHE") or str(platformdirs.user_cache_path("jaxspec") / "programs")
+    if where.lower() in ("off", "0", "no", "false"):
+        return None
+    folder = Path(where).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        prune(folder, CACHE_BYTES)
+    except OSError as error:
+        log.warning("compiled programs are not kept: %s", error)
+        return None
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    return folder
+
+
+def prune(folder: Path, limit: int) -> int:
+    """Remove the files of a folder that were not used for longest until the rest take at most `limit` bytes;
+    returns how many were removed. Files that another process removes meanwhile are passed over."""
+    files = []
+    for path in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            stat = path.stat()
+            if path.is_file():
+                files.append((max(stat.st_atime, stat.st_mtime), stat.st_size, path))
+    total, removed = sum(size for _, size, _ in files), 0
+    for _, size, path in sorted(files):
+        if total <= limit:
+            break
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+        total, removed = total - size, removed + 1
+    return removed
 
 
 # --- going on after a kill

@@ -56,11 +56,19 @@ def _convert(hint: Any, value: Any, entry: str) -> Any:
         if len(inner) > 1:
             return build(_by_kind(inner, value, entry), value, f"{entry}.")
         return build(inner[0], value, f"{entry}.") if inner else dict(value)
-    if isinstance(value, str) and str not in options and float in options:
+    if value == "none" and type(None) in options:
+        return None
+    if isinstance(value, int) and not isinstance(value, bool) and float in options and int not in options:
+        return float(value)
+    if isinstance(value, str) and str not in options and (float in options or int in options):
         try:
-            return float(value)  # YAML takes 1e-3 for text
+            return float(value) if float in options else int(value)  # YAML takes 1e-3 for text
         except ValueError:
-            raise InputError(entry, repr(value), "a number", f"write {entry}=1.5, say") from None
+            raise InputError(entry, repr(value), "a number", f"write {entry}=2, say") from None
+    if options == (bool,) and not isinstance(value, bool):
+        raise InputError(entry, repr(value), "true or false", f"write {entry}=true, say")
+    if options == (str,) and not isinstance(value, (str, bool)):
+        return str(value)
     return tupled(value)
 
 
