@@ -67,8 +67,8 @@ def _convert(hint: Any, value: Any, entry: str) -> Any:
             raise InputError(entry, repr(value), "a number", f"write {entry}=2, say") from None
     if options == (bool,) and not isinstance(value, bool):
         raise InputError(entry, repr(value), "true or false", f"write {entry}=true, say")
-    if options == (str,) and not isinstance(value, (str, bool)):
-        return str(value)
+    if str in options and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value) if int not in options and float not in options else value
     return tupled(value)
 
 
@@ -97,13 +97,30 @@ def parse(assignments: Iterable[str]) -> dict[str, Any]:
         key, equals, value = text.partition("=")
         if not equals:
             raise InputError("settings", repr(text), "name=value", "write, say, refine=false")
-        try:
-            parsed = yaml.safe_load(value) if value else None
-        except yaml.YAMLError:
-            parsed = value  # a path, say, with characters that mean something to YAML
+        parsed = _value(value)
         *parents, name = key.split(".")
         inner = out
         for parent in parents:
             inner = inner.setdefault(parent, {})
         inner[name] = parsed
     return out
+
+
+def _value(text: str) -> Any:
+    """A list or mapping in brackets is YAML; else null, true, false, a number, or the text as it is: YAML
+    would make dates and switches of the names of folders."""
+    if text[:1] in "[{" and text[-1:] in "]}" and text:
+        try:
+            return yaml.safe_load(text)
+        except yaml.YAMLError:
+            return text  # a glob pattern, say
+    words = {"": None, "null": None, "true": True, "false": False}
+    if text.lower() in words:
+        return words[text.lower()]
+    for kind in (int, float):
+        try:
+            number = kind(text)
+        except ValueError:
+            continue
+        return text if text.lstrip("+-").startswith("0") and text.lstrip("+-0")[:1].isdigit() else number
+    return text

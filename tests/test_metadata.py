@@ -29,7 +29,7 @@ FLOORS = (
     {"surveys", "diagnostics"},
     {"inference"},
     {"commands"},
-    {"cli"},
+    {"cli", "api"},
 )
 FLOOR = {part: number for number, parts in enumerate(FLOORS) for part in parts}
 
