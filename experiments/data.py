@@ -17,17 +17,10 @@ from omegaconf import DictConfig, OmegaConf
 from experiments.common import build, forward_model
 from jaxspec.amortised.amortised import AmortisedPosterior, median_snr
 from jaxspec.amortised.network import noisy_label_loss, training_loss
+from jaxspec.catalogues import Catalogue, join, read_gaia_eso, read_label_table
 from jaxspec.errors import InputError
 from jaxspec.instruments import Instrument, get_instrument
-from jaxspec.io import (
-    Assume,
-    Catalogue,
-    SpectraStore,
-    join,
-    read_ges_catalogue,
-    read_label_table,
-    read_spectra,
-)
+from jaxspec.io import Assume, SpectraStore, read_spectra
 from jaxspec.labels import NINE_LABELS, LabelSet
 from jaxspec.runs import named_key
 from jaxspec.simulation.nuisances import CONFIGS, NuisanceConfig
@@ -224,7 +217,7 @@ def survey(cfg: DictConfig) -> Task:
 
 def _catalogue(data: DictConfig, label_set: LabelSet) -> Catalogue:
     if data.format == "gaia_eso":
-        return read_ges_catalogue(data.catalogue, label_set, solar=data.solar)
+        return read_gaia_eso(data.catalogue, label_set, solar=data.solar)
     if data.format == "table":
         return read_label_table(data.catalogue, label_set)
     raise InputError("data.format", repr(data.format), "gaia_eso or table", "correct it")

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from experiments import data, train
+from jaxspec.catalogues import read_gaia_eso
 from jaxspec.errors import InputError
-from jaxspec.io import SpectraStore, read_ges_catalogue, read_spectra
+from jaxspec.io import SpectraStore, read_spectra
 from jaxspec.labels import NINE_LABELS
 from tests.experiments.conftest import configured
 from tests.experiments.toys import TINY
@@ -90,7 +91,7 @@ def test_training_on_a_survey_ends_in_metrics_of_both_tests(survey, tmp_path):
 
 def test_a_store_gives_the_same_task_as_the_files(survey, tmp_path):
     written, _, _, _ = survey
-    catalogue = read_ges_catalogue(written.catalogue)
+    catalogue = read_gaia_eso(written.catalogue)
     velocity = dict(zip(catalogue.names, catalogue.velocity, strict=True))
     spectra, _ = read_spectra(written.folder / "spectra", TOY_INSTRUMENT, velocity=velocity, combine=True)
     path = tmp_path / "spectra.h5"
