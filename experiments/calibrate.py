@@ -30,18 +30,24 @@ from experiments.calibration_report import (
 )
 from experiments.calibration_spectra import recover
 from experiments.common import begin, build, launch
+from jaxspec.catalogues import (
+    Catalogue,
+    Match,
+    SurveysFile,
+    crossmatch,
+    label_names,
+    parse_file,
+    read_survey,
+)
 from jaxspec.errors import InputError
 from jaxspec.io import write_table
 from jaxspec.labels import LABELS, LabelSet, label_set
 from jaxspec.runs import atomically, named_key, write_json
 from jaxspec.surveys.assemble import FLAG_TEXT, Assembled, StarFlag, Stars, assemble
-from jaxspec.surveys.catalogues import SurveyCatalogue
-from jaxspec.surveys.crossmatch import Match, crossmatch
 from jaxspec.surveys.inference import FitConfig, fit
 from jaxspec.surveys.model import SurveyConfig
 from jaxspec.surveys.observations import Sky
 from jaxspec.surveys.predict import Calibrated, calibrate_sky, predict_sky
-from jaxspec.surveys.readers import SurveysFile, label_names, parse_file, read_survey
 from jaxspec.surveys.results import Calibration
 from jaxspec.surveys.sampling import NutsConfig
 from jaxspec.surveys.simulate import SimulationConfig, Truth, simulate_sky
@@ -59,7 +65,7 @@ class Input:
     stars: Stars
     notes: tuple[str, ...]
     files: tuple[Path, ...] = ()
-    catalogues: tuple[SurveyCatalogue, ...] = ()
+    catalogues: tuple[Catalogue, ...] = ()
     match: Match | None = None
     truth: Truth | None = None
 
@@ -225,7 +231,7 @@ def read_tables(file: SurveysFile) -> Input:
     )
 
 
-def _say_match(catalogues: tuple[SurveyCatalogue, ...], match: Match, made: Assembled) -> None:
+def _say_match(catalogues: tuple[Catalogue, ...], match: Match, made: Assembled) -> None:
     common = match.common()
     for a in range(len(catalogues)):
         for b in range(a + 1, len(catalogues)):

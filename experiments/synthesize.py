@@ -24,8 +24,9 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from experiments.common import begin, launch
+from jaxspec.catalogues import Catalogue, read_label_table
 from jaxspec.errors import InputError
-from jaxspec.io import Catalogue, SpectraStore, read_label_table
+from jaxspec.io import SpectraStore
 from jaxspec.labels import NINE_LABELS
 from jaxspec.physics import turbulence
 from jaxspec.physics.atmosphere import AtmosphereGrid

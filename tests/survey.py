@@ -13,9 +13,9 @@ import numpy as np
 from astropy.io import fits
 from astropy.table import Table
 
+from jaxspec.catalogues.layouts.gaia_eso import COLUMNS
+from jaxspec.catalogues.solar import GREVESSE2007
 from jaxspec.instruments import SPEED_OF_LIGHT, Instrument
-from jaxspec.io.catalogue import GES_COLUMNS
-from jaxspec.io.solar import GREVESSE2007
 from jaxspec.labels import NINE_LABELS
 
 SENTINEL = np.float32(-9.999995e08)
@@ -277,7 +277,7 @@ def _catalogue(names, files, snr, velocity, labels, errors, instrument, tech, pe
     )
     table["VRAD"], table["E_VRAD"] = real(velocity), real(np.full(n, 0.3))
     for j, label in enumerate(NINE_LABELS.names):
-        column = GES_COLUMNS[label][0]
+        column = COLUMNS[label][0]
         offset = 0.0 if column in ("TEFF", "LOGG", "FEH") else GREVESSE2007[label]
         table[column], table[f"E_{column}"] = real(labels[:, j] + offset), real(errors[:, j])
         table[f"NN_{column}"] = np.full(n, -1, np.int16)

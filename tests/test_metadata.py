@@ -24,6 +24,7 @@ FLOORS = (
     {"physics", "flows", "networks", "io", "training"},
     {"simulation"},
     {"posterior", "reading"},
+    {"catalogues"},
     {"fitting"},
     {"amortised"},
     {"surveys", "diagnostics"},

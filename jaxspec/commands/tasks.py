@@ -14,17 +14,11 @@ from flax import nnx
 
 from jaxspec.amortised.amortised import AmortisedPosterior
 from jaxspec.amortised.network import noisy_label_loss, training_loss
+from jaxspec.catalogues import Catalogue, join, read_gaia_eso, read_label_table
 from jaxspec.datasets import Dataset
 from jaxspec.errors import InputError
 from jaxspec.instruments import Instrument, get_instrument
-from jaxspec.io import (
-    Assume,
-    Catalogue,
-    join,
-    read_ges_catalogue,
-    read_label_table,
-    read_spectra,
-)
+from jaxspec.io import Assume, read_spectra
 from jaxspec.labels import NINE_LABELS, LabelSet
 from jaxspec.physics.forward import forward_model
 from jaxspec.reading import STORES, open_store
@@ -253,7 +247,7 @@ def survey(data: SurveyData, instrument: str | Instrument, batch: int, seed: int
 
 def _catalogue(data: SurveyData, label_set: LabelSet) -> Catalogue:
     if data.format == "gaia_eso":
-        return read_ges_catalogue(data.catalogue, label_set, solar=data.solar)
+        return read_gaia_eso(data.catalogue, label_set, solar=data.solar)
     if data.format == "table":
         return read_label_table(data.catalogue, label_set)
     raise InputError("data.format", repr(data.format), "gaia_eso or table", "write data.format=table")

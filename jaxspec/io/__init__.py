@@ -1,7 +1,6 @@
 """Real files in, results out: one reader per survey product, one store for large sets, one writer for
 results."""
 
-from jaxspec.io.catalogue import Catalogue, join, read_ges_catalogue, read_label_table
 from jaxspec.io.collection import GridSpectrum, Template, find_files, iter_spectra, read_on_grid, read_spectra
 from jaxspec.io.quality import Quality
 from jaxspec.io.results import read_table, write_datatree, write_table
@@ -10,7 +9,6 @@ from jaxspec.io.store import SpectraStore
 
 __all__ = [
     "Assume",
-    "Catalogue",
     "GridSpectrum",
     "Quality",
     "SpectraStore",
@@ -18,9 +16,6 @@ __all__ = [
     "Template",
     "find_files",
     "iter_spectra",
-    "join",
-    "read_ges_catalogue",
-    "read_label_table",
     "read_on_grid",
     "read_spectra",
     "read_spectrum",

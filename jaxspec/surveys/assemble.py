@@ -7,9 +7,10 @@ from enum import IntFlag
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
+from jaxspec.catalogues.catalogue import Catalogue
+from jaxspec.catalogues.crossmatch import Finding, Match
+from jaxspec.catalogues.identifiers import KINDS
 from jaxspec.errors import InputError
-from jaxspec.surveys.catalogues import KINDS, SurveyCatalogue
-from jaxspec.surveys.crossmatch import Finding, Match
 from jaxspec.surveys.observations import Sky, Survey
 
 
@@ -63,7 +64,7 @@ class Assembled:
 
 
 def assemble(
-    catalogues: Sequence[SurveyCatalogue],
+    catalogues: Sequence[Catalogue],
     match: Match,
     *,
     duplicates: Sequence[str] = (),
@@ -130,7 +131,7 @@ def assemble(
 
 
 def _kept_rows(
-    catalogue: SurveyCatalogue, star: Int[np.ndarray, " n"], policy: str, notes: list[str]
+    catalogue: Catalogue, star: Int[np.ndarray, " n"], policy: str, notes: list[str]
 ) -> Int[np.ndarray, " m"]:
     """Rows with a label, without exact copies, and with one row a star where that is wanted."""
     there = np.isfinite(catalogue.labels).any(1)
@@ -167,13 +168,13 @@ def _kept_rows(
     return np.sort(np.concatenate([rows[single], np.array(out, np.int64)]))
 
 
-def _same_row(catalogue: SurveyCatalogue, a: int, b: int) -> bool:
+def _same_row(catalogue: Catalogue, a: int, b: int) -> bool:
     return np.array_equal(catalogue.labels[a], catalogue.labels[b], equal_nan=True) and np.array_equal(
         catalogue.covariance[a], catalogue.covariance[b]
     )
 
 
-def _stars(star: list[np.ndarray], catalogues: Sequence[SurveyCatalogue], n: int) -> Stars:
+def _stars(star: list[np.ndarray], catalogues: Sequence[Catalogue], n: int) -> Stars:
     """Identifiers of n stars: the first that any of their rows gives."""
     keys = {kind: np.full(n, "", dtype=object) for kind in KINDS}
     identifier, cluster = np.full(n, "", dtype=object), np.full(n, "", dtype=object)
@@ -209,7 +210,7 @@ def _groups(cluster: Shaped[np.ndarray, " n"]) -> tuple[Int[np.ndarray, " n"], l
 def _flags(
     sky: Sky,
     doubtful: list[Bool[np.ndarray, " _"]],
-    catalogues: Sequence[SurveyCatalogue],
+    catalogues: Sequence[Catalogue],
     used: list[int],
     kept: list[np.ndarray],
 ) -> Int[np.ndarray, " n"]:

@@ -5,35 +5,50 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 
-from experiments.common import CONF, build, quote_paths
-from experiments.data import make_simulator, simulate_fully
-from experiments.train import network_config, train_config
+from experiments.common import CONF, quote_paths, settings
+from jaxspec.commands import evaluate, infer
+from jaxspec.commands.tasks import SimulatedData, make_simulator
+from jaxspec.commands.train import Settings, network_config
 from jaxspec.errors import InputError
 from jaxspec.fitting.check import FitConfig
-from jaxspec.flows import FLOW_PRESETS, FlowConfig
-from jaxspec.networks import ENCODER_PRESETS, EncoderConfig
-from jaxspec.simulation.nuisances import CONFIGS, NuisanceConfig
+from jaxspec.flows import FlowConfig
+from jaxspec.settings import build
+from jaxspec.simulation.nuisances import CONFIGS
 from jaxspec.simulation.prior import StellarPrior
+from jaxspec.simulation.simulator import simulate_many
 from jaxspec.surveys.simulate import SimulationConfig
 from jaxspec.surveys.spectral_sky import SpectralConfig
 from tests.experiments.conftest import configured
+
+
+def train_settings(*overrides: str) -> Settings:
+    return settings(Settings, configured("train", *overrides))
+
 
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_experiments_compose_into_valid_settings(experiment):
-    cfg = configured("train", f"experiment={experiment}")
-    assert cfg.name == experiment
-    assert train_config(cfg).n_steps == cfg.trainer.n_steps
-    assert build(EncoderConfig, cfg.model.encoder, ENCODER_PRESETS).n_context > 0
-    assert build(FlowConfig, cfg.model.flow, FLOW_PRESETS).n_layers > 0
+    here = ["data.spectra=x", "data.catalogue=y"] if experiment == "giraffe_survey" else []
+    cfg = configured("train", f"experiment={experiment}", *here)
+    how = settings(Settings, cfg)
+    assert how.name == experiment
+    assert how.trainer.config.n_steps == cfg.trainer.n_steps
+    assert how.model.encoder.n_context > 0 and how.model.flow.n_layers > 0
+    assert (cfg.data.kind == "simulated") == isinstance(how.data, SimulatedData)
     if cfg.data.kind == "simulated":
-        nuisances = build(NuisanceConfig, cfg.data.nuisances, CONFIGS)
-        assert (nuisances.line_error > 0) == (cfg.data.nuisances.base == "robust")
-    for options in cfg.evaluation.sets.values():
-        assert build(NuisanceConfig, options.get("nuisances"), CONFIGS).snr_range[0] > 0
+        assert (how.data.nuisances.line_error > 0) == (cfg.data.nuisances.base == "robust")
+    for options in how.evaluation.sets.values():
+        assert options.nuisances is None or options.nuisances.snr_range[0] > 0
+
+
+def test_defaults_of_the_configuration_are_the_librarys():
+    assert settings(Settings, configured("train")) == Settings()
+    assert settings(evaluate.Settings, configured("evaluate")) == evaluate.Settings()
+    assert settings(infer.Settings, configured("infer", "spectra=x")) == infer.Settings("x")
 
 
 @pytest.mark.parametrize("group", ["data", "model", "trainer", "evaluation"])
@@ -44,23 +59,24 @@ def test_every_member_of_a_group_can_be_chosen(group):
 
 def test_survey_stars_are_stars_that_networks_know():
     """The survey's prior is narrower than the one that networks are trained with, and inside of it."""
-    sets = configured("evaluate", "evaluation=survey").evaluation.sets
+    sets = settings(evaluate.Settings, configured("evaluate", "evaluation=survey")).evaluation.sets
     assert {name.split("_")[0] for name in sets} == {"bright", "faint"}
     for options in sets.values():
         cfg = configured("train", "instrument=giraffe_hr10")
-        simulator = make_simulator(cfg, options.nuisances, options.prior)
+        data = settings(Settings, cfg).data
+        simulator = make_simulator(data, cfg.instrument, cfg.forward, options.nuisances, options.prior)
         labels = simulator.prior.sample(jax.random.key(0), 4000)
         assert StellarPrior().supports(labels).mean() > 0.99
         assert np.std(labels[:, 2]) < 0.6 * np.std(StellarPrior().sample(jax.random.key(0), 4000)[:, 2])
-        if "snr" not in options:
+        if options.snr is None:
             assert simulator.config.snr_range == tuple(options.nuisances.snr_range)
-    stars, _ = simulate_fully(simulator, jax.random.key(1), 256, options.snr)
+    snr = simulate_many(simulator, jax.random.key(1), 256, options.snr).measured_snr
     # Even over the last set's range; arms differ from the nominal S/N by 20 %, and it changes along an arm.
     low, high = options.snr
-    assert 0.8 < np.median(stars.snr) / (0.5 * (low + high)) < 1.2
-    assert 0.5 * low < stars.snr.min() and stars.snr.max() < 2.0 * high
+    assert 0.8 < np.median(snr) / (0.5 * (low + high)) < 1.2
+    assert 0.5 * low < snr.min() and snr.max() < 2.0 * high
     # At the middle of the range alone the arms' differences would leave 0.35 of it.
-    assert np.ptp(np.quantile(stars.snr, [0.1, 0.9])) > 0.7 * (high - low)
+    assert np.ptp(np.quantile(snr, [0.1, 0.9])) > 0.7 * (high - low)
 
 
 @pytest.mark.parametrize(
@@ -80,17 +96,19 @@ def test_demo_is_the_small_quick_training_with_a_reader():
 
 
 def test_override_reaches_the_library():
-    assert network_config(configured("train")).point_weight == 0.0
-    cfg = configured(
-        "train", "+data.nuisances.line_error=0.2", "+model.flow.n_layers=3", "+model.point_weight=0.3"
+    assert network_config(train_settings()).point_weight == 0.0
+    how = train_settings(
+        "+data.nuisances.line_error=0.2", "+model.flow.n_layers=3", "+model.point_weight=0.3"
     )
-    assert network_config(cfg).point_weight == 0.3
-    assert build(NuisanceConfig, cfg.data.nuisances, CONFIGS).line_error == 0.2
-    fitted = network_config(configured("train", "experiment=giraffe_fitted")).linear_fit
+    assert network_config(how).point_weight == 0.3
+    assert how.data.nuisances.line_error == 0.2
+    fitted = network_config(train_settings("experiment=giraffe_fitted")).linear_fit
     assert fitted.steps == 0 and fitted.nuisances.line_error == CONFIGS["robust"].line_error
     with pytest.raises(InputError, match=r"model\.fit_steps.*data=simulated"):
-        network_config(configured("train", "+model.fit_steps=0", "data=survey"))
-    assert build(FlowConfig, cfg.model.flow, FLOW_PRESETS).n_layers == 3
+        network_config(
+            train_settings("+model.fit_steps=0", "data=survey", "data.spectra=x", "data.catalogue=y")
+        )
+    assert network_config(how).flow.n_layers == 3
 
 
 @pytest.mark.parametrize(
@@ -99,7 +117,18 @@ def test_override_reaches_the_library():
 )
 def test_misspelt_settings_are_named(node, named):
     with pytest.raises(InputError, match=named):
-        build(FlowConfig, node, FLOW_PRESETS)
+        build(FlowConfig, node)
+
+
+def test_misspelt_overrides_are_refused_by_every_command():
+    for name, cls, override in (
+        ("infer", infer.Settings, "+unit=nm"),
+        ("train", Settings, "+model.encoder.widht=3"),
+        ("evaluate", evaluate.Settings, "+evaluation.n_draw=5"),
+    ):
+        required = ["spectra=x"] if name == "infer" else []
+        with pytest.raises(InputError, match=override[1:].split("=")[0]):
+            settings(cls, configured(name, override, *required))
 
 
 @pytest.mark.parametrize(
@@ -129,10 +158,10 @@ def test_sweeps_over_paths_are_left_alone():
 
 
 def test_the_flow_for_real_stars():
-    cfg = configured("train", "experiment=giraffe_robust")
-    flow = build(FlowConfig, cfg.model.flow, FLOW_PRESETS)
+    how = train_settings("experiment=giraffe_robust")
+    flow = how.model.flow
     assert (flow.min_bin, flow.slope_clamp, flow.n_layers) == (0.25, 2.5, FlowConfig().n_layers)
-    nuisances = build(NuisanceConfig, cfg.data.nuisances, CONFIGS)
+    nuisances = how.data.nuisances
     assert nuisances.exact_model > 0
     # The check and the refinement believe of the resolving power what the network was taught.
     fit = FitConfig()
@@ -145,7 +174,7 @@ def test_the_flow_for_real_stars():
 def test_defaults_of_simulated_skies_are_the_librarys():
     """They are written out in conf/ so that `simulated.n_stars=800` may be said."""
     cfg = configured("calibrate", "surveys=simulated", "simulated.n_stars=800", "spectra.n_skies=3")
-    assert build(SimulationConfig, cfg.simulated) == SimulationConfig(n_stars=800)
-    assert build(SpectralConfig, cfg.spectra) == SpectralConfig(n_skies=3)
+    assert build(SimulationConfig, OmegaConf.to_container(cfg.simulated)) == SimulationConfig(n_stars=800)
+    assert build(SpectralConfig, OmegaConf.to_container(cfg.spectra)) == SpectralConfig(n_skies=3)
     for cls, node in ((SimulationConfig, cfg.simulated), (SpectralConfig, cfg.spectra)):
         assert set(node) == {field.name for field in dataclasses.fields(cls)}

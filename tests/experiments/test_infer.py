@@ -15,9 +15,12 @@ from astropy.io import fits
 
 from experiments import infer
 from experiments.common import ROOT
+from jaxspec import inference
 from jaxspec.amortised.storage import load_weights
+from jaxspec.commands.infer import SHIPPED, literature
 from jaxspec.errors import InputError
 from jaxspec.fitting.importance import trusted
+from jaxspec.inference import InferenceConfig
 from jaxspec.io import read_table
 from jaxspec.labels import NINE_LABELS
 from jaxspec.posterior.flags import Flag
@@ -105,7 +108,7 @@ def test_refused_and_assumed_are_said(results):
     assert metrics["n_spectra"] == 2
     assert [error["where"].endswith("c_broken.fits") for error in metrics["refused"]] == [True]
     by_name = {row["source"]: row for row in metrics["spectra"]}
-    assert by_name["b_star.txt"]["assumed"]["medium"] == "air from conf/reader.yaml"
+    assert by_name["b_star.txt"]["assumed"]["medium"] == "air from reader settings"
     checksums = json.loads((folder / "provenance.json").read_text())["checksums"]
     assert any(name.endswith("c_broken.fits") for name in checksums)
 
@@ -149,10 +152,11 @@ def test_refined_draws_are_what_the_flags_describe(trained, monkeypatch):
         stats = {**posterior.stats, "refined": np.array([0.0, 1.0])}
         return dataclasses.replace(posterior, draws=draws, stats=stats)
 
-    monkeypatch.setattr(infer, "refine_posterior", beyond)
-    out, _, _, ivar = infer.infer(
-        result.posterior, result.task.simulator.forward, spectra, key, 100, refine=True
+    monkeypatch.setattr(inference, "refine_posterior", beyond)
+    found = inference.infer(
+        spectra, result.posterior, InferenceConfig(100), key=key, forward=result.task.simulator.forward
     )
+    out, ivar = found.posterior, found.ivar
     assert out.flags[1] & Flag.NEAR_BOUND and out.flags[1] & Flag.OUT_OF_RANGE
     assert out.stats["outside_prior"][1] == 1.0
     np.testing.assert_array_equal(seen["ivar"], ivar)
@@ -241,6 +245,6 @@ def test_several_networks_give_both_errors(trained, night, tmp_path):
 def test_known_stars_are_recognised_by_name():
     names = ("procyon_uves_1.txt", "HD 122563.fits", "unknown.fits")
     spectra = Spectra.create(np.ones((3, 4)), np.ones((3, 4)), np.arange(4) + 5000.0, names=names)
-    known = infer.literature("experiments/benchmark_stars.csv", spectra, NINE_LABELS)
+    known = literature(SHIPPED, spectra, NINE_LABELS)
     np.testing.assert_allclose(known[:2, 0], [6582, 4642])
     assert np.isnan(known[2]).all() and np.isnan(known[0, NINE_LABELS.index("al_h")])

@@ -1,6 +1,7 @@
 """A sweep over encoders and flows: its leaderboard, and what a second start does again."""
 
 import csv
+import dataclasses
 import json
 import logging
 import os
@@ -10,12 +11,14 @@ from pathlib import Path
 
 import jax
 import pytest
+import yaml
 from omegaconf import OmegaConf
 
 from experiments import leaderboard, train
-from experiments.common import CONF, ROOT
-from experiments.evaluation import negative_log_likelihood
-from experiments.train import network_config
+from experiments.common import CONF, ROOT, settings
+from jaxspec import commands
+from jaxspec.commands.evaluate import negative_log_likelihood
+from jaxspec.commands.train import Settings, network_config, read_settings
 from jaxspec.diagnostics import calibration
 from jaxspec.flows.config import COUPLINGS
 from jaxspec.networks import config as networks
@@ -41,15 +44,15 @@ def overrides(folder: Path) -> list[str]:
 def run_jobs(folder: Path) -> None:
     """What Hydra does with `overrides`, within this process and with an evaluation that draws no plots."""
 
-    def evaluate(posterior, task, cfg, _):
+    def evaluate(posterior, task, config, _, **how):
         stars, key = task.validation, jax.random.key(0)
-        draws = posterior.sample_normalised(key, stars.flux, stars.ivar, cfg.evaluation.n_draws).draws
-        values = calibration.summarise(stars.labels, draws, stars.snr, posterior.label_set.names)
+        draws = posterior.sample_normalised(key, stars.flux, stars.ivar, config.n_draws).draws
+        values = calibration.summarise(stars.labels, draws, stars.measured_snr, posterior.label_set.names)
         return {"as_trained": {**values, "nll": negative_log_likelihood(posterior, stars)}}
 
     OmegaConf.save({"hydra": {"overrides": {"task": overrides(folder)}}}, folder / "multirun.yaml")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "evaluate", evaluate)
+        patch.setattr(commands.train, "evaluate", evaluate)
         for i, kind in enumerate(KINDS):
             train.job(configured("train", *TOY, f"encoder={kind}", f"output={folder}"), folder / str(i))
 
@@ -115,12 +118,12 @@ def test_the_command_line_finds_the_same_jobs(swept):
 
 
 def test_another_configuration_is_not_finished(swept):
-    cfg = OmegaConf.load(swept / "0/config.yaml")
-    assert leaderboard.is_finished(cfg, swept / "0")
-    assert not leaderboard.is_finished(cfg, swept / "1")
-    for other in ({"seed": 2}, {"evaluation": {"n_draws": 30}}):
-        assert not leaderboard.is_finished(OmegaConf.merge(cfg, other), swept / "0")
-    assert leaderboard.is_finished(OmegaConf.merge(cfg, {"output": "elsewhere"}), swept / "0")
+    wanted = read_settings(yaml.safe_load((swept / "0/config.yaml").read_text()))
+    assert leaderboard.is_finished(wanted, swept / "0")
+    assert not leaderboard.is_finished(wanted, swept / "1")
+    evaluation = dataclasses.replace(wanted.evaluation, n_draws=30)
+    for other in ({"seed": 2}, {"evaluation": evaluation}):
+        assert not leaderboard.is_finished(dataclasses.replace(wanted, **other), swept / "0")
 
 
 @pytest.mark.parametrize(
@@ -156,6 +159,8 @@ def test_every_encoder_and_flow_is_known_by_name():
     for group, names in (("encoder", networks.KINDS), ("flow", COUPLINGS)):
         assert {path.stem for path in (CONF / group).glob("*.yaml")} == set(names)
         for name in names:
-            config = network_config(configured("train", "experiment=giraffe_robust", f"{group}={name}"))
+            config = network_config(
+                settings(Settings, configured("train", "experiment=giraffe_robust", f"{group}={name}"))
+            )
             assert (config.encoder.kind if group == "encoder" else config.flow.coupling) == name
             assert config.flow.min_bin == 0.25

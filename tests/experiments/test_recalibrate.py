@@ -8,8 +8,8 @@ import jax
 import numpy as np
 
 from experiments import recalibrate
-from experiments.data import trained_simulator
 from jaxspec.amortised.storage import CONFIG, load_posterior
+from jaxspec.commands.tasks import trained_simulator
 from tests.experiments.conftest import configured
 
 

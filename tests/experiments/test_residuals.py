@@ -1,19 +1,22 @@
 """Errors of spectra, learned from the results of inference and used in training."""
 
+import dataclasses
 import json
 
 import jax
 import numpy as np
 import pytest
-from omegaconf import OmegaConf
 
 from experiments import infer, residuals
-from experiments.data import make_simulator, simulate_fully
-from experiments.evaluation import bounds
-from experiments.train import data_inputs
+from experiments.common import settings
+from jaxspec.commands.evaluate import TestSet, bounds, other_simulator
+from jaxspec.commands.tasks import make_simulator
+from jaxspec.commands.train import Settings, data_inputs
 from jaxspec.errors import InputError
 from jaxspec.io import SpectraStore
+from jaxspec.simulation.nuisances import PURE
 from jaxspec.simulation.residuals import without_outliers
+from jaxspec.simulation.simulator import simulate_many
 from tests.experiments.conftest import configured
 from tests.experiments.toys import TINY
 from tests.toy import TOY_INSTRUMENT
@@ -60,19 +63,23 @@ def test_errors_are_learned_and_trained_with(inferred, tmp_path, capsys):
     assert "taken" in capsys.readouterr().out and (tmp_path / "residuals.png").stat().st_size > 10_000
 
     path = str(tmp_path / "residuals.npz")
-    train = configured("train", *TINY, f"+data.residuals={path}")
+    train = settings(Settings, configured("train", *TINY, f"+data.residuals={path}"))
     assert data_inputs(train) == [path]
-    simulator = make_simulator(train)
+    where = train.instrument, train.forward
+    simulator = make_simulator(train.data, *where)
     np.testing.assert_array_equal(simulator.residuals.scatter, found.scatter)
     # Nobody can know the labels of such stars as well as those of others.
-    stars, nuisances = simulate_fully(simulator, jax.random.key(2), 4)
+    stars = simulate_many(simulator, jax.random.key(2), 4)
+    plain = make_simulator(dataclasses.replace(train.data, residuals=None), *where)
     more, usual = (
-        bounds(made, stars, nuisances, 4, jax.random.key(3))["bound_with_prior"]
-        for made in (simulator, make_simulator(configured("train", *TINY)))
+        bounds(made, stars, 4, jax.random.key(3))["bound_with_prior"] for made in (simulator, plain)
     )
     assert np.all(more > usual)
     # Held-out simulations of an exact model stay exact.
-    assert make_simulator(train, OmegaConf.create({"base": "pure"})).residuals is None
+    exact = TestSet(1, nuisances=PURE)
+    assert make_simulator(train.data, *where, PURE).residuals is None
+    assert other_simulator(simulator, exact).residuals is None
+    assert other_simulator(simulator, TestSet(1)).residuals is not None
 
 
 def test_results_without_spectra_are_refused(inferred, tmp_path):

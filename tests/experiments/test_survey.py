@@ -6,9 +6,13 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import data, train
+from experiments import train
+from experiments.common import settings
+from jaxspec.catalogues import read_gaia_eso
+from jaxspec.commands.tasks import load_task
+from jaxspec.commands.train import Settings
 from jaxspec.errors import InputError
-from jaxspec.io import SpectraStore, read_ges_catalogue, read_spectra
+from jaxspec.io import SpectraStore, read_spectra
 from jaxspec.labels import NINE_LABELS
 from tests.experiments.conftest import configured
 from tests.experiments.toys import TINY
@@ -16,6 +20,13 @@ from tests.survey import write_survey
 from tests.toy import TOY_INSTRUMENT
 
 N = 96
+
+
+def task_of(*overrides):
+    how = settings(Settings, configured("train", *overrides))
+    return load_task(how.data, how.instrument, how.forward, how.trainer.batch, how.seed)
+
+
 UNTRUSTED, INCOMPLETE = (3, 4), (5,)
 
 
@@ -56,13 +67,13 @@ def overrides(written, *more):
 
 def test_stars_are_split_counted_and_joined(survey):
     written, _, labels, errors = survey
-    task = data.load_task(configured("train", *overrides(written)))
+    task = task_of(*overrides(written))
     facts = task.facts
     assert facts["spectra"] == N and facts["refused"] == [] and facts["not_in_catalogue"] == 0
     assert facts["not_trusted"] == len(UNTRUSTED) and facts["labels_missing"] == len(INCOMPLETE)
     assert facts["train"] + facts["test"] + facts["noisy"] == N - len(UNTRUSTED) - len(INCOMPLETE)
     assert 25 <= facts["noisy"] <= 33 and facts["test"] > 3
-    assert task.tests["noisy"].snr.max() <= 25 < task.tests["test"].snr.min()
+    assert task.tests["noisy"].measured_snr.max() <= 25 < task.tests["test"].measured_snr.min()
     # Every row that training may see carries its own star's labels and errors, on the scale [X/H].
     batch = task.batches["source"](0)
     for row, error in zip(batch.labels, batch.errors, strict=True):
@@ -90,20 +101,20 @@ def test_training_on_a_survey_ends_in_metrics_of_both_tests(survey, tmp_path):
 
 def test_a_store_gives_the_same_task_as_the_files(survey, tmp_path):
     written, _, _, _ = survey
-    catalogue = read_ges_catalogue(written.catalogue)
+    catalogue = read_gaia_eso(written.catalogue)
     velocity = dict(zip(catalogue.names, catalogue.velocity, strict=True))
     spectra, _ = read_spectra(written.folder / "spectra", TOY_INSTRUMENT, velocity=velocity, combine=True)
     path = tmp_path / "spectra.h5"
     with SpectraStore.create(path, TOY_INSTRUMENT.wavelength, capacity=N, labels={}) as store:
         store.append(spectra.flux, spectra.ivar, np.zeros((N, 0)), names=list(spectra.names))
-    a = data.load_task(configured("train", *overrides(written)))
-    b = data.load_task(configured("train", *overrides(written, f"data.spectra='{path}'")))
+    a = task_of(*overrides(written))
+    b = task_of(*overrides(written, f"data.spectra='{path}'"))
     assert a.facts == b.facts
-    for x, y in zip(a.batches["source"](3), b.batches["source"](3), strict=True):
+    for x, y in zip(a.batches["source"](3)[:4], b.batches["source"](3)[:4], strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5)
 
 
 def test_too_few_stars_are_an_error_with_the_counts(survey):
     written, _, _, _ = survey
     with pytest.raises(InputError, match="stars to train on"):
-        data.load_task(configured("train", *overrides(written, "trainer.batch=80")))
+        task_of(*overrides(written, "trainer.batch=80"))

@@ -16,8 +16,9 @@ import pytest
 from flax import nnx
 
 from experiments import train
-from experiments.common import ROOT
+from experiments.common import ROOT, settings
 from jaxspec.amortised.storage import load_posterior
+from jaxspec.commands.train import Settings, describe
 from jaxspec.errors import InputError
 from jaxspec.training.metrics import read_metrics
 from tests.experiments.conftest import configured
@@ -119,7 +120,7 @@ def test_a_network_with_a_fit_starts_from_one_without(trained, tmp_path):
     np.testing.assert_array_equal(network.encoder.mean[...], first.posterior.network.encoder.mean[...])
     found = [row["validation"] for row in result.metrics["history"] if "validation" in row]
     assert found[-1] < found[0]
-    assert train.describe(configured("train", *short)).startswith("fitting residual encoder")
+    assert describe(settings(Settings, configured("train", *short))).startswith("fitting residual encoder")
 
     with pytest.raises(InputError, match="guess_steps"):
         train.run(configured("train", *short, "fits.guess_steps=41"), tmp_path)

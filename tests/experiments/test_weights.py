@@ -3,11 +3,12 @@
 import jax
 import numpy as np
 import pytest
-from experiments.data import simulate, trained_simulator
 
 from jaxspec.amortised.storage import load_weights
+from jaxspec.commands.tasks import trained_simulator
 from jaxspec.diagnostics.calibration import calibration_error
 from jaxspec.posterior.flags import Flag
+from jaxspec.simulation.simulator import simulate_many
 
 N_STARS = 256
 
@@ -17,7 +18,7 @@ def shipped():
     """Known stars and what the weights in the package say of them."""
     posterior, folder = load_weights(None)
     _, simulator = trained_simulator(posterior, folder)
-    stars = simulate(simulator, jax.random.key(29), N_STARS)
+    stars = simulate_many(simulator, jax.random.key(29), N_STARS)
     return stars, posterior.sample_normalised(jax.random.key(30), stars.flux, stars.ivar, 300), posterior
 
 

@@ -4,9 +4,10 @@ numbers."""
 import numpy as np
 import pytest
 
+from jaxspec.catalogues import join, read_gaia_eso
 from jaxspec.errors import InputError
 from jaxspec.instruments import FWHM_PER_SIGMA, SPEED_OF_LIGHT, Arm, Instrument, get_instrument
-from jaxspec.io import Assume, Quality, Template, find_files, join, read_ges_catalogue, read_spectra
+from jaxspec.io import Assume, Quality, Template, find_files, read_spectra
 from tests.survey import write_gaia_eso, write_survey
 
 GIRAFFE = get_instrument("giraffe")
@@ -162,7 +163,7 @@ def survey(tmp_path, rng):
 
 def test_a_survey_in_both_layouts_comes_back_as_it_was_put_in(survey):
     made, flux, ivar, labels, velocity = survey
-    catalogue = read_ges_catalogue(made.catalogue)
+    catalogue = read_gaia_eso(made.catalogue)
     known = dict(zip(catalogue.names, catalogue.velocity.tolist(), strict=True))
     spectra, refused = read_spectra(made.files, SMALL, velocity=known, combine=True)
     assert not refused and len(made.files) == 11

@@ -8,13 +8,13 @@ import xarray as xr
 from astropy.table import Table
 
 from experiments import calibrate
+from jaxspec.catalogues import label_names, parse_file, read_survey
 from jaxspec.errors import InputError
 from jaxspec.io import write_datatree
 from jaxspec.labels import NINE_LABELS, label_set
 from jaxspec.posterior.flags import Flag
 from jaxspec.posterior.results import PRIOR, Posterior
 from jaxspec.simulation.prior import StellarPrior
-from jaxspec.surveys.readers import label_names, parse_file, read_survey
 
 N = 8
 CENTRE = np.array([5600.0, 4.3, -0.3] + [-0.25] * 6)

@@ -14,8 +14,9 @@ from astropy.coordinates import SkyCoord
 from jaxtyping import Float, Int
 from scipy.stats import median_abs_deviation
 
+from jaxspec.catalogues.catalogue import Catalogue
+from jaxspec.catalogues.identifiers import KINDS
 from jaxspec.errors import InputError
-from jaxspec.surveys.catalogues import KINDS, SurveyCatalogue
 
 # Kinds of which a star has one: two rows that differ in one are two stars, unless a designation says
 # otherwise.
@@ -78,7 +79,7 @@ class Match:
         return (there[:, None, :] & there[None, :, :]).sum(-1)
 
 
-def crossmatch(catalogues: Sequence[SurveyCatalogue], radius: float = 2.0) -> Match:
+def crossmatch(catalogues: Sequence[Catalogue], radius: float = 2.0) -> Match:
     """Match all catalogues at once. `radius` [arcsec] is that of matches by position.
 
     Two rows are one star when they share a designation; those of one catalogue that differ in another
@@ -113,7 +114,7 @@ def crossmatch(catalogues: Sequence[SurveyCatalogue], radius: float = 2.0) -> Ma
 class _Components:
     """Sets of rows that are one star (union-find), with what is known of each set."""
 
-    def __init__(self, catalogues: Sequence[SurveyCatalogue]):
+    def __init__(self, catalogues: Sequence[Catalogue]):
         self.catalogues = catalogues
         self.offset = np.concatenate([[0], np.cumsum([len(c) for c in catalogues])])
         self.parent = np.arange(self.offset[-1])
@@ -249,7 +250,7 @@ class _Components:
         return split, len(unique)
 
 
-def _check_designations(catalogue: SurveyCatalogue, kind: str) -> None:
+def _check_designations(catalogue: Catalogue, kind: str) -> None:
     names, counts = np.unique(catalogue.identifiers.keys[kind].astype(str), return_counts=True)
     counts = np.where(names == "", 0, counts)
     if counts.max(initial=0) > MOST_VISITS:
@@ -278,7 +279,7 @@ def at_epoch(who, epoch: float) -> SkyCoord:
     return SkyCoord(np.nan_to_num(ra) % 360.0, dec, unit=u.deg)
 
 
-def magnitudes_apart(a: SurveyCatalogue, row: int, b: SurveyCatalogue, other: int) -> str:
+def magnitudes_apart(a: Catalogue, row: int, b: Catalogue, other: int) -> str:
     """How two rows differ in a magnitude of the same band by more than 1 mag; "" where they do not."""
     if a.magnitude is None or b.magnitude is None or a.band != b.band:
         return ""
@@ -286,7 +287,7 @@ def magnitudes_apart(a: SurveyCatalogue, row: int, b: SurveyCatalogue, other: in
     return f"{a.band} differs by {difference:.1f} mag" if abs(difference) > MAGNITUDES_APART else ""
 
 
-def _repeats(catalogues: Sequence[SurveyCatalogue], star: list[np.ndarray]) -> list[Finding]:
+def _repeats(catalogues: Sequence[Catalogue], star: list[np.ndarray]) -> list[Finding]:
     found = []
     for k, catalogue in enumerate(catalogues):
         _, first, inverse = np.unique(star[k], return_index=True, return_inverse=True)
@@ -296,7 +297,7 @@ def _repeats(catalogues: Sequence[SurveyCatalogue], star: list[np.ndarray]) -> l
     return found
 
 
-def _doubts(catalogues: Sequence[SurveyCatalogue], star: list[np.ndarray], radius: float) -> list[Finding]:
+def _doubts(catalogues: Sequence[Catalogue], star: list[np.ndarray], radius: float) -> list[Finding]:
     """Rows of one star that disagree in position, magnitude or labels, for every pair of catalogues."""
     found = []
     for a in range(len(catalogues)):

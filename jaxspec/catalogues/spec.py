@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from jaxspec.catalogues.identifiers import KINDS
 from jaxspec.errors import InputError
 from jaxspec.labels import LABELS
-from jaxspec.surveys.catalogues import KINDS
 
 IDENTIFIERS = (*KINDS, "gaia_dr3", "ra", "dec", "pmra", "pmdec", "epoch")
 TABLE_ENTRIES = (
@@ -40,6 +40,7 @@ class Quantity:
       A(X) = log10(N_X/N_H) + 12.
     - `error`: a column, two columns (up and down, averaged) or a number in the label's unit, of the quantity
       in the column; `otherwise`: the error where that column has none.
+    - `rounded`: the table rounds its errors, so that 0 is a small one; otherwise 0 is none.
     - `flag`: a column; where it is not 0 (or has any of the bits of the mask `flag_bits`) there is no value.
     - `missing`: numbers that stand for no value, beside those that are always taken for it.
     """
@@ -50,6 +51,7 @@ class Quantity:
     absolute: bool = False
     error: str | tuple[str, str] | float | None = None
     otherwise: float | None = None
+    rounded: bool = True
     flag: str | None = None
     flag_bits: int | None = None
     missing: tuple[float, ...] = ()
@@ -72,7 +74,11 @@ class FlagRule:
 
 @dataclass(frozen=True)
 class TableSpec:
-    """One table: its file, its format, and what its columns mean. See docs/surveys.md for each entry."""
+    """One table: its file, its format, and what its columns mean. See docs/surveys.md for each entry.
+
+    `facts` are columns of further numbers by name (`snr`, `velocity`, `vmic`, `vsini`), and `spectrum` is the
+    column with the file of each star's spectrum: known layouts fill them in.
+    """
 
     name: str
     file: Path
@@ -89,6 +95,8 @@ class TableSpec:
     missing: tuple[float, ...] = ()
     solar_scale: str | Mapping[str, float] | None = None
     duplicates: str = "keep"
+    facts: Mapping[str, str] = field(default_factory=dict)
+    spectrum: str | None = None
     stars: Path | None = None  # of a posterior: a table that says which spectrum is of which star
 
 

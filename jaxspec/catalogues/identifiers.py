@@ -1,19 +1,17 @@
-"""A survey's catalogue after the door: labels with covariances, identifiers, flags, and where they came from.
+"""What tables call their stars: designations of each kind in one canonical form, and positions.
 
-Identifiers are text in one canonical form for each kind, so that two tables that write the same star
-differently ("HIP 57051", 57051, "HIP057051") agree.
+Two tables that write the same star differently ("HIP 57051", 57051, "HIP057051") then agree.
 """
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Shaped
 
 from jaxspec.errors import InputError
-from jaxspec.labels import LabelSet
 
 # Kinds of identifiers, the most trustworthy first: the order in which stars are matched. Gaia's source_id
 # changes between DR2 and DR3 for a few stars in a hundred, so that the two are different kinds.
@@ -207,53 +205,3 @@ def _texts(array: np.ma.MaskedArray) -> list[str]:
         else:
             out.append(value.decode(errors="replace") if isinstance(value, bytes) else str(value))
     return out
-
-
-@dataclass(frozen=True)
-class SurveyCatalogue:
-    """One table of one survey, n rows, every number in jaxspec's units and on one solar scale.
-
-    - `labels [n, l]`: in the order of `label_set`; NaN where not measured. `covariance [n, l, l]`: of the
-      quoted errors; finite for measured labels, 0 in rows and columns of those that are not.
-    - `flags [n]`: bits, 0 is safe; `flag_meaning` says what each bit stands for.
-    - `magnitude [n]`: in `band`, to check matches with; NaN where not known.
-    - `cluster [n]`: name of the open cluster, "" for none.
-    - `errors_only`: the table has errors; what `covariance` has beside its diagonal is a guess.
-    - `anchor`: the labels are absolute. `solar`: the solar scale the abundances are on now, in words.
-    - `notes`: what was converted, left out or assumed, one sentence each. `provenance`: the file, its
-      SHA-256, its rows.
-    """
-
-    name: str
-    label_set: LabelSet
-    identifiers: Identifiers
-    labels: Float[np.ndarray, "n l"]
-    covariance: Float[np.ndarray, "n l l"]
-    flags: Int[np.ndarray, " n"]
-    flag_meaning: dict[int, str] = field(default_factory=dict)
-    magnitude: Float[np.ndarray, " n"] | None = None
-    band: str = ""
-    cluster: Shaped[np.ndarray, " n"] | None = None
-    anchor: bool = False
-    errors_only: bool = True
-    solar: str = "not stated"
-    notes: tuple[str, ...] = ()
-    provenance: dict[str, Any] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    @property
-    def errors(self) -> Float[np.ndarray, "n l"]:
-        """Quoted errors, NaN where the label is not measured."""
-        variance = np.diagonal(self.covariance, axis1=1, axis2=2)
-        return np.where(np.isfinite(self.labels), np.sqrt(variance), np.nan)
-
-    def rows(self, which: np.ndarray) -> "SurveyCatalogue":
-        """The catalogue of these rows (indices or a mask)."""
-        index = np.arange(len(self))[which]
-        picked = {
-            name: None if getattr(self, name) is None else getattr(self, name)[index]
-            for name in ("labels", "covariance", "flags", "magnitude", "cluster")
-        }
-        return replace(self, identifiers=self.identifiers.rows(index), **picked)

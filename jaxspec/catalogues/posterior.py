@@ -1,4 +1,4 @@
-"""The posterior that `experiments.infer` writes, as a survey's table: full covariances, and likelihoods."""
+"""Our own posteriors as tables of a survey: one likelihood a spectrum, with its full covariance."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,13 +9,13 @@ import xarray as xr
 from astropy.table import MaskedColumn, Table
 from jaxtyping import Float
 
+from jaxspec.catalogues.columns import open_table, strings
+from jaxspec.catalogues.spec import FlagRule, TableSpec
 from jaxspec.errors import InputError
-from jaxspec.io.columns import open_table, strings
 from jaxspec.labels import LabelSet
 from jaxspec.posterior.flags import Flag
+from jaxspec.posterior.likelihoods import SUSPECT, likelihoods
 from jaxspec.posterior.results import Posterior
-from jaxspec.surveys.likelihoods import SUSPECT, from_posterior
-from jaxspec.surveys.readers.spec import FlagRule, TableSpec
 
 FORMAT, SUFFIX = "posterior", ".nc"
 SOURCE = "source"
@@ -23,7 +23,7 @@ SOURCE = "source"
 SOLAR_SCALE = "grevesse2007"
 
 
-class Likelihoods(NamedTuple):
+class PosteriorRows(NamedTuple):
     """Rows of a posterior file: the completed entry, their facts as a `table` (`source`, `snr`, `chi2`,
     `flags`, `suspect`, further numbers and the columns of `stars:`), `values [n, k]` and `covariance
     [n, k, k]` of the labels `names`, and what was done."""
@@ -65,7 +65,7 @@ def posterior_labels(spec: TableSpec) -> tuple[str, ...]:
         return Posterior.load(spec.file).label_set.names  # which says what is wrong
 
 
-def read_likelihoods(spec: TableSpec) -> Likelihoods:
+def read_posterior(spec: TableSpec) -> PosteriorRows:
     """Likelihoods of the spectra in a posterior file, one a row.
 
     Draws that were refined against the forward model are likelihoods already; from others the training prior
@@ -93,7 +93,7 @@ def read_likelihoods(spec: TableSpec) -> Likelihoods:
             "a network trained on simulations: its prior can be divided out",
             "infer with another checkpoint, or give the labels.fits as a table",
         )
-    found = from_posterior(spec.name, posterior, np.arange(len(posterior)))
+    likelihood = likelihoods(posterior)
     empty = (posterior.flags & int(Flag.NO_DATA)) != 0
     notes = [
         f"{int(refined.sum())} spectra refined, likelihoods already; the training prior divided out of "
@@ -104,7 +104,7 @@ def read_likelihoods(spec: TableSpec) -> Likelihoods:
     table = Table({SOURCE: [_stem(name) for name in posterior.names]})
     for name, values in {**posterior.stats, "snr": posterior.snr, "chi2": posterior.chi2}.items():
         table[name] = values
-    table["flags"], table["suspect"] = posterior.flags, found.flagged.astype(np.int64)
+    table["flags"], table["suspect"] = posterior.flags, likelihood.suspect.astype(np.int64)
     if spec.stars is not None:
         notes += _add_stars(table, spec)
     elif not spec.identifiers:
@@ -114,10 +114,11 @@ def read_likelihoods(spec: TableSpec) -> Likelihoods:
         spec,
         identifiers=spec.identifiers or {"name": SOURCE},
         flags=spec.flags or (rule,),
+        facts={"snr": "snr"},
         solar_scale=SOLAR_SCALE if spec.solar_scale is None else spec.solar_scale,
     )
-    values = np.where(empty[:, None], np.nan, found.values)
-    return Likelihoods(spec, table, posterior.label_set.names, values, found.covariance, tuple(notes))
+    values = np.where(empty[:, None], np.nan, likelihood.values)
+    return PosteriorRows(spec, table, posterior.label_set.names, values, likelihood.covariance, tuple(notes))
 
 
 def _stem(name: str) -> str:

@@ -1,30 +1,13 @@
 """Which rows are one star, on catalogues made for the purpose and on the published ones."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 
+from jaxspec.catalogues.crossmatch import crossmatch, far
+from jaxspec.catalogues.read import read_survey
+from jaxspec.catalogues.spec import parse_file
 from jaxspec.errors import InputError
-from jaxspec.labels import label_set
-from jaxspec.surveys.assemble import StarFlag, assemble
-from jaxspec.surveys.catalogues import SurveyCatalogue, identifiers
-from jaxspec.surveys.crossmatch import crossmatch, far
-from jaxspec.surveys.readers import parse_file, read_survey
-
-TWO = label_set("teff", "fe_h")
-
-
-def catalogue(title: str, labels=None, /, errors=(50.0, 0.05), **who) -> SurveyCatalogue:
-    """A catalogue with these identifiers; by default all stars are alike."""
-    extra = {k: who.pop(k) for k in ("magnitude", "band", "cluster", "anchor", "flags") if k in who}
-    n = len(next(v for v in who.values() if np.ndim(v)))
-    labels = np.tile([5500.0, 0.0], (n, 1)) if labels is None else np.asarray(labels, float)
-    variance = np.where(np.isfinite(labels), np.square(errors), 0.0)
-    flags = extra.pop("flags", np.zeros(n, np.int64))
-    return SurveyCatalogue(
-        title, TWO, identifiers(n, **who), labels, variance[:, :, None] * np.eye(2), flags, **extra
-    )
+from tests.tables import TWO, catalogue
 
 
 def test_designations_join_in_a_chain_through_a_third_catalogue():
@@ -92,7 +75,7 @@ def test_designations_that_disagree_across_catalogues_are_joined_and_reported():
     assert match.n_stars == 1 and match.counts() == {"conflict": 1}
 
 
-def test_matches_that_disagree_are_reported_and_flagged():
+def test_matches_that_disagree_are_reported():
     rng = np.random.default_rng(1)
     n = 60
     labels = np.column_stack([rng.normal(5500, 300, n), rng.normal(0, 0.2, n)])
@@ -104,9 +87,6 @@ def test_matches_that_disagree_are_reported_and_flagged():
     match = crossmatch([a, b])
     assert [(f.kind, f.a[1]) for f in match.findings] == [("position", 40), ("label", 17)]
     assert np.flatnonzero(match.doubtful[1]).tolist() == [17, 40]
-    made = assemble([a, b], match)
-    assert np.flatnonzero(made.sky.surveys[0].flagged).tolist() == [17, 40]
-    assert np.flatnonzero(made.stars.flags & StarFlag.DOUBTFUL_MATCH).tolist() == [17, 40]
 
 
 def test_few_common_stars_are_judged_by_absolute_differences():
@@ -121,52 +101,6 @@ def test_wrong_requests_are_refused():
         crossmatch([catalogue("a", hip=[1])], radius=0.0)
     with pytest.raises(InputError, match=r"identifiers\.name: found 'M67' in 300 rows"):
         crossmatch([catalogue("a", name=["M 67"] * 300)])
-
-
-# --- assembly
-
-
-def test_copies_and_repeats():
-    labels = [[5500.0, 0.1], [5500.0, 0.1], [5550.0, 0.2], [5800.0, 0.0], [np.nan, np.nan]]
-    a = catalogue("a", labels, hip=[1, 1, 1, 2, 3])
-    match = crossmatch([a])
-    made = assemble([a], match)
-    assert made.sky.surveys[0].star.tolist() == [0, 0, 1] and made.rows[0].tolist() == [0, 2, 3]
-    notes = " ".join(made.notes)
-    assert "1 exact copies" in notes and "1 further rows" in notes and "1 rows without any label" in notes
-    assert made.stars.flags[0] & StarFlag.REPEATED and not made.stars.flags[1] & StarFlag.REPEATED
-    first = assemble([a], match, duplicates=["first"])
-    assert first.rows[0].tolist() == [0, 3] and "left out" in " ".join(first.notes)
-    with pytest.raises(InputError, match=r"table a, rows 0 and 2.*HIP 1"):
-        assemble([a], match, duplicates=["error"])
-
-
-def test_clusters_are_groups_of_two_or_more():
-    a = catalogue("a", hip=[1, 2, 3, 4], cluster=np.array(["NGC 6819", "M 67", "NGC 6819", ""], object))
-    made = assemble([a], crossmatch([a]))
-    assert made.sky.group.tolist() == [0, -1, 0, -1]
-
-
-def test_stars_carry_every_identifier_of_their_rows():
-    a = catalogue("a", hip=[1, 2])
-    b = catalogue(
-        "b", hip=[2], gaia=np.array([20]), ra=np.array([5.0]), dec=np.array([6.0]), flags=np.array([4])
-    )
-    made = assemble([a, b], crossmatch([a, b]))
-    assert made.stars.identifier.tolist() == ["HIP 1", "HIP 2"]
-    assert made.stars.keys["gaia"].tolist() == ["", "20"] and made.stars.ra[1] == 5.0
-    assert made.sky.surveys[1].flagged.tolist() == [True]
-    assert made.stars.flags[1] & StarFlag.SURVEY_FLAG and made.stars.flags[0] & StarFlag.ONE_SURVEY
-
-
-def test_catalogues_of_other_labels_do_not_mix():
-    a = catalogue("a", hip=[1])
-    b = dataclasses.replace(a, name="b", label_set=label_set("teff", "logg"))
-    with pytest.raises(InputError, match="table b"):
-        assemble([a, b], crossmatch([a, b]))
-    with pytest.raises(InputError, match="no row with a label"):
-        empty = catalogue("a", [[np.nan, np.nan]], hip=[1])
-        assemble([empty], crossmatch([empty]))
 
 
 # --- published tables

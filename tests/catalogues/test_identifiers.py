@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from jaxspec.catalogues.identifiers import canonical, identifiers, recognise
 from jaxspec.errors import InputError
-from jaxspec.surveys.catalogues import canonical, identifiers, recognise
 
 
 @pytest.mark.parametrize(
