@@ -67,6 +67,8 @@ def _convert(hint: Any, value: Any, entry: str) -> Any:
             raise InputError(entry, repr(value), "a number", f"write {entry}=2, say") from None
     if options == (bool,) and not isinstance(value, bool):
         raise InputError(entry, repr(value), "true or false", f"write {entry}=true, say")
+    if isinstance(value, bool) and str in options and bool not in options:
+        return str(value).lower()
     if str in options and isinstance(value, (int, float)) and not isinstance(value, bool):
         return str(value) if int not in options and float not in options else value
     return tupled(value)
