@@ -1,35 +1,25 @@
 """Several surveys on one scale: offsets with errors, calibrated catalogues, predictions of a survey.
 
-    python -m experiments.calibrate surveys=my_surveys.yaml output=calibrated [predict=SURVEY]
-    python -m experiments.calibrate surveys=simulated
-    python -m experiments.calibrate surveys=spectra
-
-docs/surveys.md says what the file holds and what is written. Raises no error for tables that merely lack a
-label or overlap little: what is not identified is said, and the convention chosen for it.
+docs/surveys.md says what the file of surveys holds and what is written. Raises no error for tables that
+merely lack a label or overlap little: what is not identified is said, and the convention chosen for it. In
+place of a file, `simulated` calibrates a simulated sky, and `spectra` skies whose offsets are planted in
+simulated spectra.
 """
+
+from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from astropy.table import Column, QTable, Table
-from omegaconf import DictConfig, OmegaConf
 
-from experiments.calibration_report import (
-    ALL,
-    check_truth,
-    compare_held_out,
-    draw,
-    hold_out,
-    print_held_out,
-    print_offsets,
-    print_truth,
-)
-from experiments.calibration_spectra import recover
-from experiments.common import begin, build, launch
 from jaxspec.catalogues import (
     Catalogue,
     Match,
@@ -39,10 +29,23 @@ from jaxspec.catalogues import (
     parse_file,
     read_survey,
 )
+from jaxspec.commands.calibration_report import (
+    ALL,
+    check_truth,
+    compare_held_out,
+    draw,
+    hold_out,
+    print_held_out,
+    print_offsets,
+    print_truth,
+)
+from jaxspec.commands.calibration_spectra import recover
 from jaxspec.errors import InputError
 from jaxspec.io import write_table
 from jaxspec.labels import LABELS, LabelSet, label_set
-from jaxspec.runs import atomically, named_key, write_json
+from jaxspec.physics.forward import SHIPPED
+from jaxspec.runs import atomically, begin, named_key, write_json
+from jaxspec.settings import build
 from jaxspec.surveys.assemble import FLAG_TEXT, Assembled, StarFlag, Stars, assemble
 from jaxspec.surveys.inference import FitConfig, fit
 from jaxspec.surveys.model import SurveyConfig
@@ -51,15 +54,77 @@ from jaxspec.surveys.predict import Calibrated, calibrate_sky, predict_sky
 from jaxspec.surveys.results import Calibration
 from jaxspec.surveys.sampling import NutsConfig
 from jaxspec.surveys.simulate import SimulationConfig, Truth, simulate_sky
+from jaxspec.surveys.spectral_sky import SpectralConfig
 from jaxspec.surveys.variational import SviConfig
 
 log = logging.getLogger(__name__)
 
 
+INPUT, OUTPUT = "surveys", "folder"
+SIMULATED, SPECTRA = "simulated", "spectra"
+# Rows are called outliers in the flags above this probability.
+OUTLIER = 0.5
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Which surveys, and how they are calibrated.
+
+    Attributes:
+        surveys: a file that lists tables (docs/surveys.md), simulated or spectra.
+        seed: of all random numbers.
+        predict: a survey: what it would report for every star.
+        folds: with predict, its common stars are kept from it in so many parts, one after the other, and
+            predicted; 0: none.
+        method: nuts (exact, minutes), laplace (seconds) or svi (minibatches, any number of stars); auto: by
+            the number of stars.
+        prior: population: noisy and missing labels lean on the survey's other stars; flat: they do not.
+        model: fields of jaxspec.surveys.model.SurveyConfig that differ from its defaults, such as trend
+            quadratic or reference bensby.
+        draws: of the Gaussian approximations.
+        nuts: of method nuts.
+        svi: of method svi.
+        plots: draw figures.
+        simulated: of surveys simulated.
+        spectra: of surveys spectra.
+        checkpoint: of surveys spectra, folder of a trained posterior or of a training run; none: the weights
+            in the package.
+        forward: of surveys spectra, the forward model: an emulator (.npz) or the dotted name of a function of
+            an instrument.
+    """
+
+    surveys: str
+    seed: int = 1
+    predict: str | None = None
+    folds: int = 3
+    method: str = "auto"
+    prior: str = "population"
+    model: Mapping[str, Any] = field(default_factory=dict)
+    draws: int = 1000
+    nuts: NutsConfig = field(default_factory=NutsConfig)
+    svi: SviConfig = field(default_factory=SviConfig)
+    plots: bool = True
+    simulated: SimulationConfig = SimulationConfig()
+    spectra: SpectralConfig = SpectralConfig()
+    checkpoint: str | None = None
+    forward: str = SHIPPED
+
+    def __post_init__(self):
+        build(SurveyConfig, self.model, "model.")  # wrong entries are refused before anything is read
+
+
 @dataclass(frozen=True)
 class Input:
-    """What a run calibrates: the sky, its stars, and for tables the match behind it (`truth` for simulated
-    skies)."""
+    """What a run calibrates.
+
+    Attributes:
+        sky: the surveys' measurements.
+        stars: names, positions and flags of its stars.
+        notes: what was found while they were assembled.
+        files: of the tables.
+        catalogues, match: of tables, what was read and how its rows belong together.
+        truth: of a simulated sky.
+    """
 
     sky: Sky
     stars: Stars
@@ -70,22 +135,22 @@ class Input:
     truth: Truth | None = None
 
 
-# Rows are called outliers in the flags above this probability.
-OUTLIER = 0.5
+def run(settings: Settings, folder: Path) -> tuple[Calibration, dict[str, Any]]:
+    """Read, match, fit, calibrate, predict, write; returns the fit and the metrics. With `surveys=spectra`
+    many skies are calibrated, and the fit is the last one's.
 
-
-def run(cfg: DictConfig, folder: Path) -> tuple[Calibration, dict[str, Any]]:
-    """Read, match, fit, calibrate, predict, write. With `surveys=spectra`: many skies, the last one's fit."""
-    if cfg.surveys == "spectra":
-        return recover(cfg, folder, fit_sky)
-    loaded = load(cfg)
-    files = [] if cfg.surveys == "simulated" else [expand(cfg.surveys)]
-    begin(cfg, folder, list(dict.fromkeys([*files, *loaded.files])))
-    if cfg.predict is not None:
-        loaded.sky.index(cfg.predict)  # before the work is done, not after
+    Raises: InputError for a file that is not understood, and surveys that do not overlap.
+    """
+    if settings.surveys == SPECTRA:
+        return recover(settings, folder, fit_sky)
+    loaded = load(settings)
+    files = [] if settings.surveys == SIMULATED else [expand(settings.surveys)]
+    begin(folder, settings, list(dict.fromkeys([*files, *loaded.files])))
+    if settings.predict is not None:
+        loaded.sky.index(settings.predict)  # before the work is done, not after
     if loaded.match is not None:
         write_matches(folder / "matches.ecsv", loaded)
-    result = fit_sky(cfg, loaded.sky)
+    result = fit_sky(settings, loaded.sky)
     for message in result.messages:
         log.warning("%s", message)
     offsets = result.offsets()
@@ -95,7 +160,7 @@ def run(cfg: DictConfig, folder: Path) -> tuple[Calibration, dict[str, Any]]:
     atomically(folder / "offsets.ecsv", lambda p: offsets.write(p, format="ascii.ecsv", overwrite=True))
     result.save(folder / "calibration.nc")
     print_offsets(offsets)
-    calibrated = calibrate_sky(result, loaded.sky, cfg.prior)
+    calibrated = calibrate_sky(result, loaded.sky, settings.prior)
     flags = loaded.stars.flags | np.where(calibrated.outlier > OUTLIER, int(StarFlag.OUTLIER), 0)
     _write_stars(folder / "calibrated.fits", loaded, calibrated, flags, "on the common scale")
     metrics = {
@@ -109,19 +174,19 @@ def run(cfg: DictConfig, folder: Path) -> tuple[Calibration, dict[str, Any]]:
         "outliers": int((calibrated.outlier > OUTLIER).sum()),
     }
     held = None
-    if cfg.predict is not None:
-        predicted = predict_sky(result, loaded.sky, cfg.predict, cfg.prior)
-        what = f"as {cfg.predict} would report it"
+    if settings.predict is not None:
+        predicted = predict_sky(result, loaded.sky, settings.predict, settings.prior)
+        what = f"as {settings.predict} would report it"
         _write_stars(folder / "predicted.fits", loaded, predicted, flags, what)
-        again = lambda sky: predict_sky(fit_sky(cfg, sky), sky, cfg.predict, cfg.prior)  # noqa: E731
-        held = hold_out(loaded.sky, cfg.predict, cfg.folds, cfg.seed, again)
+        again = lambda sky: predict_sky(fit_sky(settings, sky), sky, settings.predict, settings.prior)  # noqa: E731
+        held = hold_out(loaded.sky, settings.predict, settings.folds, settings.seed, again)
         if held is not None:
             metrics["held_out"] = compare_held_out(held, loaded.sky.label_set)
             print_held_out(metrics["held_out"])
     if loaded.truth is not None:
         metrics["truth"] = check_truth(result, calibrated, loaded.sky, loaded.truth)
         print_truth(metrics["truth"])
-    if cfg.plots:
+    if settings.plots:
         draw(folder, result, loaded.sky, calibrated, held)
     write_json(folder / "metrics.json", metrics)
     log.info(
@@ -135,11 +200,11 @@ def run(cfg: DictConfig, folder: Path) -> tuple[Calibration, dict[str, Any]]:
     return result, metrics
 
 
-def fit_sky(cfg: DictConfig, sky: Sky) -> Calibration:
+def fit_sky(settings: Settings, sky: Sky) -> Calibration:
     """The posterior of all surveys' terms, as configured."""
-    settings = FitConfig(build(NutsConfig, cfg.nuts), build(SviConfig, cfg.svi), cfg.draws)
-    key = named_key(cfg.seed, "calibrate")
-    return fit(sky, build(SurveyConfig, cfg.model), key, cfg.method, settings)
+    config = FitConfig(settings.nuts, settings.svi, settings.draws)
+    key = named_key(settings.seed, "calibrate")
+    return fit(sky, build(SurveyConfig, settings.model), key, settings.method, config)
 
 
 def shared(sky: Sky) -> dict[str, int]:
@@ -155,11 +220,11 @@ def shared(sky: Sky) -> dict[str, int]:
 # --- reading
 
 
-def load(cfg: DictConfig) -> Input:
+def load(settings: Settings) -> Input:
     """What `surveys=` names: a file of tables, or a simulated sky."""
-    if cfg.surveys == "simulated":
-        return simulated(cfg.seed, build(SimulationConfig, cfg.simulated))
-    return read_tables(load_surveys(cfg.surveys))
+    if settings.surveys == SIMULATED:
+        return simulated(settings.seed, settings.simulated)
+    return read_tables(load_surveys(settings.surveys))
 
 
 def expand(path: str | Path) -> Path:
@@ -168,18 +233,47 @@ def expand(path: str | Path) -> Path:
 
 
 def load_surveys(path: str | Path) -> SurveysFile:
-    """The surveys file at `path`. Raises `InputError` for one that is not there or no YAML."""
+    """The surveys file at `path`.
+
+    Raises: InputError for one that is not there, or no YAML, or gives an entry twice.
+    """
     path = expand(path)
     if not path.is_file():
         raise InputError(
             f"surveys={path}", "no such file", "a YAML file that lists tables", "see docs/surveys.md"
         )
     try:
-        # OmegaConf's loader, as it refuses a key given twice.
-        content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    except Exception as error:  # of YAML, of its types and of interpolations
+        content = yaml.load(path.read_text(), _Loader)
+    except (yaml.YAMLError, ValueError, OSError) as error:
         raise InputError(str(path), str(error).replace("\n", " ")[:200], "YAML", "correct the line") from None
+    if not isinstance(content, Mapping | list):  # a word alone is an entry without a value
+        content = {} if content is None else {str(content): None}
     return parse_file(content, path.parent, str(path))
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 that refuses an entry given twice, and takes 1e-3 for a number and a date for text."""
+
+    def construct_mapping(self, node, deep=False):
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
+        for name in names:
+            if names.count(name) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"{name} is given twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in rules if not tag.endswith((":timestamp", ":float"))]
+    for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"[-+]?(\d[\d_]*\.[\d_]*([eE][-+]?\d+)?|\d[\d_]*[eE][-+]?\d+|\.\d[\d_]*([eE][-+]?\d+)?"
+        r"|\.(inf|Inf|INF))$|\.(nan|NaN|NAN)$"
+    ),
+    list("-+0123456789."),
+)
 
 
 def read_tables(file: SurveysFile) -> Input:
@@ -349,7 +443,3 @@ def header(loaded: Input) -> dict[str, Any]:
         cards[f"SHA_{i}"] = catalogue.provenance["sha256"]
         cards[f"SOLAR_{i}"] = catalogue.solar
     return cards
-
-
-if __name__ == "__main__":
-    launch(run, "calibrate")

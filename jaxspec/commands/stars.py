@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from jaxspec.catalogues import Catalogue, read_label_table
 from jaxspec.errors import InputError
-from jaxspec.io import Catalogue, read_label_table
 from jaxspec.labels import NINE_LABELS
 from jaxspec.physics import turbulence
 from jaxspec.physics.atmosphere import AtmosphereGrid
