@@ -37,16 +37,7 @@ FLOOR = {part: number for number, parts in enumerate(FLOORS) for part in parts}
 
 # What scripts of the same room may import beside `experiments.common`; to be emptied as logic moves into
 # `jaxspec.commands`.
-SIDEWAYS = {
-    "experiments/demo.py": {"infer", "train"},
-    "experiments/evaluate.py": {"data", "evaluation"},
-    "experiments/evaluation.py": {"data"},
-    "experiments/infer.py": {"data"},
-    "experiments/leaderboard.py": {"data"},
-    "experiments/recalibrate.py": {"data"},
-    "experiments/screen.py": {"data", "infer"},
-    "experiments/train.py": {"data", "evaluation", "leaderboard"},
-}
+SIDEWAYS = {"experiments/train.py": {"leaderboard"}}
 
 
 def imported(path: Path) -> set[str]:
@@ -91,8 +82,8 @@ def test_imports_go_down(path):
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda p: str(p.relative_to(ROOT)))
 def test_scripts_stand_alone(path):
-    """Experiments import the library and no other experiment, benchmarks the library and one another: what two
-    experiments need belongs into `jaxspec`."""
+    """Experiments import the library and no other experiment, benchmarks the library and one another; what
+    two experiments need belongs into `jaxspec`."""
     name = str(path.relative_to(ROOT))
     room = path.relative_to(ROOT).parts[0]
     neighbours = {

@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from experiments import train
 from experiments.common import CONF
+from jaxspec.commands.train import Trained
 from tests.experiments.toys import TINY
 
 
@@ -19,7 +20,7 @@ def configured(name: str, *overrides: str) -> DictConfig:
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory) -> tuple[train.Trained, Path]:
+def trained(tmp_path_factory) -> tuple[Trained, Path]:
     """A tiny flow trained on the toy survey, and its run folder."""
     folder = tmp_path_factory.mktemp("trained")
     return train.run(configured("train", *TINY, f"output={folder}"), folder), folder
