@@ -20,6 +20,9 @@ REQUIRED = {
     "calibrate": {"surveys": "surveys.yaml"},
     "explain": {},
     "identify": {"labels": "stars.csv"},
+    "recalibrate": {},
+    "residuals": {"results": "night1_labels"},
+    "screen": {},
     "synthesize": {"labels": "stars.csv"},
 }
 # Where a run writes, where that is asked for.
