@@ -17,15 +17,16 @@ PRESETS: dict[type, Mapping[str, Any]] = {}
 """Named instances of a dataclass, from which `base: NAME` starts; whoever defines them registers them."""
 
 
-def build(cls: type, values: Mapping[str, Any] | None = None, where: str = "") -> Any:
+def build(cls: type, values: Mapping[str, Any] | None = None, where: str = "", default: Any = None) -> Any:
     """An instance of the frozen dataclass `cls` from `values`; entries that are dataclasses themselves are
     built from mappings, lists become tuples, and text becomes a number where a number is wanted.
 
-    Of a class with `PRESETS`, `base` names the instance from which the other values differ.
+    Entries that are not given are those of `default`, an instance, or the class's own defaults. Of a class
+    with `PRESETS`, `base` names the instance from which the other values differ.
 
     Raises: InputError naming an entry that the dataclass does not have, with the nearest that it has.
     """
-    values, base = dict(values or {}), None
+    values, base = dict(values or {}), default
     if cls in PRESETS and "base" in values:
         name = values.pop("base")
         if name not in PRESETS[cls]:
@@ -33,7 +34,8 @@ def build(cls: type, values: Mapping[str, Any] | None = None, where: str = "") -
             raise InputError(f"{where}base", repr(name), f"one of {names}", f"write {where}base={names[0]}")
         base = PRESETS[cls][name]
     hints = typing.get_type_hints(cls)
-    known = [field.name for field in dataclasses.fields(cls) if field.init]
+    fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
+    known = list(fields)
     made = {}
     for name, value in values.items():
         entry = f"{where}{name}"
@@ -41,11 +43,16 @@ def build(cls: type, values: Mapping[str, Any] | None = None, where: str = "") -
             near = difflib.get_close_matches(name, known, 1)
             fix = f"did you mean {where}{near[0]}=...?" if near else f"leave {entry} out"
             raise InputError(entry, "no such setting", f"one of {', '.join(known)}", fix)
-        made[name] = _convert(hints[name], value, entry)
+        made[name] = _convert(hints[name], value, entry, _default(fields[name]))
     return cls(**made) if base is None else dataclasses.replace(base, **made)
 
 
-def _convert(hint: Any, value: Any, entry: str) -> Any:
+def _default(field: dataclasses.Field) -> Any:
+    made = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+    return made if dataclasses.is_dataclass(made) else None
+
+
+def _convert(hint: Any, value: Any, entry: str, default: Any = None) -> Any:
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     if isinstance(value, Mapping):
         for option in options:
@@ -53,9 +60,10 @@ def _convert(hint: Any, value: Any, entry: str) -> Any:
                 item = typing.get_args(option)[1]
                 return {name: _convert(item, v, f"{entry}.{name}") for name, v in value.items()}
         inner = [option for option in options if dataclasses.is_dataclass(option)]
-        if len(inner) > 1:
-            return build(_by_kind(inner, value, entry), value, f"{entry}.")
-        return build(inner[0], value, f"{entry}.") if inner else dict(value)
+        if not inner:
+            return dict(value)
+        kind = inner[0] if len(inner) == 1 else _by_kind(inner, value, entry)
+        return build(kind, value, f"{entry}.", default if type(default) is kind else None)
     if value == "none" and type(None) in options:
         return None
     if isinstance(value, int) and not isinstance(value, bool) and float in options and int not in options:

@@ -12,6 +12,7 @@ import jaxspec
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 MODULES = sorted((ROOT / "jaxspec").rglob("*.py"))
+SCRIPTS = sorted(path for room in ("experiments", "benchmarks") for path in (ROOT / room).rglob("*.py"))
 
 # From the ground up; a module may import its own part and those on lower floors, never one beside or above
 # it.
@@ -33,6 +34,10 @@ FLOORS = (
     {"cli", "api"},
 )
 FLOOR = {part: number for number, parts in enumerate(FLOORS) for part in parts}
+
+# What scripts of the same room may import beside `experiments.common`; to be emptied as logic moves into
+# `jaxspec.commands`.
+SIDEWAYS = {"experiments/train.py": {"leaderboard"}}
 
 
 def imported(path: Path) -> set[str]:
@@ -67,10 +72,29 @@ def test_imports_go_down(path):
     part = path.relative_to(ROOT / "jaxspec").with_suffix("").parts[0]
     for name in imported(path):
         top, *rest = name.split(".")
-        assert top not in ("hydra", "omegaconf", "experiments"), f"{path}: the library knows nothing of {top}"
+        assert top not in ("hydra", "omegaconf", "experiments", "benchmarks"), (
+            f"{path}: the library knows nothing of {top}"
+        )
         if top == "jaxspec" and rest and rest[0] in FLOOR and part != "__init__":
             other = rest[0]
             assert other == part or FLOOR[other] < FLOOR[part], f"{path}: {part} may not import {other}"
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_scripts_stand_alone(path):
+    """Experiments import the library and no other experiment, benchmarks the library and one another; what
+    two experiments need belongs into `jaxspec`."""
+    name = str(path.relative_to(ROOT))
+    room = path.relative_to(ROOT).parts[0]
+    neighbours = {
+        (top, rest[0] if rest else "")
+        for top, *rest in (full.split(".") for full in imported(path))
+        if top in {"experiments", "benchmarks", "tests"} - ({room} & {"benchmarks"})
+    }
+    allowed = {("experiments", "common")} if room == "experiments" else set()
+    sideways = {("experiments", other) for other in SIDEWAYS.get(name, set())}
+    assert neighbours <= allowed | sideways, f"{name} may not import {neighbours - allowed - sideways}"
+    assert sideways <= neighbours, f"{name} no longer imports all of SIDEWAYS: take it off the list"
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))

@@ -7,8 +7,8 @@ import pytest
 import xarray as xr
 from astropy.table import Table
 
-from experiments import calibrate
 from jaxspec.catalogues import label_names, parse_file, read_survey
+from jaxspec.commands import calibrate
 from jaxspec.errors import InputError
 from jaxspec.io import write_datatree
 from jaxspec.labels import NINE_LABELS, label_set

@@ -10,6 +10,7 @@ from scipy import stats
 
 from experiments import calibrate
 from experiments.common import CONF
+from jaxspec.commands import calibrate as commands
 from jaxspec.errors import InputError
 from jaxspec.io import read_table
 from jaxspec.surveys.assemble import StarFlag
@@ -199,9 +200,9 @@ def test_files_that_are_no_list_of_tables(tmp_path, text, match):
     path = tmp_path / "surveys.yaml"
     path.write_text(text)
     with pytest.raises(InputError, match=match):
-        calibrate.load_surveys(path)
+        commands.load_surveys(path)
     with pytest.raises(InputError, match="no such file"):
-        calibrate.load_surveys(tmp_path / "none.yaml")
+        commands.load_surveys(tmp_path / "none.yaml")
 
 
 def test_duplicated_stars_are_counted_and_used_once(sky, tmp_path, caplog):
@@ -210,7 +211,7 @@ def test_duplicated_stars_are_counted_and_used_once(sky, tmp_path, caplog):
     twice = vstack([tables["a"], tables["a"][:10]])
     path = write(tmp_path / "in", {"a": twice, "b": tables["b"]})
     with caplog.at_level("INFO"):
-        loaded = calibrate.read_tables(calibrate.load_surveys(path))
+        loaded = commands.read_tables(commands.load_surveys(path))
     assert "10 exact copies" in caplog.text and len(loaded.sky.surveys[0]) == len(tables["a"])
 
 
@@ -229,7 +230,7 @@ def test_without_an_anchor_the_convention_is_said(sky, tmp_path, caplog):
 def test_published_files_parse(data):
     folder = CONF.parent / "experiments" / "surveys"
     for path in sorted(folder.glob("*.yaml")):
-        loaded = calibrate.read_tables(calibrate.load_surveys(path))
+        loaded = commands.read_tables(commands.load_surveys(path))
         assert len(loaded.sky.surveys) == len(loaded.files)
 
 

@@ -5,6 +5,7 @@ import pytest
 from astropy.table import Table
 
 from experiments import explain
+from jaxspec.commands import explain as commands
 from jaxspec.errors import InputError
 from jaxspec.labels import NINE_LABELS
 from tests.experiments.conftest import configured
@@ -39,13 +40,13 @@ def test_unknown_method_is_named(trained, tmp_path):
 
 def test_stars_that_cannot_be_used_are_named_and_the_others_go_on(trained, tmp_path, capsys, monkeypatch):
     """Two stars, of which the first has no pixels."""
-    stars = explain.stars
+    stars = commands.stars
 
     def blind(*arguments):
         names, flux, ivar, refused = stars(*arguments)
         return names, flux, np.where(np.arange(len(ivar))[:, None] == 0, 0.0, ivar), refused
 
-    monkeypatch.setattr(explain, "stars", blind)
+    monkeypatch.setattr(commands, "stars", blind)
     cfg = configured("explain", *TOY, f"checkpoint='{trained[1]}'", f"output='{tmp_path}'")
     table = explain.run(cfg, tmp_path)
     assert len(set(table["source"])) == 1 and len(list(tmp_path.glob("star_*_saliency.png"))) == 1

@@ -50,8 +50,8 @@ def test_errors_are_learned_and_trained_with(inferred, tmp_path, capsys):
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics["spectra"] == 40 and 10 <= metrics["used"] < 40
     # A flow of a hundred steps leaves lines too: the sum is what the spectra have beyond their noise.
-    residual, ivar, flags = residuals.read(inferred / "posterior.nc", TOY_INSTRUMENT)
-    fit = (flags & int(residuals.UNFIT)) == 0
+    residual, ivar, flags = commands.read(inferred / "posterior.nc", TOY_INSTRUMENT)
+    fit = (flags & int(commands.UNFIT)) == 0
     assert np.sum(fit) == metrics["used"]
     residual, ivar = residual[fit], without_outliers(residual[fit], ivar[fit])
     for arm, (shared, own) in metrics["rms"].items():

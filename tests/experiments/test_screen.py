@@ -8,10 +8,11 @@ import pytest
 
 from experiments import screen
 from jaxspec.amortised.storage import CONFIG, load_posterior, save_posterior
+from jaxspec.commands import screen as commands
 from jaxspec.errors import InputError
 from tests.experiments.conftest import configured
 
-TOY = ["forward=tests.experiments.toys.forward", "n=8", "n_draws=32", "refine=false"]
+TOY = ["forward=tests.experiments.toys.forward", "n=8", "n_draws=32", "refine=none"]
 
 
 def test_limits_are_calibrated_stored_and_used(trained, tmp_path, capsys, monkeypatch):
@@ -30,7 +31,7 @@ def test_limits_are_calibrated_stored_and_used(trained, tmp_path, capsys, monkey
     assert config["limits"]["false_alarms"] == 0.02
     assert config["provenance"]["limits"]["simulations"] == 512
     # 40 ordinary stars, three or four flags of 2 % each; noise is flagged also by a flow of a hundred steps.
-    assert len(found) == 11 and found[screen.ORDINARY]["flagged"] <= 0.3
+    assert len(found) == 11 and found[commands.ORDINARY]["flagged"] <= 0.3
     assert found["noise only"]["flagged"] == 1.0
     assert "double-lined binary" in capsys.readouterr().out
     assert (tmp_path / "screen.png").stat().st_size > 20_000
@@ -39,9 +40,9 @@ def test_limits_are_calibrated_stored_and_used(trained, tmp_path, capsys, monkey
     (tmp_path / "screened" / "carbon star.npz").unlink()
     again = configured("screen", *TOY, f"checkpoint={folder}", f"output={tmp_path}")
     done = []
-    monkeypatch.setattr(screen, "screen", lambda *a, f=screen.screen: done.append(a[3]) or f(*a))
+    monkeypatch.setattr(commands, "screen", lambda *a, f=commands.screen: done.append(a[3]) or f(*a))
     assert screen.run(again, tmp_path)["shares"] == found and done == ["carbon star"]
-    assert screen.finished(tmp_path, "carbon star", {"snr": 51.0}) is None
+    assert commands.finished(tmp_path, "carbon star", {"snr": 51.0}) is None
 
 
 def test_weights_without_a_reference_get_the_other_limits(trained, tmp_path, monkeypatch):
@@ -50,7 +51,7 @@ def test_weights_without_a_reference_get_the_other_limits(trained, tmp_path, mon
     cfg = configured(
         "screen", *TOY, "calibrate=512", "false_alarms=0.02", f"checkpoint={tmp_path}", f"output={tmp_path}"
     )
-    monkeypatch.setattr(screen, "FAULTS", ())
+    monkeypatch.setattr(commands, "FAULTS", ())
     screen.run(cfg, tmp_path)
     assert set(load_posterior(tmp_path / "posterior").limits.levels) == {
         "chi2", "above", "structure", "wrong_errors"

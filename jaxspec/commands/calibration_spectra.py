@@ -1,9 +1,11 @@
-"""`python -m experiments.calibrate surveys=spectra`: offsets planted in spectra, inferred through a flow.
+"""Offsets planted in spectra, inferred through a flow: `calibrate` with `surveys=spectra`.
 
 Writes `recovery.ecsv` (what was planted and what was inferred, by survey, kind of star and label), `pool.npz`
 (what the flow says of every spectrum: the next run in this folder starts from it) and `metrics.json`
 (z-scores and coverage over all skies).
 """
+
+from __future__ import annotations
 
 import dataclasses
 import json
@@ -11,18 +13,16 @@ import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from astropy.table import Table
-from omegaconf import DictConfig, OmegaConf
 
-from experiments.common import begin, build
 from jaxspec.amortised.amortised import AmortisedPosterior
 from jaxspec.amortised.storage import load_weights
 from jaxspec.labels import LabelSet
 from jaxspec.physics.forward import forward_model
-from jaxspec.runs import atomically, checksum, write_json
+from jaxspec.runs import atomically, begin, checksum, write_json
 from jaxspec.simulation.simulator import SpectrumModel
 from jaxspec.surveys.observations import Sky, Survey
 from jaxspec.surveys.results import Calibration
@@ -39,6 +39,9 @@ from jaxspec.surveys.spectral_sky import (
     observe_pool,
 )
 
+if TYPE_CHECKING:
+    from jaxspec.commands.calibrate import Settings
+
 log = logging.getLogger(__name__)
 
 ARRAYS = ("values", "covariance", "flagged")
@@ -47,25 +50,25 @@ LEVELS = {"coverage_90": 1.645, "coverage_68": 0.994}
 
 
 def recover(
-    cfg: DictConfig, folder: Path, fit_sky: Callable[[DictConfig, Sky], Calibration]
+    settings: Settings, folder: Path, fit_sky: Callable[[Settings, Sky], Calibration]
 ) -> tuple[Calibration, dict[str, Any]]:
     """Spectra, likelihoods, a fit to every sky; the last fit and the metrics of all."""
-    config = build(SpectralConfig, cfg.spectra)
-    posterior, checkpoint = load_weights(cfg.checkpoint)
-    begin(cfg, folder, [checkpoint])
-    forward = forward_model(cfg.forward, posterior.instrument)
+    config = settings.spectra
+    posterior, checkpoint = load_weights(settings.checkpoint)
+    begin(folder, settings, [checkpoint])
+    forward = forward_model(settings.forward, posterior.instrument)
     begun = time.perf_counter()
-    pool = make_pool(folder / "pool.npz", posterior, forward, config, cfg.seed, checksum(checkpoint))
+    pool = make_pool(folder / "pool.npz", posterior, forward, config, settings.seed, checksum(checkpoint))
     seconds = {"spectra": time.perf_counter() - begun}
     # Differences of spectra bend the offsets of labels, and one sky after another is fitted.
-    cfg = OmegaConf.merge({"model": {"trend": "quadratic"}}, cfg)
-    if cfg.method == "auto":
-        cfg.method = "laplace"
+    model = {"trend": "quadratic", **settings.model}
+    method = "laplace" if settings.method == "auto" else settings.method
+    settings = dataclasses.replace(settings, model=model, method=method)
     reference = pool.first(config.n_reference)
     found, result = [], None
     for k in range(config.n_skies):
         rows = config.n_reference + k * config.n_stars + np.arange(config.n_stars)
-        result = fit_sky(cfg, cut_sky(pool, rows, posterior.label_set, config, cfg.seed + k))
+        result = fit_sky(settings, cut_sky(pool, rows, posterior.label_set, config, settings.seed + k))
         found.append(compare(result, reference))
         log.info("sky %d of %d: rms z %.2f", k + 1, config.n_skies, np.sqrt(np.mean(found[-1].z ** 2)))
     seconds["fits"] = time.perf_counter() - begun - seconds["spectra"]
@@ -78,8 +81,8 @@ def recover(
         **summary(recovery),
         "skies": config.n_skies,
         "stars": config.n_stars,
-        "trend": cfg.model.trend,
-        "method": cfg.method,
+        "trend": settings.model["trend"],
+        "method": settings.method,
         "reference": {
             survey.name: {
                 "outliers": offset.outliers,
