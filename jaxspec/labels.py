@@ -42,6 +42,7 @@ class Label:
         step: unit in which fits count: about the error of a good spectrum. A fortieth of the bounds if none
             is given.
         long_step: unit of a refinement, which begins further away; by default four steps.
+        largest_step: most that one step of a fit of the exact synthesis may change it; by default ten steps.
         ridge: precision, per square of `step`, of the weak prior that steadies a fit where a spectrum says
             nothing.
         systematic: standard deviation of what no likelihood of one spectrum can show where the forward model
@@ -60,6 +61,7 @@ class Label:
     atomic_number: int | None = None
     step: float | None = None
     long_step: float | None = None
+    largest_step: float | None = None
     ridge: float = 0.0
     systematic: float = 0.0
     survey_step: float | None = None
@@ -77,6 +79,7 @@ class Label:
         defaults = {
             "step": step,
             "long_step": 4.0 * step,
+            "largest_step": 10.0 * step,
             "survey_step": SURVEY_STEPS.get(self.unit, fortieth),
         }
         for name, default in defaults.items():
@@ -336,7 +339,7 @@ def _abundance(
         f"logarithmic {symbol} abundance relative to hydrogen and to the Sun",
         solar=0.0,
         atomic_number=atomic_number,
-        **{"step": 0.05, "long_step": 0.2, "systematic": 0.06, **numbers},
+        **{"step": 0.05, "long_step": 0.2, "largest_step": 0.5, "systematic": 0.06, **numbers},
     )
 
 
@@ -357,6 +360,7 @@ LABELS: dict[str, Label] = {
             solar=5772.0,
             step=100.0,
             long_step=300.0,
+            largest_step=200.0,
             ridge=1e-3,
             systematic=100.0,
         ),
@@ -371,6 +375,7 @@ LABELS: dict[str, Label] = {
             solar=4.438,
             step=0.1,
             long_step=0.5,
+            largest_step=0.5,
             ridge=1e-3,
             systematic=0.15,
             survey_step=0.2,
