@@ -42,7 +42,6 @@ from tqdm import tqdm
 from jaxspec.amortised.ensemble import load_ensemble
 from jaxspec.fitting.importance import BAD_K, ImportanceConfig, trusted
 from jaxspec.fitting.likelihood import (
-    UNITS,
     VSINI,
     LikelihoodConfig,
     Mode,
@@ -51,10 +50,11 @@ from jaxspec.fitting.likelihood import (
 )
 from jaxspec.fitting.modes import fit_modes, positive
 from jaxspec.inference import InferenceConfig, refine
+from jaxspec.labels import label_set
 from jaxspec.physics.forward import load_forward_model
 from jaxspec.runs import atomically, describe_device, versions
 from jaxspec.simulation.nuisances import PURE
-from jaxspec.simulation.prior import inside_polygon
+from jaxspec.simulation.prior import HR, inside_polygon
 from jaxspec.simulation.simulator import Simulator
 
 SEED = 3
@@ -65,6 +65,10 @@ WARMUP, SAMPLES, CHAINS = 60, 75, 8
 LONGER_WARMUP, LONGER_SAMPLES, MIXED = 100, 500, 1.05
 
 
+# Distances from the polygon's sides are in these units.
+STEP = jnp.array(label_set(*HR).step, jnp.float32)
+
+
 def mirrored(x, low, high):
     """What lies beyond an edge, as far inside of it: chains do not see a wall."""
     return high - jnp.abs(high - (low + jnp.abs(x - low)))
@@ -72,13 +76,13 @@ def mirrored(x, low, high):
 
 def mirrored_in(polygon, point):
     """A point outside of a polygon mirrored at the side that is nearest."""
-    begin = jnp.asarray(polygon) / jnp.array(UNITS[:2])
+    begin = jnp.asarray(polygon) / STEP
     side = jnp.roll(begin, -1, axis=0) - begin
-    away = point / jnp.array(UNITS[:2]) - begin
+    away = point / STEP - begin
     along = jnp.clip(jnp.sum(away * side, axis=1) / jnp.sum(side**2, axis=1), 0.0, 1.0)
     nearest = jnp.argmin(jnp.sum((away - along[:, None] * side) ** 2, axis=1))
     across = jnp.array([-1.0, 1.0]) * side[nearest][::-1] / jnp.linalg.norm(side[nearest])
-    image = point - 2.0 * (away[nearest] @ across) * across * jnp.array(UNITS[:2])
+    image = point - 2.0 * (away[nearest] @ across) * across * STEP
     return jnp.where(inside_polygon(point, polygon), point, image)
 
 
@@ -88,12 +92,15 @@ def model(forward, prior, config, mode, root, flux):
     observed = observe_at(forward, config, mode, flux)
     flat = dist.ImproperUniform(dist.constraints.real_vector, (), (len(root),))
     u = mode.u + root @ numpyro.sample("z", flat)
-    units = jnp.array(UNITS)
-    labels = mode.start + units * u[: len(UNITS)]
-    fe_h = mirrored(labels[2], *prior.fe_h_range)
-    x_fe = mirrored(labels[3:] - labels[2], *prior.x_fe_range)
-    labels = jnp.concatenate([mirrored_in(prior.polygon, labels[:2]), fe_h[None], fe_h + x_fe])
-    u = u.at[: len(UNITS)].set((labels - mode.start) / units).at[VSINI].set(jnp.abs(u[VSINI]))
+    known, n_label = prior.label_set, len(prior.names)
+    units = jnp.array(known.step)
+    labels = mode.start + units * u[:n_label]
+    fe_h = mirrored(known.column(labels, "fe_h"), *prior.fe_h_range)
+    x_fe = mirrored(known.x_fe(labels), *prior.x_fe_range)
+    image = dict(zip(known.elements, fe_h + x_fe, strict=True)) | {"fe_h": fe_h}
+    image |= dict(zip(HR, mirrored_in(prior.polygon, known.take(labels, HR)), strict=True))
+    labels = jnp.stack([image[name] for name in known.names])
+    u = u.at[:n_label].set((labels - mode.start) / units).at[VSINI].set(jnp.abs(u[VSINI]))
     u = numpyro.deterministic("u", u)
     numpyro.factor("density", log_density(forward, prior, config, u, mode.start, observed))
 
@@ -119,7 +126,7 @@ def starts(prior, mode: Mode, root: np.ndarray, draws: np.ndarray) -> np.ndarray
     labels = draws[np.asarray(prior.supports(jnp.asarray(draws)))][:CHAINS]
     away = np.zeros((CHAINS, len(root)))
     n_label = labels.shape[1]
-    away[:, :n_label] = (labels - mode.start) / np.array(UNITS[:n_label]) - mode.u[:n_label]
+    away[:, :n_label] = (labels - mode.start) / prior.label_set.step - mode.u[:n_label]
     return np.linalg.solve(root, away.T).T
 
 
@@ -161,7 +168,7 @@ def run_chains(forward, prior, modes: Mode, flux: np.ndarray, draws: np.ndarray,
                 init_params=begin,
             )
             u = np.asarray(chains.get_samples(group_by_chain=True)["u"], float)[..., : modes.start.shape[1]]
-            labels = modes.start[star] + np.array(UNITS) * u
+            labels = modes.start[star] + prior.label_set.step * u
             results[star] = (labels, split_gelman_rubin(u).max(), effective_sample_size(u).min())
             atomically(path, lambda part, result=results[star]: np.savez(part, *result))
     return list(results.values())

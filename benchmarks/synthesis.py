@@ -115,9 +115,9 @@ def peer():
                 return pd.DataFrame(line_table(model, their_elements))
 
             def make_structure(model: StellarModel, labels: jax.Array, vmic: jax.Array) -> Any:
-                teff, logg = (float(x) for x in labels[:2])
+                teff, logg, _ = (float(x) for x in model.label_set.stellar(labels))
                 composition = model.composition(labels)
-                atmosphere = model.grid(*labels[:3])
+                atmosphere = model.grid(*model.label_set.stellar(labels))
                 state = jax.jit(chemistry_of)(model.atoms, atmosphere, composition)
                 ours = np.asarray(composition, float) / np.log(10.0) + 12.0
                 known = dict(zip(their_elements, np.where(ours > -5.0, ours, np.nan), strict=False))

@@ -33,6 +33,7 @@ from jaxspec.physics.model import StellarModel
 from jaxspec.physics.synthesis import Window
 from jaxspec.physics.turbulence import vmic_calibration
 from jaxspec.runs import atomically, named_key, versions, write_json
+from jaxspec.simulation.nuisances import PURE
 from jaxspec.simulation.prior import StellarPrior
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,8 @@ def design(seed: int, chunk: int, vmic_spread: float) -> tuple[jax.Array, jax.Ar
     labels = jnp.concatenate([flat.sample(even, CHUNK // 2), StellarPrior().sample(real, CHUNK // 2)])
     labels = labels.astype(jnp.float32)
     offset = jax.random.uniform(turbulence, (CHUNK,), minval=-vmic_spread, maxval=vmic_spread)
-    return labels, jnp.clip(vmic_calibration(labels[:, 0], labels[:, 1], labels[:, 2]) + offset, 0.3, 3.5)
+    vmic = vmic_calibration(*NINE_LABELS.stellar(labels))
+    return labels, jnp.clip(vmic + offset, *PURE.vmic_range)
 
 
 def chunk_file(folder: Path, chunk: int) -> Path:
@@ -132,8 +134,8 @@ def draw_errors(residual: np.ndarray, labels: np.ndarray, wavelength: np.ndarray
         use = (wavelength > low) & (wavelength < high)
         axis.plot(wavelength[use], size[:, use].mean(axis=0), lw=0.6)
         axis.set(xlabel="wavelength (Å)", ylabel="mean absolute error (%)")
-    for axis, column, name in ((axes[1, 0], 0, "$T_{eff}$ (K)"), (axes[1, 1], 2, "[Fe/H] (dex)")):
-        axis.plot(labels[:, column], size.mean(axis=1), ".", ms=3)
+    for axis, column, name in ((axes[1, 0], "teff", "$T_{eff}$ (K)"), (axes[1, 1], "fe_h", "[Fe/H] (dex)")):
+        axis.plot(NINE_LABELS.column(labels, column), size.mean(axis=1), ".", ms=3)
         axis.set(xlabel=name, ylabel="mean absolute error (%)", yscale="log")
     figure.savefig(path, dpi=130)
     plt.close(figure)

@@ -172,11 +172,12 @@ def loss_and_slope(fit: LineFit, change, shape, star: Star) -> tuple[Array, Arra
 def make_star(fit: LineFit, labels, flux, seen, error: float) -> Star:
     """A star of known labels; its broadening and velocity are found at the published oscillator strengths."""
     labels = jnp.asarray(labels, jnp.float32)
-    atmosphere = fit.model.grid(*labels[:3])
+    stellar = fit.model.label_set.stellar(labels)
+    atmosphere = fit.model.grid(*stellar)
     state = chemistry_of(fit.model.atoms, atmosphere, fit.model.composition(labels))
-    start = jnp.asarray([vmac_calibration(*labels[:3]), 0.0, 0.85], jnp.float32)
+    start = jnp.asarray([vmac_calibration(*stellar), 0.0, 0.85], jnp.float32)
     flux, seen = jnp.asarray(flux, jnp.float32), jnp.asarray(seen, jnp.float32)
-    vmic = vmic_calibration(*labels[:3])
+    vmic = vmic_calibration(*stellar)
     star = Star(flux, seen, jnp.float32(error), atmosphere, state, vmic, start)
     surface = synthesise(fit, jnp.zeros(fit.transition.max() + 1), star)
     velocity = coarse_velocity(fit, surface, star, jnp.arange(-80.0, 80.5, 2.0))

@@ -5,26 +5,49 @@ a sigmoid scaled to each label's hard bounds, so no posterior can leak outside t
 exact.
 """
 
-from collections.abc import Iterator, Sequence
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import distrax
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike as Numbers
 from jaxtyping import Array, Float
 from numpy.typing import ArrayLike
 
 from jaxspec.errors import InputError
+from jaxspec.settings import build
+
+# By how much surveys usually differ in a quantity of this unit.
+SURVEY_STEPS = {"K": 100.0, "dex": 0.1, "mag": 0.05}
 
 
 @dataclass(frozen=True)
 class Label:
-    """One quantity of a star.
+    """One quantity of a star, with everything about it that the library states label by label.
 
-    `unit` is an astropy unit string; `low` and `high` are hard bounds in that unit; `solar` is the Sun's
-    value where the quantity has one; `ucd` is the IVOA UCD1+ word written into tables.
+    Attributes:
+        name: by which arrays, tables and settings know it.
+        unit: an astropy unit string; all other numbers are in it.
+        low, high: hard bounds.
+        latex: for plots.
+        ucd: the IVOA UCD1+ word written into tables.
+        description: one line, for tables.
+        solar: the Sun's value, where the quantity has one.
+        atomic_number: of the element whose abundance this is.
+        step: unit in which fits count: about the error of a good spectrum. A fortieth of the bounds if none
+            is given.
+        long_step: unit of a refinement, which begins further away; by default four steps.
+        largest_step: most that one step of a fit of the exact synthesis may change it; by default ten steps.
+        ridge: precision, per square of `step`, of the weak prior that steadies a fit where a spectrum says
+            nothing.
+        systematic: standard deviation of what no likelihood of one spectrum can show where the forward model
+            misses the spectrum: how benchmark stars in HR10 scatter about their published labels.
+        survey_step: by how much surveys usually differ; by default what is usual for the unit.
     """
 
     name: str
@@ -35,6 +58,13 @@ class Label:
     ucd: str
     description: str
     solar: float | None = None
+    atomic_number: int | None = None
+    step: float | None = None
+    long_step: float | None = None
+    largest_step: float | None = None
+    ridge: float = 0.0
+    systematic: float = 0.0
+    survey_step: float | None = None
 
     def __post_init__(self):
         if not (np.isfinite(self.low) and np.isfinite(self.high) and self.low < self.high):
@@ -44,6 +74,27 @@ class Label:
                 "two finite numbers, low < high",
                 "give hard bounds in the label's unit, of its logarithm where it has none",
             )
+        fortieth = (self.high - self.low) / 40.0
+        step = fortieth if self.step is None else self.step
+        defaults = {
+            "step": step,
+            "long_step": 4.0 * step,
+            "largest_step": 10.0 * step,
+            "survey_step": SURVEY_STEPS.get(self.unit, fortieth),
+        }
+        for name, default in defaults.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, default)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Label":
+        """The label of a stored configuration (`dataclasses.asdict`). What the file does not say, because it
+        is older than a field, is that of the label of its name in `LABELS`.
+
+        Raises: InputError for an entry that labels do not have.
+        """
+        known = LABELS.get(values.get("name", ""))
+        return build(cls, {**({} if known is None else dataclasses.asdict(known)), **values}, "label.")
 
     @property
     def element(self) -> str | None:
@@ -110,7 +161,9 @@ def _floating(values: ArrayLike) -> Array:
 class LabelSet:
     """An ordered set of labels: the meaning of the last axis of every label array.
 
-    Hashable, so that it can be a static field of a module or an argument of a jitted function.
+    Hashable, so that it can be a static field of a module or an argument of a jitted function. Nothing
+    outside this module knows where in an array a label stands: `column`, `take`, `stellar` and `x_fe` find
+    labels by name, in any order of the set, at no cost inside a compiled function.
     """
 
     labels: tuple[Label, ...]
@@ -139,6 +192,28 @@ class LabelSet:
         return _frozen([label.high for label in self.labels])
 
     @cached_property
+    def step(self) -> np.ndarray:
+        """Units in which fits count (see `Label`), float64 [n_labels]."""
+        return self.per_label("step")
+
+    def per_label(self, attribute: str) -> np.ndarray:
+        """A number that every label has, such as `systematic`, as float64 [n_labels]."""
+        return _frozen([getattr(label, attribute) for label in self.labels])
+
+    @property
+    def elements(self) -> tuple[str, ...]:
+        """Names of the abundances [X/H] of elements other than iron, in the set's order."""
+        return tuple(label.name for label in self.labels if label.element not in (None, "Fe"))
+
+    @cached_property
+    def x_fe_matrix(self) -> np.ndarray:
+        """The matrix that makes [X/Fe] of labels: one row for each of `elements`, float64 [m, n_labels]."""
+        matrix = np.zeros((len(self.elements), len(self)))
+        for row, name in enumerate(self.elements):
+            matrix[row, self.index(name)], matrix[row, self.index("fe_h")] = 1.0, -1.0
+        return _frozen(matrix)
+
+    @cached_property
     def bijector(self) -> distrax.Bijector:
         """Distrax bijector from unconstrained `z [..., n]` to labels `[..., n]`; one event is one label
         vector."""
@@ -161,9 +236,49 @@ class LabelSet:
             )
         return self.names.index(name)
 
+    def check_same(self, names: Sequence[str], where: str) -> None:
+        """Raise `InputError` unless these are the set's labels in the same order: arrays could not be told
+        from each other."""
+        if tuple(names) != self.names:
+            raise InputError(where, ", ".join(names), ", ".join(self.names), "use one label set for both")
+
     def select(self, names: Sequence[str]) -> "LabelSet":
         """The label set of these names, in this order."""
         return LabelSet(tuple(self.labels[self.index(name)] for name in names))
+
+    def column(self, labels: Float[Array | np.ndarray, "*batch n"], name: str) -> Float[Numbers, "*batch"]:
+        """One label of labels `[..., n]`, in its unit."""
+        return labels[..., self.index(name)]
+
+    def take(
+        self, labels: Float[Array | np.ndarray, "*batch n"], names: Sequence[str]
+    ) -> Float[Array | np.ndarray, "*batch m"]:
+        """The labels of these names, in their order: `[..., m]` of labels `[..., n]`."""
+        place = [self.index(name) for name in names]
+        first = place[0] if place else 0
+        # A slice where they stand together, which a compiled function gets for nothing.
+        together = place == list(range(first, first + len(place)))
+        return labels[..., first : first + len(place)] if together else labels[..., np.array(place)]
+
+    def stellar(self, labels: Float[Array | np.ndarray, "*batch n"]) -> tuple[Float[Numbers, "*batch"], ...]:
+        """teff [K], logg and fe_h [dex] of labels `[..., n]`, on which atmospheres and turbulence depend."""
+        return tuple(self.column(labels, name) for name in ("teff", "logg", "fe_h"))
+
+    def x_fe(self, labels: Float[Array | np.ndarray, "*batch n"]) -> Float[Array | np.ndarray, "*batch m"]:
+        """[X/Fe] of each of `elements`, from labels `[..., n]`."""
+        return self.take(labels, self.elements) - self.column(labels, "fe_h")[..., None]
+
+    def scaled_solar(self, teff: float, logg: float, fe_h: float) -> np.ndarray:
+        """Labels of a star in which every metal follows iron, float64 [n_labels].
+
+        Raises: InputError for a set with a label that this does not give.
+        """
+        value = {"teff": teff, "logg": logg, "m_h": fe_h, "fe_h": fe_h, **dict.fromkeys(self.elements, fe_h)}
+        for name in self.names:
+            if name not in value:
+                expected = "only teff, logg and abundances"
+                raise InputError("label set", name, expected, f"select a label set without {name}")
+        return np.array([value[name] for name in self.names], np.float64)
 
     def to_unconstrained(self, labels: ArrayLike) -> Float[Array, "*batch n"]:
         """Labels `[..., n]` to `z [..., n]`. A label on its bound gives an infinite `z`, one outside gives
@@ -211,9 +326,11 @@ def _frozen(values) -> np.ndarray:
     return array
 
 
-def _abundance(name: str, symbol: str, low: float, high: float, ucd: str = "phys.abund") -> Label:
+def _abundance(
+    symbol: str, atomic_number: int | None, low: float, high: float, ucd: str = "phys.abund", **numbers: float
+) -> Label:
     return Label(
-        name,
+        f"{symbol.lower()}_h",
         "dex",
         low,
         high,
@@ -221,6 +338,8 @@ def _abundance(name: str, symbol: str, low: float, high: float, ucd: str = "phys
         ucd,
         f"logarithmic {symbol} abundance relative to hydrogen and to the Sun",
         solar=0.0,
+        atomic_number=atomic_number,
+        **{"step": 0.05, "long_step": 0.2, "largest_step": 0.5, "systematic": 0.06, **numbers},
     )
 
 
@@ -239,6 +358,11 @@ LABELS: dict[str, Label] = {
             "phys.temperature.effective",
             "effective temperature",
             solar=5772.0,
+            step=100.0,
+            long_step=300.0,
+            largest_step=200.0,
+            ridge=1e-3,
+            systematic=100.0,
         ),
         Label(
             "logg",
@@ -249,15 +373,21 @@ LABELS: dict[str, Label] = {
             "phys.gravity",
             "log10 of the surface gravity in cm/s2",
             solar=4.438,
+            step=0.1,
+            long_step=0.5,
+            largest_step=0.5,
+            ridge=1e-3,
+            systematic=0.15,
+            survey_step=0.2,
         ),
-        _abundance("fe_h", "Fe", -2.8, 0.8, "phys.abund.Fe"),
-        _abundance("al_h", "Al", -3.6, 1.6),
-        _abundance("mg_h", "Mg", -3.6, 1.6),
-        _abundance("ca_h", "Ca", -3.6, 1.6),
-        _abundance("ni_h", "Ni", -3.6, 1.6),
-        _abundance("ti_h", "Ti", -3.6, 1.6),
-        _abundance("si_h", "Si", -3.6, 1.6),
-        _abundance("m_h", "M", -4.0, 1.0, "phys.abund.Z"),
+        _abundance("Fe", 26, -2.8, 0.8, "phys.abund.Fe", ridge=1e-2, systematic=0.05),
+        _abundance("Al", 13, -3.6, 1.6),
+        _abundance("Mg", 12, -3.6, 1.6),
+        _abundance("Ca", 20, -3.6, 1.6),
+        _abundance("Ni", 28, -3.6, 1.6),
+        _abundance("Ti", 22, -3.6, 1.6),
+        _abundance("Si", 14, -3.6, 1.6),
+        _abundance("M", None, -4.0, 1.0, "phys.abund.Z"),
         Label("ebv", "mag", -0.05, 3.0, r"$E(B-V)$", "phot.color.excess", "interstellar reddening"),
         Label(
             "log_luminosity",

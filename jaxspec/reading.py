@@ -112,12 +112,11 @@ def make_template(forward: SpectrumModel) -> Template:
         values = {"teff": teff, "logg": logg}
         labels.append([values.get(name, fe_h + enhanced.get(name, 0.0)) for name in forward.label_set.names])
     labels = jnp.asarray(labels, jnp.float32)
-    stellar = (labels[:, forward.label_set.index(name)] for name in ("teff", "logg", "fe_h"))
-    teff, logg, fe_h = stellar
+    stellar = forward.label_set.stellar(labels)
     one = jnp.ones(len(labels))
     nuisances = Nuisances(
-        turbulence.vmic_calibration(teff, logg, fe_h),
-        turbulence.vmac_calibration(teff, logg, fe_h),
+        turbulence.vmic_calibration(*stellar),
+        turbulence.vmac_calibration(*stellar),
         2.0 * one,
         0.0 * one,
         one,

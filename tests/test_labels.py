@@ -1,5 +1,10 @@
+import ast
+import dataclasses
 import itertools
+import json
 import pickle
+import re
+from pathlib import Path
 
 import distrax
 import jax
@@ -13,6 +18,7 @@ from jax.test_util import check_grads
 from jaxspec.errors import InputError
 from jaxspec.labels import LABELS, NINE_LABELS, Label, LabelSet, ScaledSigmoid, label_set
 
+ROOT = Path(__file__).resolve().parents[1]
 OTHER = label_set("teff", "m_h", "ebv", "log_luminosity")
 SETS = {"nine": NINE_LABELS, "foundation": OTHER}
 
@@ -174,3 +180,115 @@ def test_an_error_survives_pickling():
     error = InputError("file a.fits", "b", "c", "do d")
     copy = pickle.loads(pickle.dumps(error))
     assert str(copy) == str(error) == "file a.fits: found b; expected c; do d" and copy.fix == "do d"
+
+
+def test_arrays_are_read_by_name_in_any_order(rng):
+    """In every order of the labels the same star has the same temperature, gravity and abundance ratios."""
+    values = rng.normal(size=(4, 2, 9)).astype(np.float32)
+    expected = values[..., 3:] - values[..., 2:3]
+    assert NINE_LABELS.elements == ("al_h", "mg_h", "ca_h", "ni_h", "ti_h", "si_h")
+    for _ in range(5):
+        order = rng.permutation(9)
+        mixed, star = LabelSet(tuple(NINE_LABELS.labels[i] for i in order)), values[..., order]
+        for array in (star, jnp.asarray(star)):
+            for found, column in zip(mixed.stellar(array), (0, 1, 2), strict=True):
+                np.testing.assert_array_equal(found, values[..., column])
+            np.testing.assert_array_equal(mixed.take(array, NINE_LABELS.names), values)
+            x_fe = dict(zip(mixed.elements, np.moveaxis(np.asarray(mixed.x_fe(array)), -1, 0), strict=True))
+            for i, name in enumerate(NINE_LABELS.elements):
+                np.testing.assert_array_equal(x_fe[name], expected[..., i])
+        np.testing.assert_allclose(star @ mixed.x_fe_matrix.T, mixed.x_fe(star), rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(mixed.step, NINE_LABELS.step[order])
+        assert mixed.scaled_solar(5000.0, 2.0, -1.0).tolist() == [
+            {"teff": 5000.0, "logg": 2.0}.get(name, -1.0) for name in mixed.names
+        ]
+    np.testing.assert_array_equal(NINE_LABELS.take(values[0, 0], ()), np.zeros(0))
+    with pytest.raises(InputError, match="found ebv; expected only teff, logg and abundances"):
+        label_set("teff", "logg", "ebv").scaled_solar(5000.0, 2.0, -1.0)
+    with pytest.raises(InputError, match="labels of the prior: found logg, teff; expected teff, logg"):
+        label_set("teff", "logg").check_same(("logg", "teff"), "labels of the prior")
+
+
+def test_elements_have_their_atomic_numbers():
+    from jaxspec.physics.linelists.text import atomic_numbers
+
+    for label in LABELS.values():
+        expected = None if label.element is None else atomic_numbers()[label.element]
+        assert label.atomic_number == expected
+
+
+def test_stored_labels_take_what_they_lack_from_those_of_their_name():
+    """Weights from before labels had step sizes hold eight fields of each label."""
+    for label in LABELS.values():
+        stored = dataclasses.asdict(label)
+        assert Label.from_dict(json.loads(json.dumps(stored))) == label
+        old = {name: stored[name] for name in ("name", "unit", "low", "high", "latex", "ucd", "description")}
+        assert Label.from_dict(old) == label
+    changed = Label.from_dict({"name": "teff", "low": 3000.0, "step": 50.0})
+    assert changed == dataclasses.replace(LABELS["teff"], low=3000.0, step=50.0)
+    other = Label.from_dict({**old, "name": "age", "unit": "Gyr", "low": 0.0, "high": 20.0})
+    assert (other.step, other.survey_step, other.systematic) == (0.5, 0.5, 0.0)
+    with pytest.raises(InputError, match=r"label\.steps: found no such setting.*did you mean label\.step"):
+        Label.from_dict({**old, "steps": 1.0})
+    shipped = json.loads((ROOT / "jaxspec" / "amortised" / "weights" / "giraffe" / "config.json").read_text())
+    assert LabelSet(tuple(map(Label.from_dict, shipped["label_set"]))) == NINE_LABELS
+
+
+# Arrays that hold one number for each label.
+OF_LABELS = re.compile(
+    r"(^|_)(labels|unit|units|step|steps|start|moved|median|estimate|truth|systematic)$", re.I
+)
+
+
+def positional(source: str) -> list[str]:
+    """Expressions that take labels by their place: a number, or a slice that begins or ends with one, on the
+    last axis of an array of labels; and tuples or lists of one number for each of six labels or more."""
+
+    def number(node, least=0):
+        if isinstance(node, ast.UnaryOp):
+            return number(node.operand, least)
+        return isinstance(node, ast.Constant) and type(node.value) is int and node.value >= least
+
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Subscript):
+            name = getattr(node.value, "id", getattr(node.value, "attr", ""))
+            last = node.slice.elts[-1] if isinstance(node.slice, ast.Tuple) else node.slice
+            ends = (last.lower, last.upper) if isinstance(last, ast.Slice) else (last,)
+            least = 0 if name.endswith("labels") else 2  # a difference of neighbours takes [1:] and [:-1]
+            if OF_LABELS.search(name) and any(number(end, least) for end in ends):
+                found.append(ast.unparse(node))
+        elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
+            for side, other in ((node.left, node.right), (node.right, node.left)):
+                repeated = isinstance(side, ast.Tuple | ast.List) and number(other, 6)
+                if repeated and all(
+                    isinstance(x, ast.Constant) and type(x.value) is float for x in side.elts
+                ):
+                    found.append(ast.unparse(node))
+    return found
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["labels[:, 0]", "labels[..., 3:]", "f(*labels[:3])", "star.labels[2]", "unit[3:]", "(0.06,) * 6",
+     "np.array([60.0, 0.1] + [0.05] * 7)", "labels.at[0].set(1)[labels[-1]]", "estimate[:, :3]"],
+)  # fmt: skip
+def test_labels_by_place_are_seen(source):
+    assert positional(source)
+
+
+@pytest.mark.parametrize(
+    "source", ["labels[:n]", "labels[:, label_set.index(x)]", "labels[None]", "step[1:]"]
+)
+def test_labels_by_name_are_let_through(source):
+    assert not positional(source)
+
+
+def test_nothing_takes_labels_by_their_place():
+    """Everything but this module asks the label set, so that a set in another order is no other result."""
+    found = {
+        str(path.relative_to(ROOT)): expressions
+        for path in sorted((ROOT / "jaxspec").rglob("*.py"))
+        if path.name != "labels.py" and (expressions := positional(path.read_text()))
+    }
+    assert not found

@@ -20,7 +20,6 @@ from jaxtyping import Array, Float
 
 from jaxspec.fitting.likelihood import (
     N_NUISANCES,
-    UNITS,
     VSINI,
     LikelihoodConfig,
     nuisance_scale,
@@ -30,8 +29,8 @@ from jaxspec.flows.linear import MatrixBijector, unit_lower_inverse
 from jaxspec.labels import LabelSet
 from jaxspec.linear import cholesky
 from jaxspec.networks.blocks import ResidualDense
-from jaxspec.physics import turbulence
 from jaxspec.physics.forward import Nuisances
+from jaxspec.simulation.nuisances import expected_nuisances
 from jaxspec.simulation.simulator import SpectrumModel
 
 # Rotation is guessed as the logarithm of vsini, in units of its scale, plus this.
@@ -99,6 +98,7 @@ class LinearFit(nnx.Module):
         *,
         rngs: nnx.Rngs,
     ):
+        forward.label_set.check_same(label_set.names, "labels of the network")
         n = len(label_set)
         self.config, self.label_set, self.n_context = config, label_set, n_context
         leaves, self.structure = jax.tree.flatten(forward)
@@ -186,18 +186,8 @@ class LinearFit(nnx.Module):
         """-ln of independent Gaussians about the guess of labels (unconstrained and standardised) and of
         nuisances (in units of their scatter), less a constant: what the guess is trained by."""
         z = (self.label_set.to_unconstrained(labels) - self.location[...]) / self.scale[...]
-        stellar = labels[:, 0], labels[:, 1], labels[:, 2]
-        zero = jnp.zeros(len(labels))
-        centre = jnp.stack(
-            [
-                turbulence.vmic_calibration(*stellar),
-                turbulence.vmac_calibration(*stellar),
-                zero,
-                zero,
-                zero + self.config.nuisances.resolution_mean,
-            ],
-            axis=-1,
-        )
+        centre = expected_nuisances(self.label_set.stellar(labels), self.config.nuisances)
+        centre = jnp.stack(centre, axis=-1)
         u = (jnp.stack(nuisances, axis=-1) - centre) / nuisance_scale(self.config)
         u = u.at[:, VSINI].set(jnp.log(u[:, VSINI] + SLOWEST))
         mean, log_sigma = self._guess(context)
@@ -220,7 +210,7 @@ def _estimate(forward, config, start, error, nuisances, flux, ivar):
     u, linear = jax.lax.stop_gradient(state)
     found = fit.system(u, linear)
     peak = fit.peak(u, found)
-    unit = jnp.asarray(UNITS[:n])
+    unit = jnp.asarray(forward.label_set.step)
     moved = jax.lax.stop_gradient(FAR * (peak.centre - u)[:n])
     covariance = (peak.covariance[:n, :n] + jnp.diag(moved**2)) * jnp.outer(unit, unit)
     errors = jnp.sqrt(jnp.maximum(jnp.diag(peak.covariance)[n:], 1e-6))

@@ -50,6 +50,7 @@ def under_prior(
             "use weights trained on simulations",
         )
     old = posterior.prior
+    old.label_set.check_same(prior.names, "labels of the new prior")
     for edge, beyond in (("low", prior.low < old.low), ("high", prior.high > old.high)):
         if beyond.any():
             i = int(np.argmax(beyond))

@@ -138,7 +138,7 @@ def load_posterior(folder: str | os.PathLike, forward: SpectrumModel | None = No
             f"{config['weights']['sha256'][:12]}",
             "copy both files of one folder again",
         )
-    label_set = LabelSet(tuple(Label(**label) for label in config["label_set"]))
+    label_set = LabelSet(tuple(Label.from_dict(label) for label in config["label_set"]))
     arms = tuple(
         Arm(**{**arm, "resolving_power": tupled(arm["resolving_power"])})
         for arm in config["instrument"]["arms"]

@@ -14,7 +14,7 @@ from jaxspec.catalogues.columns import in_unit, numbers
 from jaxspec.catalogues.solar import solar_scale
 from jaxspec.catalogues.spec import Quantity, TableSpec
 from jaxspec.errors import InputError
-from jaxspec.labels import LabelSet
+from jaxspec.labels import LABELS, LabelSet
 
 
 def find_column(table: Table, name: str, spec: TableSpec, entry: str) -> tuple[Table, str]:
@@ -96,7 +96,7 @@ def _quantity(table: Table, label: str, quantity: Quantity, spec: TableSpec, whe
 
 
 def _unit(label: str) -> str:
-    return {"teff": "K", "ebv": "mag"}.get(label, "dex")
+    return LABELS[label].unit if label in LABELS else "dex"
 
 
 def _errors(table: Table, label: str, quantity: Quantity, spec: TableSpec, notes: list[str], value):

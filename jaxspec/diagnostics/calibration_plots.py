@@ -219,14 +219,15 @@ def plot_local(found: LocalTest, estimate: Float[np.ndarray, "n l"], label_set: 
         left.set(xlabel="rms distance of the answer from 1/2", ylabel="classifiers")
         left.legend(fontsize=8.5, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, borderaxespad=0.2)
         local = found.p <= 0.05
-        names = label_set.names[:2]
-        x, y = estimate[:, 0], estimate[:, len(names) - 1]
+        both = ("teff", "logg")
+        names = both if set(both) <= set(label_set.names) else label_set.names[:2]
+        x, y = (label_set.column(estimate, name) for name in (names[0], names[-1]))
         right.scatter(x[~local], y[~local], s=6, color=GREY, lw=0, label="p > 0.05")
         right.scatter(
             x[local], y[local], s=9, color=RED, lw=0, label=f"p ≤ 0.05: {local.mean():.0%} of stars"
         )
         right.set(xlabel=_axis(label_set, names[0]), ylabel=_axis(label_set, names[-1]))
-        if tuple(names) == ("teff", "logg"):
+        if names == both:
             right.invert_xaxis()
             right.invert_yaxis()
         right.legend(

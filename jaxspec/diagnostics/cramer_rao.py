@@ -12,7 +12,7 @@ expect, are thousands of further nuisances, each of a few pixels: their sparse m
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -28,7 +28,7 @@ from jaxspec.errors import InputError
 from jaxspec.instruments import Instrument
 from jaxspec.physics import turbulence
 from jaxspec.physics.forward import Nuisances
-from jaxspec.simulation.nuisances import PURE, NuisanceConfig
+from jaxspec.simulation.nuisances import PURE, TYPICAL, TYPICAL_LIGHT, NuisanceConfig
 from jaxspec.simulation.residuals import ResidualModel
 from jaxspec.simulation.simulator import SpectrumModel, knots_to_pixels
 
@@ -49,10 +49,8 @@ class BoundConfig:
         continuum_degree: degree of each arm's free Chebyshev continuum (flat prior); -1: it is known.
     """
 
-    nuisances: Nuisances = field(
-        default_factory=lambda: Nuisances(vmic=0.2, vmac=1.0, vsini=4.0, velocity=0.6, resolution=0.05)
-    )
-    scattered_light: float = 0.006
+    nuisances: Nuisances = TYPICAL
+    scattered_light: float = TYPICAL_LIGHT
     continuum_degree: int = 5
 
 
@@ -212,6 +210,7 @@ def prior_precision(labels: Float[np.ndarray, "n l"]) -> Float[np.ndarray, "l l"
 def jacobian(forward, labels, nuisances):
     """Model `[n, p]` and its derivatives `[n, l + 5, p]` by labels and by what the nuisances are away from
     their calibrations."""
+    label_set = forward.label_set
 
     def star(labels, nuisances):
         # The disc of a star that does not rotate has no derivative in vsini; half a km/s changes nothing
@@ -221,19 +220,15 @@ def jacobian(forward, labels, nuisances):
         def spectrum(offset):
             moved = labels + offset[: labels.size]
             n = offset[labels.size :]
+            here, there = label_set.stellar(labels), label_set.stellar(moved)
             # A star moves along the calibrations when its labels change, as simulated stars do.
             vmic = (
                 nuisances.vmic
-                + turbulence.vmic_calibration(*moved[:3])
-                - turbulence.vmic_calibration(*labels[:3])
+                + turbulence.vmic_calibration(*there)
+                - turbulence.vmic_calibration(*here)
                 + n[0]
             )
-            turbulent = (
-                vmac
-                + turbulence.vmac_calibration(*moved[:3])
-                - turbulence.vmac_calibration(*labels[:3])
-                + n[1]
-            )
+            turbulent = vmac + turbulence.vmac_calibration(*there) - turbulence.vmac_calibration(*here) + n[1]
             return forward(
                 moved,
                 Nuisances(

@@ -22,14 +22,15 @@ from jaxspec.diagnostics.cramer_rao import (
     marginal_covariance,
 )
 from jaxspec.errors import InputError
+from jaxspec.labels import NINE_LABELS, LabelSet
 from jaxspec.physics.forward import Nuisances
-from jaxspec.physics.turbulence import vmac_calibration, vmic_calibration
+from jaxspec.simulation.nuisances import PURE, expected_nuisances
 from jaxspec.simulation.simulator import SpectrumModel
 
 USUAL = BoundConfig()
 ONLY_VMIC = BoundConfig(Nuisances(np.inf, 0.0, 0.0, 0.0, 0.0), scattered_light=0.0, continuum_degree=-1)
 
-NOTHING = BoundConfig(Nuisances(*[0.0] * 5), scattered_light=0.0, continuum_degree=-1)
+NOTHING = BoundConfig(Nuisances(0.0, 0.0, 0.0, 0.0, 0.0), scattered_light=0.0, continuum_degree=-1)
 
 
 class Information(NamedTuple):
@@ -90,7 +91,7 @@ def fisher_information(
     ivar = np.broadcast_to(np.square(np.asarray(snr, float)), (n_pixels,))
     labels = jnp.asarray(labels, jnp.float32)
     if nuisances is None:
-        nuisances = calibrated_nuisances(labels)
+        nuisances = calibrated_nuisances(labels, label_set)
     one = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32)[None], nuisances)
     model, columns = (np.asarray(x[0], float) for x in jacobian(forward, labels[None], one))
     n_labels = len(label_set)
@@ -118,9 +119,9 @@ def cramer_rao_bound(
     return fisher_information(forward, labels, snr, names, **options).sigma
 
 
-def calibrated_nuisances(labels: Float[Array, " labels"]) -> Nuisances:
+def calibrated_nuisances(labels: Float[Array, " labels"], label_set: LabelSet = NINE_LABELS) -> Nuisances:
     """vmic and vmac of the calibrations, no rotation, at rest, nominal resolution."""
-    return Nuisances(vmic_calibration(*labels[:3]), vmac_calibration(*labels[:3]), 0.0, 0.0, 1.0)
+    return expected_nuisances(label_set.stellar(labels), PURE)
 
 
 def _marginal(information, design, ivar, n: int) -> tuple[np.ndarray, np.ndarray]:

@@ -49,7 +49,7 @@ def plot_residuals(
             shown = np.concatenate([before[:, j], after[:, j]])
             limit = 1.35 * float(np.nanquantile(np.abs(shown), 0.97)) + 1e-9
             for k, name in enumerate(against):
-                ax, x = axes[i, k], labels[:, label_set.index(name)]
+                ax, x = axes[i, k], label_set.column(labels, name)
                 ax.axhline(0.0, color=INK, lw=0.7)
                 for values, colour, z in ((before[:, j], GREY, 2), (after[:, j], BLUE, 3)):
                     ax.plot(x, values, "o", ms=2.2, mew=0, color=colour, alpha=0.75, zorder=z)

@@ -29,7 +29,7 @@ from jaxspec.physics import turbulence
 from jaxspec.physics.forward import Nuisances
 from jaxspec.posterior.limits import Limits, observed_arms
 from jaxspec.posterior.results import Posterior
-from jaxspec.simulation.nuisances import ROBUST
+from jaxspec.simulation.nuisances import FITTED, Stellar
 from jaxspec.simulation.simulator import SpectrumModel
 
 # Reduced chi-square of the worse arm that is called bad where no limit was calibrated.
@@ -40,8 +40,8 @@ FEWEST_PIXELS = 200
 ERRORS_FAIR = 1.5
 # Correlation of a Gaussian profile with itself half its full width at half maximum away.
 HALFWAY = 2.0**-0.5
-# Limits of what is adjusted: velocity, vsini, vmic [km/s], resolution.
-LOWEST, HIGHEST = (-15.0, 0.3, 0.3, 0.75), (15.0, 60.0, 4.0, 1.25)
+# What is adjusted, in this order everywhere.
+ADJUSTED = ("velocity", "vsini", "vmic", "resolution")
 # Programs run at once, at most: each takes memory.
 MOST_THREADS = 4
 
@@ -64,8 +64,8 @@ class FitConfig:
         steps: Gauss-Newton steps.
         vsini_start: starting values of the rotation [km/s]; the best is kept.
         velocity_prior, vsini_prior, vmic_prior, resolution_prior: standard deviations of the Gaussian priors
-            of what is adjusted, about 0, 4, the calibration (all km/s) and `resolution_mean`.
-        resolution_mean: in units of the nominal resolving power; it and its prior are those of `ROBUST`.
+            of what is adjusted, about 0, 4, the calibration (all km/s) and `resolution_mean`; see `FITTED`.
+        resolution_mean: in units of the nominal resolving power.
     """
 
     floor: float = 0.006
@@ -76,11 +76,11 @@ class FitConfig:
     continuum_degree: int = 7
     steps: int = 6
     vsini_start: tuple[float, ...] = (4.0, 16.0)
-    velocity_prior: float = 3.0
-    vsini_prior: float = 10.0
-    vmic_prior: float = 0.3
-    resolution_mean: float = ROBUST.resolution_mean
-    resolution_prior: float = ROBUST.resolution_scatter
+    velocity_prior: float = FITTED["velocity"].sigma
+    vsini_prior: float = FITTED["vsini"].sigma
+    vmic_prior: float = FITTED["vmic"].sigma
+    resolution_mean: float = FITTED["resolution"].mean
+    resolution_prior: float = FITTED["resolution"].sigma
 
     def __post_init__(self):
         object.__setattr__(self, "vsini_start", tuple(float(v) for v in self.vsini_start))
@@ -139,6 +139,7 @@ def check_posterior(
     Returns: the posterior with `chi2` and the statistics `misfit`, `above`, `structure`, `wrong_errors`,
     `chi2_ARM`, `bad_fit` and `bad_errors` filled, by which `flag_stars` sets flags; and the fit.
     """
+    forward.label_set.check_same(posterior.label_set.names, "labels of the posterior")
     fit = check_fit(forward, jnp.asarray(posterior.median, jnp.float32), flux, ivar, config, batch)
     arms = {f"chi2_{arm.name}": fit.chi2_arm[:, i] for i, arm in enumerate(forward.instrument.arms)}
     # One bad arm is a bad fit, also where the other, longer one dilutes it.
@@ -176,8 +177,8 @@ def check_fit(
     config: FitConfig = FitConfig(),
     batch: int = 16,
 ) -> Fit:
-    """The check at given labels (in the order teff [K], logg, fe_h, ...); everything on the host, `batch`
-    stars per compiled call."""
+    """The check at given labels, in the order of the model's label set; everything on the host, `batch` stars
+    per compiled call."""
     return in_batches(partial(_fit_batch, forward, config=config), batch, labels, flux, ivar)
 
 
@@ -208,15 +209,14 @@ def model_sigma(model: Float[Array, "*n p"], config: FitConfig) -> Float[Array, 
     return jnp.sqrt(config.floor**2 + (config.line_error * (1.0 - model)) ** 2)
 
 
-def nuisance_prior(
-    labels: Float[Array, " l"], config: FitConfig
-) -> tuple[Float[Array, " 4"], Float[Array, " 4"]]:
-    """Centres and widths of the Gaussian priors of velocity, vsini, vmic [km/s] and resolution for a star of
-    given labels."""
-    vmic = turbulence.vmic_calibration(*labels[:3])
-    centre = jnp.stack([jnp.zeros(()), jnp.full((), 4.0), vmic, jnp.full((), config.resolution_mean)])
+def nuisance_prior(stellar: Stellar, config: FitConfig) -> tuple[Float[Array, " 4"], Float[Array, " 4"]]:
+    """Centres and widths of the Gaussian priors of what is `ADJUSTED` for a star of given teff [K], logg and
+    fe_h."""
+    vmic = turbulence.vmic_calibration(*stellar)
+    fixed = (FITTED["velocity"].mean, FITTED["vsini"].mean, config.resolution_mean)
+    velocity, vsini, resolution = (jnp.full((), x) for x in fixed)
     width = [config.velocity_prior, config.vsini_prior, config.vmic_prior, config.resolution_prior]
-    return centre, jnp.asarray(width)
+    return jnp.stack([velocity, vsini, vmic, resolution]), jnp.asarray(width)
 
 
 @eqx.filter_jit
@@ -226,9 +226,10 @@ def _fit_batch(forward, labels, flux, ivar, config):
 
 def _fit_star(forward, labels, flux, ivar, config):
     instrument = forward.instrument
-    centre, width = nuisance_prior(labels, config)
-    low, high = jnp.asarray(LOWEST), jnp.asarray(HIGHEST)
-    vmac = turbulence.vmac_calibration(*labels[:3])
+    stellar = forward.label_set.stellar(labels)
+    centre, width = nuisance_prior(stellar, config)
+    low, high = (jnp.asarray([getattr(FITTED[name], end) for name in ADJUSTED]) for end in ("low", "high"))
+    vmac = turbulence.vmac_calibration(*stellar)
     flux = jnp.where(ivar > 0.0, flux, 1.0)
     basis = jnp.asarray(continuum_basis(instrument, config.continuum_degree), flux.dtype)
 
@@ -286,9 +287,13 @@ def _fit_star(forward, labels, flux, ivar, config):
         r, weight = residual(model, coefs)
         return model, coefs, r, jnp.minimum(r**2 * weight, config.clip**2)
 
+    slow, usual = jnp.zeros(len(ADJUSTED)), FITTED["vsini"].mean
     ends = [
         jax.lax.fori_loop(
-            0, config.steps, step, (jnp.zeros(4).at[1].set((v - 4.0) / config.vsini_prior), flat)
+            0,
+            config.steps,
+            step,
+            (slow.at[ADJUSTED.index("vsini")].set((v - usual) / config.vsini_prior), flat),
         )
         for v in config.vsini_start
     ]

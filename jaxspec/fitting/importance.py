@@ -30,8 +30,6 @@ from jaxspec.errors import InputError
 from jaxspec.fitting.check import concurrently
 from jaxspec.fitting.likelihood import (
     LOG_2PI,
-    N_NUISANCES,
-    UNITS,
     VSINI,
     LikelihoodConfig,
     Mode,
@@ -117,6 +115,7 @@ def importance_sample(
         raise InputError(
             "posterior.prior", "none", "the prior of the training set", "use weights that were trained on one"
         )
+    forward.label_set.check_same(posterior.label_set.names, "labels of the posterior")
     config = dataclasses.replace(config, n_draws=min(config.n_draws, len(posterior.draws)))
     flux, ivar = np.asarray(flux, np.float32), np.asarray(ivar, np.float32)
     mode = fit_modes(forward, posterior.median.astype(np.float32), flux, ivar, config.likelihood)
@@ -138,7 +137,7 @@ def importance_sample(
             centre, spread = mode.centre[which].astype(float), mode.covariance[which].astype(float)
         else:
             centre, spread = _moments(best, poor, mode.covariance[which])
-        again = weigh(which, *_about(rng, centre, spread, config))
+        again = weigh(which, *_about(rng, centre, spread, posterior.label_set, config))
         better = _score(again) > _score(Weighted(*(x[poor] for x in best)))
         rows = poor[better]
         for old, new in zip(best, again, strict=True):
@@ -191,7 +190,7 @@ def _from_network(rng, posterior: Posterior, mode: Mode, which, config) -> tuple
     n_label = posterior.draws.shape[2]
     labels = np.swapaxes(posterior.draws[: config.n_draws, which], 0, 1).astype(float)
     log_q = posterior.log_prob[: config.n_draws, which].T.astype(float)
-    about = (labels - mode.start[which, None]) / np.array(UNITS[:n_label])
+    about = (labels - mode.start[which, None]) / posterior.label_set.step
     covariance = mode.covariance[which].astype(float)
     centre = np.broadcast_to(mode.centre[which, None].astype(float), (*about.shape[:2], covariance.shape[1]))
     known = np.arange(n_label)
@@ -199,11 +198,11 @@ def _from_network(rng, posterior: Posterior, mode: Mode, which, config) -> tuple
     return np.concatenate([about, nuisances], axis=2), log_q + log_t
 
 
-def _about(rng, centre, spread, config) -> tuple[np.ndarray, np.ndarray]:
+def _about(rng, centre, spread, label_set, config) -> tuple[np.ndarray, np.ndarray]:
     """Draws of a Student's t in all parameters and their log-density, per unit of labels and nuisances."""
     many = np.broadcast_to(centre[:, None], (len(centre), config.n_draws, centre.shape[1]))
     u, log_q = _draw(rng, many, spread, config)
-    return u, log_q - np.sum(np.log(UNITS[: centre.shape[1] - N_NUISANCES]))
+    return u, log_q - np.sum(np.log(label_set.step))
 
 
 def _given(centre: Float[np.ndarray, "n s d"], covariance: Float[np.ndarray, "n d d"], known, value):
@@ -364,7 +363,7 @@ def _tempered(rng, density, posterior: Posterior, mode: Mode, which, config) -> 
     stat["r_hat"][which] = found.r_hat
     good = found.r_hat < AGREED
     rows = which[good]
-    units = np.sum(np.log(UNITS[: posterior.draws.shape[2]]))
+    units = np.sum(np.log(posterior.label_set.step))
     stat["log_evidence"][rows] = found.log_evidence[good] + units + _constant(mode, rows)
     stat["efficiency"][rows], stat["proposal"][rows] = found.efficiency[good], TEMPERED
     n_draws, n_found = len(posterior.draws), found.u.shape[1]
@@ -385,7 +384,7 @@ def _with_draws(posterior: Posterior, mode: Mode, rows, u: Float[np.ndarray, "n 
     draws, log_prob = posterior.draws.copy(), posterior.log_prob.copy()
     n_label = draws.shape[2]
     for star, one in zip(rows, u, strict=True):
-        draws[:, star] = mode.start[star] + np.array(UNITS[:n_label]) * one[:, :n_label]
+        draws[:, star] = mode.start[star] + posterior.label_set.step * one[:, :n_label]
         log_prob[:, star] = _gaussian(draws[:, star].astype(float))
     return dataclasses.replace(posterior, draws=draws, log_prob=log_prob)
 

@@ -6,10 +6,10 @@ arm, in which it is linear: those are integrated out analytically. Pixels that n
 are taken out first, and the noise of each arm is scaled to what is left, as stated errors may be wrong by a
 factor.
 
-Parameters `u` of a star are its labels relative to a starting point, in units of `UNITS`, then its nuisances
-relative to their expectation at these labels, in units of their scatter. Rotation broadens a line by the
-square of vsini, so best fits and their covariance have that square in the place of vsini; it may be negative,
-as a line may be narrower than the model's without rotation.
+Parameters `u` of a star are its labels relative to a starting point, in units of their `step`, then its
+nuisances relative to their expectation at these labels, in units of their scatter. Rotation broadens a line
+by the square of vsini, so best fits and their covariance have that square in the place of vsini; it may be
+negative, as a line may be narrower than the model's without rotation.
 
 All that the likelihood takes from the pixels are weighted sums over them, polynomials of second degree in
 the model. They are expanded once about a reference, the model of the best fit, so that a density costs two
@@ -30,15 +30,13 @@ from jaxtyping import Array, Float
 
 from jaxspec.errors import InputError
 from jaxspec.instruments import Instrument
+from jaxspec.labels import LabelSet
 from jaxspec.linear import inverse_and_log_det
-from jaxspec.physics import turbulence
 from jaxspec.physics.forward import Nuisances
-from jaxspec.simulation.nuisances import PURE, NuisanceConfig
+from jaxspec.simulation.nuisances import PURE, RESOLUTION_RANGE, NuisanceConfig, expected_nuisances
 from jaxspec.simulation.prior import StellarPrior
 from jaxspec.simulation.simulator import CONTINUUM_DEGREE, SpectrumModel
 
-# Steps in labels are taken in these units (K, then dex).
-UNITS = (100.0, 0.1) + (0.05,) * 7
 N_NUISANCES = len(Nuisances._fields)
 # Place of vsini among the nuisances, from the end: also that in `u`.
 VSINI = Nuisances._fields.index("vsini") - N_NUISANCES
@@ -111,17 +109,13 @@ class Observed(NamedTuple):
 
 
 def spectrum_at(
-    u: Float[Array, " d"], start: Float[Array, " l"], config: LikelihoodConfig
+    u: Float[Array, " d"], start: Float[Array, " l"], label_set: LabelSet, config: LikelihoodConfig
 ) -> tuple[Float[Array, " l"], Nuisances]:
     """Labels and nuisances of parameters `u`."""
     n_label = start.size
-    labels = start + jnp.asarray(UNITS[:n_label]) * u[:n_label]
-    vmic, vmac = turbulence.vmic_calibration(*labels[:3]), turbulence.vmac_calibration(*labels[:3])
-    scatter = nuisance_scale(config)
-    centre = jnp.stack(
-        [vmic, vmac, jnp.zeros(()), jnp.zeros(()), jnp.full((), config.nuisances.resolution_mean)]
-    )
-    return labels, Nuisances(*(centre + scatter * u[n_label:]))
+    labels = start + jnp.asarray(label_set.step) * u[:n_label]
+    centre = jnp.stack(expected_nuisances(label_set.stellar(labels), config.nuisances))
+    return labels, Nuisances(*(centre + nuisance_scale(config) * u[n_label:]))
 
 
 def nuisance_scale(config: LikelihoodConfig) -> Float[np.ndarray, " 5"]:
@@ -144,8 +138,12 @@ def log_prior_nuisances(
     """Log-density of the nuisances' part of `u`, as `draw_nuisances` draws them; minus infinity where it
     clips."""
     normal = -0.5 * jnp.square(u) - 0.5 * LOG_2PI
-    inside = jnp.abs(nuisances.resolution - 1.0) <= 0.3
-    for value, (low, high) in ((nuisances.vmic, config.vmic_range), (nuisances.vmac, config.vmac_range)):
+    inside = jnp.full((), True)
+    for value, (low, high) in (
+        (nuisances.resolution, RESOLUTION_RANGE),
+        (nuisances.vmic, config.vmic_range),
+        (nuisances.vmac, config.vmac_range),
+    ):
         inside &= (value >= low) & (value <= high)
     velocity = logsumexp(log_prior_velocity(u[VELOCITY], config))
     total = normal[0] + normal[1] + log_prior_vsini(u[VSINI], config) + velocity + normal[4]
@@ -248,11 +246,11 @@ def log_density(
 ) -> Float[Array, ""]:
     """Log of prior times likelihood at `u`, a density per unit of all labels and of the nuisances in `u`,
     less the constant of `log_likelihood`; minus infinity outside the prior."""
-    labels, nuisances = spectrum_at(u, start, config)
+    labels, nuisances = spectrum_at(u, start, forward.label_set, config)
     before = prior.log_prob(labels) + log_prior_nuisances(u[start.size :], nuisances, config.nuisances)
     # The model is asked about possible stars only: elsewhere it may have no finite answer.
     inside = jnp.isfinite(before)
-    safe, known = spectrum_at(jnp.where(inside, u, 0.0), start, config)
+    safe, known = spectrum_at(jnp.where(inside, u, 0.0), start, forward.label_set, config)
     return jnp.where(
         inside, before + log_likelihood(forward(safe, known), observed, forward.instrument), -jnp.inf
     )
@@ -274,5 +272,5 @@ def log_density_of_draws(
 
 def observe_at(forward: SpectrumModel, config: LikelihoodConfig, mode: Mode, flux: Float[Array, " p"]):
     """`observe` of one star about its best fit."""
-    reference = forward(*spectrum_at(mode.u, mode.start, config))
+    reference = forward(*spectrum_at(mode.u, mode.start, forward.label_set, config))
     return observe(reference, flux, mode.ivar, forward, config)

@@ -20,7 +20,6 @@ from jaxtyping import Array, Float
 from jaxspec.fitting.check import in_batches
 from jaxspec.fitting.likelihood import (
     N_NUISANCES,
-    UNITS,
     VELOCITY,
     VSINI,
     LikelihoodConfig,
@@ -34,6 +33,8 @@ from jaxspec.simulation.simulator import SpectrumModel
 
 # vsini that the two fits start from, in units of its scale: a start at 5 misses the fastest rotators.
 SLOW, FAST = 1.0, 8.0
+# Standard deviation [dex] of the Gaussian that stands for the prior of each [X/Fe].
+X_FE_SCATTER = 0.3
 DEFAULT = LikelihoodConfig()
 
 
@@ -86,10 +87,11 @@ class Fit:
         )
         n_label = start.size
         self.d = d = n_label + N_NUISANCES
-        margin = 0.01 * (forward.label_set.high - forward.label_set.low)
-        unit = jnp.asarray(UNITS[:n_label], start.dtype)
-        low = (forward.label_set.low + margin - start) / unit
-        high = (forward.label_set.high - margin - start) / unit
+        label_set = forward.label_set
+        margin = 0.01 * (label_set.high - label_set.low)
+        unit = jnp.asarray(label_set.step, start.dtype)
+        low = (label_set.low + margin - start) / unit
+        high = (label_set.high - margin - start) / unit
         low = jnp.concatenate([low, jnp.full(N_NUISANCES, -4.0)])
         high = jnp.concatenate([high, jnp.full(N_NUISANCES, 4.0)])
         # At zero the derivative with respect to vsini vanishes.
@@ -98,15 +100,19 @@ class Fit:
         tail = 4.0 * config.nuisances.velocity_tail_error / config.nuisances.velocity_error
         self.low, self.high = low.at[VELOCITY].set(-tail), high.at[VELOCITY].set(tail)
         # What stands for the priors: of each [X/Fe], and of the nuisances (vsini: about its mean, as wide).
-        fixed = jnp.zeros((d, d)).at[:3, :3].set(jnp.diag(jnp.asarray([1e-3, 1e-3, 1e-2])))
-        rows = (
-            jnp.zeros((n_label - 3, d)).at[:, 3:n_label].set(jnp.diag(unit[3:])).at[:, 2].set(-unit[2]) / 0.3
-        )
+        ridge = jnp.diag(jnp.asarray(label_set.per_label("ridge")))
+        fixed = jnp.zeros((d, d)).at[:n_label, :n_label].set(ridge)
+        x_fe = jnp.asarray(label_set.x_fe_matrix, unit.dtype)
+        rows = jnp.zeros((len(x_fe), d)).at[:, :n_label].set(x_fe * unit) / X_FE_SCATTER
         width = jnp.ones(N_NUISANCES).at[VSINI].set(2.0)
         self.fixed = fixed + rows.T @ rows + jnp.diag(jnp.concatenate([jnp.zeros(n_label), width**-2.0]))
         self.centre = jnp.zeros(d).at[VSINI].set(1.0)
         self.mean = jnp.concatenate([arm[1] for arm in self.arms])
         self.ridge = jnp.concatenate([arm[2] for arm in self.arms]) ** -2.0
+
+    def model(self, u: Float[Array, " d"]) -> Float[Array, " p"]:
+        """The noiseless spectrum at `u`."""
+        return self.forward(*spectrum_at(u, self.start, self.forward.label_set, self.config))
 
     def prior(self, u: Float[Array, " d"]) -> Float[Array, "d d"]:
         """Precision of the priors: the velocity's two Gaussians count by which of them it is likely of."""
@@ -141,7 +147,7 @@ class Fit:
     def system(self, u: Float[Array, " d"], linear: Float[Array, " m"]) -> System:
         """The fit linearised at `u` and at coefficients `linear` of continuum and light."""
         u, linear = jax.lax.stop_gradient((u, linear))
-        model, push = jax.linearize(lambda u: self.forward(*spectrum_at(u, self.start, self.config)), u)
+        model, push = jax.linearize(self.model, u)
         columns, d, k = self.columns(model), self.d, len(self.arms[0][1])
         seen = self.seen(linear, columns)
         tangents = jax.vmap(push)(jnp.eye(d)) * (seen / jnp.maximum(model, 0.05))
@@ -162,7 +168,7 @@ class Fit:
     def continuum(self, u: Float[Array, " d"]) -> Float[Array, " m"]:
         """Coefficients of continuum and light that fit best for the model at `u`."""
         found = []
-        columns = self.columns(self.forward(*spectrum_at(u, self.start, self.config)))
+        columns = self.columns(self.model(u))
         for where, block, (_, mean, width) in zip(self.slices, columns, self.arms, strict=True):
             weighted = block * self.ivar[where]
             right = weighted @ self.flux[where] + mean / width**2

@@ -25,8 +25,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxspec.fitting.check import (
-    HIGHEST,
-    LOWEST,
+    ADJUSTED,
     FitConfig,
     continuum_basis,
     in_batches,
@@ -37,14 +36,12 @@ from jaxspec.linear import inverse
 from jaxspec.physics import turbulence
 from jaxspec.physics.forward import Nuisances
 from jaxspec.posterior.results import Posterior
-from jaxspec.simulation.nuisances import ROBUST
+from jaxspec.simulation.nuisances import FITTED, Stellar
 from jaxspec.simulation.simulator import SpectrumModel
 
-SCATTERED_LIGHT = ROBUST.scattered_light  # the largest, as a fraction of the continuum
-VMAC_MAX = ROBUST.vmac_range[1]
 LAG = 2  # pixels, within a resolution element
-# Steps are taken in these units (K, then dex), at most half of one at a time.
-STEP = (300.0, 0.5) + (0.2,) * 7
+# Labels move by at most this part of their `long_step` at a time, and nuisances of their prior's width.
+LARGEST_STEP = 0.5
 
 
 @dataclass(frozen=True)
@@ -57,9 +54,8 @@ class RefineConfig:
         steps: Gauss-Newton steps.
         block: width [pixels] of the stretches over which errors are taken to be fully correlated.
         x_fe_mean, x_fe_scatter: weak Gaussian prior on each [X/Fe], for elements without a line.
-        systematic: standard deviations of what no likelihood of one spectrum can show, added to the
-            covariance of a star whose spectrum the model misses by `misfit`, and in proportion where it
-            misses by more or less: how benchmark stars in HR10 scatter about their published labels.
+        systematic: factor on each label's `systematic`, which is added to the covariance of a star whose
+            spectrum the model misses by `misfit`, and in proportion where it misses by more or less.
         misfit: fraction of the continuum (see `model_misfit`). Spectra that the model fits to the noise have
             none. From half of it on, the scores found replace those expected from noise.
         depth: root mean square depth of the lines [of the continuum] below which the same misfit counts for
@@ -68,12 +64,12 @@ class RefineConfig:
     """
 
     fit: FitConfig = field(default_factory=FitConfig)
-    vmac_prior: float = ROBUST.vmac_scatter
+    vmac_prior: float = FITTED["vmac"].sigma
     steps: int = 15
     block: int = 20
     x_fe_mean: float = 0.1
     x_fe_scatter: float = 0.35
-    systematic: tuple[float, ...] = (100.0, 0.15, 0.05) + (0.06,) * 6
+    systematic: float = 1.0
     misfit: float = 0.006
     depth: float = 0.115
     snr_min: float = 30.0
@@ -103,6 +99,7 @@ def refine_posterior(
     median, or where its covariance is no covariance. `stats` gains `refined` (1 or 0). Draws are kept within
     the label set's bounds. The flags stay as they are until `AmortisedPosterior.flag` sets them anew.
     """
+    forward.label_set.check_same(posterior.label_set.names, "labels of the posterior")
     found = refine_labels(forward, jnp.asarray(posterior.median, jnp.float32), flux, ivar, config)
     draws, log_prob = posterior.draws.copy(), posterior.log_prob.copy()
     label_set, refined = posterior.label_set, np.zeros(len(posterior))
@@ -134,7 +131,8 @@ def refine_labels(
     config: RefineConfig = RefineConfig(),
     batch: int = 8,
 ) -> Refined:
-    """Fit the labels (teff, logg, fe_h, then [X/H]) of normalised spectra, from the given starting values."""
+    """Fit the labels of normalised spectra, in the order of the model's label set, from the given starting
+    values."""
     return in_batches(partial(_refine_batch, forward, config=config), batch, labels, flux, ivar)
 
 
@@ -162,27 +160,32 @@ def model_misfit(
     return jnp.sqrt(jnp.maximum(shared - 2.0 * by_chance, 0.0))
 
 
-def nuisance_range(labels: Float[Array, " l"], n_arms: int, config: RefineConfig) -> Float[Array, "4 m"]:
+def nuisance_range(stellar: Stellar, n_arms: int, config: RefineConfig) -> Float[Array, "4 m"]:
     """Centres and widths of the Gaussian priors, and the limits, of what is fitted beside the labels of a
-    star: velocity [km/s], vsini squared [km^2/s^2], vmic [km/s], resolution, vmac [km/s], and the scattered
-    light of each arm.
+    star of given teff [K], logg and fe_h: velocity [km/s], vsini squared [km^2/s^2], vmic [km/s], resolution,
+    vmac [km/s], and the scattered light of each arm.
 
     The square, because a spectrum is a smooth function of it down to no rotation at all, where its derivative
     by vsini vanishes and no step that follows it ever settles.
     """
     fit = config.fit
-    (velocity, vsini, vmic, resolution), width = nuisance_prior(labels, fit)
-    vmac = turbulence.vmac_calibration(*labels[:3])
-    light = [jnp.full((), 0.5 * SCATTERED_LIGHT)] * n_arms
+    (velocity, vsini, vmic, resolution), width = nuisance_prior(stellar, fit)
+    vmac, scattered = turbulence.vmac_calibration(*stellar), FITTED["scattered_light"]
+    light = [jnp.full((), scattered.mean)] * n_arms
     width = [width[0], fit.vsini_prior**2, width[2], width[3], config.vmac_prior]
-    low = [LOWEST[0], LOWEST[1] ** 2, *LOWEST[2:], 0.0] + [0.0] * n_arms
-    high = [HIGHEST[0], HIGHEST[1] ** 2, *HIGHEST[2:], VMAC_MAX] + [3.0 * SCATTERED_LIGHT] * n_arms
+
+    def limits(end):
+        low = {name: getattr(FITTED[name], end) for name in (*ADJUSTED, "vmac")}
+        return jnp.asarray(
+            [*(low | {"vsini": low["vsini"] ** 2}).values()] + [getattr(scattered, end)] * n_arms
+        )
+
     return jnp.stack(
         [
             jnp.stack([velocity, vsini**2, vmic, resolution, vmac, *light]),
-            jnp.asarray(width + [SCATTERED_LIGHT / np.sqrt(12.0)] * n_arms),
-            jnp.asarray(low),
-            jnp.asarray(high),
+            jnp.asarray(width + [scattered.sigma] * n_arms),
+            limits("low"),
+            limits("high"),
         ]
     )
 
@@ -192,8 +195,8 @@ def _refine_star(forward, start, flux, ivar, config):
     arms = tuple(forward.instrument.slices.values())
     n_label, n_nuisance = start.size, 5 + len(arms)
     n_free = n_label + n_nuisance
-    unit = jnp.asarray(STEP[:n_label])
-    largest = jnp.full(n_free, 0.5).at[n_label + 1].set(2.0)
+    unit = jnp.asarray(label_set.per_label("long_step"))
+    largest = jnp.full(n_free, LARGEST_STEP).at[n_label + 1].set(2.0)
     margin = 0.01 * (label_set.high - label_set.low)
     low, high = jnp.asarray(label_set.low + margin), jnp.asarray(label_set.high - margin)
     low, high = low.astype(start.dtype), high.astype(start.dtype)
@@ -204,7 +207,8 @@ def _refine_star(forward, start, flux, ivar, config):
     flux = jnp.where(ivar > 0.0, flux, 1.0)
 
     def limits(u):
-        centre, width, lowest, highest = nuisance_range(start + unit * u[:n_label], len(arms), config)
+        stellar = label_set.stellar(start + unit * u[:n_label])
+        centre, width, lowest, highest = nuisance_range(stellar, len(arms), config)
         return (
             jnp.concatenate([(low - start) / unit, (lowest - centre) / width]),
             jnp.concatenate([(high - start) / unit, (highest - centre) / width]),
@@ -212,15 +216,15 @@ def _refine_star(forward, start, flux, ivar, config):
 
     def spectrum(u):
         labels = start + unit * u[:n_label]
-        centre, width, _, _ = nuisance_range(labels, len(arms), config)
+        centre, width, _, _ = nuisance_range(label_set.stellar(labels), len(arms), config)
         velocity, vsini2, vmic, resolution, vmac, *light = centre + width * u[n_label:]
         light = jnp.stack(light) @ within
         model = forward(labels, Nuisances(vmic, vmac, jnp.sqrt(vsini2), velocity, resolution))
         return (model + light) / (1.0 + light)
 
     # Pseudo-observations of [X/Fe]: rows of the Jacobian and what they ought to be.
-    prior = jnp.zeros((n_label - 3, n_free)).at[:, 3:n_label].set(jnp.diag(unit[3:])).at[:, 2].set(-unit[2])
-    prior = prior / config.x_fe_scatter
+    x_fe = jnp.asarray(label_set.x_fe_matrix, unit.dtype)
+    prior = jnp.zeros((len(x_fe), n_free)).at[:, :n_label].set(x_fe * unit) / config.x_fe_scatter
 
     def weights(model, r):
         stated = ivar / (1.0 + ivar * model_sigma(model, fit) ** 2)
@@ -238,7 +242,7 @@ def _refine_star(forward, start, flux, ivar, config):
         weight, plain = weights(model, r)
         design = jnp.concatenate([tangents * (coefs @ basis), model * basis])
         labels = start + unit * u[:n_label]
-        miss = (config.x_fe_mean - (labels[3:] - labels[2])) / config.x_fe_scatter
+        miss = (config.x_fe_mean - label_set.x_fe(labels)) / config.x_fe_scatter
         normal = (design * weight) @ design.T
         normal = normal.at[:n_free, :n_free].add(prior.T @ prior)
         normal = normal + jnp.diag(jnp.concatenate([jnp.zeros(n_label), jnp.ones(n_nuisance), 0.0 * flat]))
@@ -297,6 +301,7 @@ def _refine_star(forward, start, flux, ivar, config):
     # The same misfit is a larger error of weaker lines; twice at most, as some of it is no line's.
     depth = jnp.sqrt(jnp.sum(trust * (1.0 - model) ** 2) / jnp.maximum(jnp.sum(trust), 1e-6))
     weak = jnp.clip(config.depth / jnp.maximum(depth, 1e-3), 1.0, 2.0)
-    systematic = jnp.square(weak * misfit * jnp.asarray(config.systematic[:n_label]))
+    systematic = config.systematic * label_set.per_label("systematic")
+    systematic = jnp.square(weak * misfit * jnp.asarray(systematic))
     covariance = covariance * jnp.outer(unit, unit) + jnp.diag(systematic)
     return Refined(start + unit * u[:n_label], covariance, loss, start_loss)

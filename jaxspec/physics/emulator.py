@@ -123,6 +123,6 @@ def relative_inputs(
     labels: Float[Array, " l"], vmic: Float[Array, ""], label_set: LabelSet
 ) -> Float[Array, " i"]:
     """Teff, log g, [Fe/H], the other abundances relative to iron, and vmic."""
-    iron = label_set.index("fe_h")
-    others = np.array([name.endswith("_h") and name != "fe_h" for name in label_set.names])
-    return jnp.concatenate([jnp.where(others, labels - labels[iron], labels), jnp.atleast_1d(vmic)])
+    iron = label_set.column(labels, "fe_h")
+    others = np.array([name in label_set.elements for name in label_set.names])
+    return jnp.concatenate([jnp.where(others, labels - iron, labels), jnp.atleast_1d(vmic)])

@@ -19,17 +19,15 @@ from jaxspec.physics.exact import ExactModel
 from jaxspec.physics.forward import Nuisances
 from jaxspec.physics.turbulence import vmac_calibration, vmic_calibration
 
-# By how much a step may change each parameter, and the change that no longer matters.
+# By how much a step may change each nuisance (of labels: `Label.largest_step`), and the change that no longer
+# matters.
 LARGEST = {
-    "teff": 200.0,
-    "logg": 0.5,
     "vmic": 0.5,
     "vmac": 3.0,
     "vsini": 5.0,
     "velocity": 3.0,
     "resolution": 0.2,
 }
-LARGEST_ABUNDANCE = 0.5
 CONVERGED = 0.02  # of the standard error
 POSITIVE = ("vmic", "vmac", "vsini", "resolution")
 
@@ -122,7 +120,8 @@ def fit_spectrum(
         return value, continuum, residual, np.where(good, design, 0.0), np.sum(ivar * residual**2)
 
     lowest = np.array([0.0 if name in POSITIVE else -np.inf for name in free])
-    largest = np.array([LARGEST.get(name, LARGEST_ABUNDANCE) for name in free])
+    limit = LARGEST | {label.name: label.largest_step for label in model.label_set}
+    largest = np.array([limit[name] for name in free])
     x, damping, converged = start[index], 1e-3, False
     state = evaluate(x)
     if not np.isfinite(state[4]):
@@ -169,22 +168,22 @@ def _spectrum_and_jacobian(model: ExactModel, index, follow, start, x):
     )
 
 
-def _start(model: ExactModel, labels, free, held) -> tuple[list[str], np.ndarray, list[bool]]:
+def _start(model: ExactModel, star, free, held) -> tuple[list[str], np.ndarray, list[bool]]:
     """Names and first values of all labels and nuisances, and which of them follow iron."""
     known = [*model.label_set.names, *Nuisances._fields]
-    for where, given in (("labels", labels), ("free", free), ("held", held)):
+    for where, given in (("labels", star), ("free", free), ("held", held)):
         for name in given:
             if name not in known:
                 raise InputError(where, repr(name), f"one of {', '.join(known)}", "check the spelling")
     for name in ("teff", "logg", "fe_h"):
-        if name not in labels:
+        if name not in star:
             raise InputError("labels", f"no {name}", "teff, logg and fe_h at least", f"add {name}")
     first = {"vsini": 0.0, "velocity": 0.0, "resolution": 1.0}
-    basic = [jnp.float32(labels[name]) for name in ("teff", "logg", "fe_h")]
+    basic = [jnp.float32(star[name]) for name in ("teff", "logg", "fe_h")]
     model.model.grid.check(*basic)
     first |= {"vmic": float(vmic_calibration(*basic)), "vmac": float(vmac_calibration(*basic))}
-    first |= {name: labels["fe_h"] for name in model.label_set.names if name.endswith("_h")}
-    given = {**labels, **held}
+    first |= {name: star["fe_h"] for name in model.label_set.names if name.endswith("_h")}
+    given = {**star, **held}
     values = {**first, **given}
     start = np.array([values[name] for name in known], float)
     # vsini of 0 has no derivative: a star that rotates a little.

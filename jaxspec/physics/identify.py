@@ -80,7 +80,7 @@ def line_identifier(
 
     def identify(labels, vmic) -> Identification:
         labels = jnp.asarray(labels, jnp.float32)
-        model.grid.check(*(labels[model.label_set.index(name)] for name in ("teff", "logg", "fe_h")))
+        model.grid.check(*model.label_set.stellar(labels))
         parts = jax.tree.map(np.asarray, identified(labels, jnp.float32(vmic)))
         depth, width, at_centre, flux, share = (np.concatenate(x, axis=-1) for x in zip(*parts, strict=True))
         symbols = {z: symbol for symbol, z in atomic_numbers().items()}

@@ -96,7 +96,7 @@ def flux_and_jacobian(
     (structure, chemistry, windows), (changed_structure, _, changed_windows) = jax.vmap(
         lambda d: jax.jvp(state, (parameters,), (d,)), out_axes=(None, 0)
     )(directions)
-    inside = model.grid.inside(*(labels[model.label_set.index(n)] for n in ("teff", "logg", "fe_h")))
+    inside = model.grid.inside(*model.label_set.stellar(labels))
     parts = []
     for lines, window, here, changed in zip(
         model.lines, model.windows, windows, changed_windows, strict=True

@@ -15,7 +15,6 @@ from jaxspec.physics.linelists.text import atomic_numbers
 from jaxspec.physics.lines import LineList
 from jaxspec.physics.synthesis import SurfaceFlux, Window, chemistry_of, optical_depth_5000, synthesize
 
-ATOMIC_NUMBERS = {"al_h": 13, "mg_h": 12, "ca_h": 20, "ni_h": 28, "ti_h": 22, "si_h": 14}
 # Lines this far (A) beyond a window still shape its edge.
 LINE_MARGIN = 3.0
 
@@ -24,8 +23,8 @@ class StellarModel(eqx.Module):
     """Synthetic spectra of stars given by labels, unbroadened, in one or more windows.
 
     `fe_h` sets iron, every metal that is not itself a label, and the atmosphere's metallicity; each other
-    label sets its element; helium is solar. Call it with one star's labels (the nine, in order) and vmic;
-    batch with `jax.vmap`. Lines are in LTE, but for those between levels that `departures` has.
+    label sets its element; helium is solar. Call it with one star's labels, in the order of `label_set`, and
+    vmic; batch with `jax.vmap`. Lines are in LTE, but for those between levels that `departures` has.
 
     Outside the grid of atmospheres nothing is extrapolated: `InputError`, and in a compiled function, which
     cannot raise, a spectrum of NaN.
@@ -87,7 +86,7 @@ class StellarModel(eqx.Module):
     def composition(self, labels: Float[Array, " labels"]) -> Float[Array, " elements"]:
         """ln n_X / n_H of every element for these labels."""
         value = dict(zip(self.label_set.names, labels, strict=True))
-        x_h = {z: value[name] for name, z in ATOMIC_NUMBERS.items() if name in value}
+        x_h = {self.label_set[name].atomic_number: value[name] for name in self.label_set.elements}
         return abundances(value["fe_h"], x_h)
 
     def structure(self, labels: Float[Array, " labels"]) -> tuple[Atmosphere, ChemicalState]:
@@ -95,14 +94,12 @@ class StellarModel(eqx.Module):
 
         Raises `InputError` outside the grid of atmospheres (unless it is being compiled).
         """
-        value = dict(zip(self.label_set.names, labels, strict=True))
-        parameters = value["teff"], value["logg"], value["fe_h"]
         solve = chemistry_of
         if not isinstance(labels, jax.core.Tracer):
             with jax.ensure_compile_time_eval():  # constants of a compiled function have values, too
-                self.grid.check(*(labels[self.label_set.index(n)] for n in ("teff", "logg", "fe_h")))
+                self.grid.check(*self.label_set.stellar(labels))
             solve = _compiled_chemistry
-        atmosphere = self.grid(*parameters)
+        atmosphere = self.grid(*self.label_set.stellar(labels))
         return atmosphere, solve(self.atoms, atmosphere, self.composition(labels))
 
     def surface_flux(self, labels: Float[Array, " labels"], vmic: Float[Array, ""]) -> SurfaceFlux:
@@ -115,7 +112,7 @@ class StellarModel(eqx.Module):
                 log_tau = jnp.log10(optical_depth_5000(atmosphere, state))
                 departures = departures_of(lines, self.departures, log_tau)
             parts.append(synthesize(self.atoms, lines, window, atmosphere, state, vmic, departures))
-        inside = self.grid.inside(*(labels[self.label_set.index(n)] for n in ("teff", "logg", "fe_h")))
+        inside = self.grid.inside(*self.label_set.stellar(labels))
         return SurfaceFlux(
             *(jnp.where(inside, jnp.concatenate(x), jnp.nan) for x in zip(*parts, strict=True))
         )

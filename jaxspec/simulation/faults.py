@@ -156,8 +156,9 @@ def simulate_fault(
     @jax.jit
     def noiseless(key, labels):
         first, second = jax.random.split(key)
+        stellar = simulator.forward.label_set.stellar(labels)
         nuisances = draw_nuisances(
-            first, labels, config, simulator.vmic_calibration, simulator.vmac_calibration
+            first, stellar, config, simulator.vmic_calibration, simulator.vmac_calibration
         )
         return perturb_lines(second, jax.vmap(simulator.forward)(labels, nuisances), instrument, config)
 
@@ -165,7 +166,8 @@ def simulate_fault(
         found = np.zeros((0, len(simulator.forward.label_set)), np.float32)
         for i in range(100):
             labels = np.asarray(simulator.prior.sample(jax.random.fold_in(keys[1], i), 20 * n))
-            found = np.concatenate([found, labels[(labels[:, 0] > low) & (labels[:, 0] < high)]])
+            teff = simulator.forward.label_set.column(labels, "teff")
+            found = np.concatenate([found, labels[(teff > low) & (teff < high)]])
             if len(found) >= n:
                 break
         if len(found) < n:

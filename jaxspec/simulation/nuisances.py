@@ -1,21 +1,31 @@
-"""What a real spectrograph, a real star and an imperfect model do to a spectrum, as one frozen configuration
-and its random draws."""
+"""What a real spectrograph, a real star and an imperfect model do to a spectrum: the one statement of it.
+
+`NuisanceConfig` holds the distributions that simulations draw from and exact likelihoods use as priors.
+Fits and bounds that want a Gaussian instead take it from `FITTED` and `TYPICAL`.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxspec.errors import InputError
+from jaxspec.physics import turbulence
 from jaxspec.physics.forward import Nuisances
 from jaxspec.settings import PRESETS
 
 Calibration = Callable[[Float[Array, "*n"], Float[Array, "*n"], Float[Array, "*n"]], Float[Array, "*n"]]
+Stellar = tuple[Float[Array, "*n"], ...]
+
+# Limits of the resolving power, in units of the nominal one.
+RESOLUTION_RANGE = (0.7, 1.3)
 
 
 @dataclass(frozen=True)
@@ -142,18 +152,66 @@ CONFIGS = {"pure": PURE, "robust": ROBUST}
 PRESETS[NuisanceConfig] = CONFIGS
 
 
+class Fitted(NamedTuple):
+    """How a nuisance is fitted: mean and standard deviation of its Gaussian prior, and its limits. The mean
+    of vmic and of vmac is relative to the calibration's value for the star."""
+
+    mean: float
+    sigma: float
+    low: float
+    high: float
+
+
+# Wider than `ROBUST` where a real star may be further away than any that is simulated: a velocity that was
+# measured badly, a fast rotator. Velocity, vsini, vmic and vmac in km/s, resolving power in units of the
+# nominal one, scattered light as a fraction of the continuum (with moments of the uniform distribution).
+FITTED = {
+    "velocity": Fitted(0.0, 3.0, -15.0, 15.0),
+    "vsini": Fitted(4.0, 10.0, 0.3, 60.0),
+    "vmic": Fitted(0.0, 0.3, 0.3, 4.0),
+    "resolution": Fitted(ROBUST.resolution_mean, ROBUST.resolution_scatter, 0.75, 1.25),
+    "vmac": Fitted(0.0, ROBUST.vmac_scatter, *ROBUST.vmac_range),
+    "scattered_light": Fitted(
+        0.5 * ROBUST.scattered_light,
+        ROBUST.scattered_light / math.sqrt(12.0),
+        0.0,
+        3.0 * ROBUST.scattered_light,
+    ),
+}
+
+TYPICAL = Nuisances(
+    vmic=PURE.vmic_scatter,
+    vmac=PURE.vmac_scatter,
+    vsini=4.0,
+    velocity=0.6,
+    resolution=PURE.resolution_scatter,
+)
+"""Rounded standard deviations of the nuisances of most stars of `PURE`, without its fast rotators and its
+tail of velocities: what a bound takes as known beforehand."""
+
+TYPICAL_LIGHT = 0.006
+"""Standard deviation of the scattered light of `PURE`, rounded, as a fraction of the continuum."""
+
+
+def expected_nuisances(stellar: Stellar, config: NuisanceConfig) -> Nuisances:
+    """What nuisances scatter about in stars of given teff [K], logg and fe_h: vmic and vmac of the
+    calibrations, no rotation, at rest, the mean resolving power. Each field has the shape of teff."""
+    vmic = turbulence.vmic_calibration(*stellar)
+    zero = jnp.zeros_like(vmic)
+    return Nuisances(vmic, turbulence.vmac_calibration(*stellar), zero, zero, zero + config.resolution_mean)
+
+
 def draw_nuisances(
     key: PRNGKeyArray,
-    labels: Float[Array, "n l"],
+    stellar: Stellar,
     config: NuisanceConfig,
     vmic_calibration: Calibration,
     vmac_calibration: Calibration,
 ) -> Nuisances:
-    """Draw the broadening and velocity of `n` stars whose first three labels are teff [K], logg [dex] and
-    fe_h [dex]; each field `[n]`."""
-    n = labels.shape[0]
+    """Draw the broadening and velocity of `n` stars of given teff [K], logg and fe_h [dex], each `[n]` (see
+    `LabelSet.stellar`); each field `[n]`."""
+    n = stellar[0].shape[0]
     keys = jax.random.split(key, 7)
-    stellar = labels[:, 0], labels[:, 1], labels[:, 2]
     vmic = vmic_calibration(*stellar) + config.vmic_scatter * jax.random.normal(keys[0], (n,))
     vmac = vmac_calibration(*stellar) + config.vmac_scatter * jax.random.normal(keys[1], (n,))
     slow = config.vsini_scale * jax.random.exponential(keys[2], (n,))
@@ -169,5 +227,5 @@ def draw_nuisances(
         vmac=jnp.clip(vmac, *config.vmac_range),
         vsini=jnp.clip(vsini, 0.0, config.vsini_max),
         velocity=velocity,
-        resolution=jnp.clip(resolution, 0.7, 1.3),
+        resolution=jnp.clip(resolution, *RESOLUTION_RANGE),
     )

@@ -1,4 +1,4 @@
-"""The prior over the nine labels: an explicit, normalised density that can be sampled, evaluated, and divided
+"""The prior over a star's labels: an explicit, normalised density that can be sampled, evaluated, and divided
 out again.
 
 Three factors, each deliberately broader than real stars, so that the data and not the prior decide:
@@ -26,11 +26,15 @@ from jax.scipy.special import logsumexp, ndtr, ndtri
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from jaxspec.errors import InputError
+from jaxspec.labels import NINE_LABELS, LabelSet, label_set
 
-LABELS = ("teff", "logg", "fe_h", "al_h", "mg_h", "ca_h", "ni_h", "ti_h", "si_h")
 Corners = Sequence[Sequence[float]] | np.ndarray
 
-ELEMENTS = tuple(name[:-2] for name in LABELS[3:])
+# How much of the trend of [Mg/Fe] and its like each element has (see `alpha_sequences`).
+ALPHA_SHARES = {"al_h": 0.70, "mg_h": 1.25, "ca_h": 0.80, "ni_h": 0.0, "ti_h": 0.85, "si_h": 0.85}
+
+# The labels of the polygon's corners.
+HR = ("teff", "logg")
 
 # (teff [K], logg [dex]), counter-clockwise in (teff, logg). Concave: the notch at 4000-4600 K, log g 2.6-4.1
 # holds no stars.
@@ -52,8 +56,7 @@ PLAUSIBLE_STARS = (
 
 @dataclass(frozen=True)
 class StellarPrior:
-    """The density of `(teff, logg, fe_h, al_h, mg_h, ca_h, ni_h, ti_h, si_h)` that simulated stars are drawn
-    from.
+    """The density of the labels that simulated stars are drawn from.
 
     All lengths are in the labels' own units (K and dex). Hashable, so it can be closed over or be static
     under `jax.jit`.
@@ -66,6 +69,8 @@ class StellarPrior:
         x_fe_range: lower and upper edge of each [X/Fe].
         x_fe_uniform: weight of the component in which all [X/Fe] are independent and uniform.
         x_fe_scatter: standard deviation [dex] of each [X/Fe] about its sequence.
+        names: the labels, in the order of all arrays: teff, logg, fe_h and any of the elements of
+            `ALPHA_SHARES`.
     """
 
     polygon: tuple[tuple[float, float], ...] = PLAUSIBLE_STARS
@@ -76,6 +81,7 @@ class StellarPrior:
     x_fe_range: tuple[float, float] = (-0.5, 0.8)
     x_fe_uniform: float = 0.4
     x_fe_scatter: float = 0.10
+    names: tuple[str, ...] = NINE_LABELS.names
 
     def __post_init__(self):
         corners = np.asarray(self.polygon, float)
@@ -86,6 +92,15 @@ class StellarPrior:
                 "three or more (teff, logg) corners",
                 "give a list of pairs",
             )
+        names, known = tuple(self.names), {*HR, "fe_h", *ALPHA_SHARES}
+        if len(set(names)) != len(names) or not {*HR, "fe_h"} <= set(names) <= known:
+            raise InputError(
+                "prior.names",
+                ", ".join(names),
+                "teff, logg, fe_h and elements, each once",
+                f"choose from {', '.join(NINE_LABELS.names)}",
+            )
+        object.__setattr__(self, "names", names)
         # JSON and Hydra give lists; the dataclass must stay hashable.
         object.__setattr__(self, "polygon", tuple((float(t), float(g)) for t, g in corners))
         for name in ("fe_h_range", "x_fe_range"):
@@ -100,54 +115,54 @@ class StellarPrior:
                 )
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """The labels, in order."""
-        return LABELS
+    def label_set(self) -> LabelSet:
+        """The labels of `names`."""
+        return label_set(*self.names)
 
     @property
     def low(self) -> np.ndarray:
-        """Lower edge of the support of each label, `[9]` (for `[X/H]`: lowest [Fe/H] plus lowest [X/Fe])."""
-        teff, logg = np.min(self.polygon, axis=0)
-        return np.array(
-            [teff, logg, self.fe_h_range[0]] + [self.fe_h_range[0] + self.x_fe_range[0]] * len(ELEMENTS)
-        )
+        """Lower edge of the support of each label, `[l]` (for `[X/H]`: lowest [Fe/H] plus lowest [X/Fe])."""
+        return self._edge(np.min(self.polygon, axis=0), self.fe_h_range[0], self.x_fe_range[0])
 
     @property
     def high(self) -> np.ndarray:
-        """Upper edge of the support of each label, `[9]`."""
-        teff, logg = np.max(self.polygon, axis=0)
-        return np.array(
-            [teff, logg, self.fe_h_range[1]] + [self.fe_h_range[1] + self.x_fe_range[1]] * len(ELEMENTS)
-        )
+        """Upper edge of the support of each label, `[l]`."""
+        return self._edge(np.max(self.polygon, axis=0), self.fe_h_range[1], self.x_fe_range[1])
+
+    def _edge(self, point, fe_h, x_fe):
+        edge = dict.fromkeys(self.names, fe_h + x_fe) | {"fe_h": fe_h} | dict(zip(HR, point, strict=True))
+        return np.array([edge[name] for name in self.names])
 
     @partial(jax.jit, static_argnames=("self", "n"))
-    def sample(self, key: PRNGKeyArray, n: int) -> Float[Array, "n 9"]:
-        """Draw `n` stars (K, dex)."""
+    def sample(self, key: PRNGKeyArray, n: int) -> Float[Array, "n l"]:
+        """Draw `n` stars (K, dex): with the same key the same ones, whatever the order of the labels."""
         key_hr, key_fe, key_x = jax.random.split(key, 3)
         fe_h = self._sample_fe_h(key_fe, n)
-        x_fe = self._sample_x_fe(key_x, fe_h)
-        return jnp.concatenate(
+        elements = [name for name in ALPHA_SHARES if name in self.names]
+        x_fe = self._sample_x_fe(key_x, fe_h, elements)
+        stars = jnp.concatenate(
             [_sample_polygon(key_hr, self.polygon, n), fe_h[:, None], x_fe + fe_h[:, None]], axis=1
         )
+        return label_set(*HR, "fe_h", *elements).take(stars, self.names)
 
     @partial(jax.jit, static_argnames="self")
-    def log_prob(self, labels: Float[Array, "*n 9"]) -> Float[Array, "*n"]:
+    def log_prob(self, labels: Float[Array, "*n l"]) -> Float[Array, "*n"]:
         """Natural log of the normalised density per (K dex^8); minus infinity outside the support."""
-        fe_h = labels[..., 2]
+        fe_h = self.label_set.column(labels, "fe_h")
         hr = jnp.where(
-            inside_polygon(labels[..., :2], self.polygon),
+            inside_polygon(self.label_set.take(labels, HR), self.polygon),
             -float(np.log(polygon_area(self.polygon))),
             -jnp.inf,
         )
-        return hr + self._log_prob_fe_h(fe_h) + self._log_prob_x_fe(labels[..., 3:] - fe_h[..., None], fe_h)
+        x_fe = self.label_set.x_fe(labels)
+        return hr + self._log_prob_fe_h(fe_h) + self._log_prob_x_fe(x_fe, fe_h)
 
     @partial(jax.jit, static_argnames=("self", "slack"))
-    def supports(self, labels: Float[Array, "*n 9"], slack: float = 0.0) -> Bool[Array, "*n"]:
+    def supports(self, labels: Float[Array, "*n l"], slack: float = 0.0) -> Bool[Array, "*n"]:
         """Whether a star is inside the training range, with [Fe/H] and [X/Fe] allowed `slack` dex beyond
         their edges."""
-        fe_h = labels[..., 2]
-        x_fe = labels[..., 3:] - fe_h[..., None]
-        within = inside_polygon(labels[..., :2], self.polygon)
+        fe_h, x_fe = self.label_set.column(labels, "fe_h"), self.label_set.x_fe(labels)
+        within = inside_polygon(self.label_set.take(labels, HR), self.polygon)
         within &= (fe_h >= self.fe_h_range[0] - slack) & (fe_h <= self.fe_h_range[1] + slack)
         return within & jnp.all(
             (x_fe >= self.x_fe_range[0] - slack) & (x_fe <= self.x_fe_range[1] + slack), axis=-1
@@ -171,21 +186,21 @@ class StellarPrior:
         )
         return jnp.where(inside, density, -jnp.inf)
 
-    def _sample_x_fe(self, key, fe_h):
+    def _sample_x_fe(self, key, fe_h, elements):
         key_which, key_u = jax.random.split(key)
-        u = jax.random.uniform(key_u, (*fe_h.shape, len(ELEMENTS)))
+        u = jax.random.uniform(key_u, (*fe_h.shape, len(elements)))
         low, high = self.x_fe_range
         which = jax.random.categorical(key_which, self._log_weights(fe_h), axis=-1)[..., None]
-        high_alpha, low_alpha = alpha_sequences(fe_h)
+        high_alpha, low_alpha = alpha_sequences(fe_h, elements)
         choices = [_truncated_normal_ppf(u, m, self.x_fe_scatter, low, high) for m in (high_alpha, low_alpha)]
         return jnp.where(which == 0, low + u * (high - low), jnp.where(which == 1, choices[0], choices[1]))
 
     def _log_prob_x_fe(self, x_fe, fe_h):
         low, high = self.x_fe_range
         inside = jnp.all((x_fe >= low) & (x_fe <= high), axis=-1)
-        uniform = jnp.full(fe_h.shape, -len(ELEMENTS) * np.log(high - low))
+        uniform = jnp.full(fe_h.shape, -len(self.label_set.elements) * np.log(high - low))
         parts = [uniform]
-        for mean in alpha_sequences(fe_h):
+        for mean in alpha_sequences(fe_h, self.label_set.elements):
             parts.append(
                 jnp.sum(_truncated_normal_log_prob(x_fe, mean, self.x_fe_scatter, low, high), axis=-1)
             )
@@ -202,14 +217,15 @@ class StellarPrior:
         return jnp.log(jnp.maximum(jnp.stack(weights, axis=-1), 1e-30))
 
 
-def alpha_sequences(fe_h: Float[Array, "*n"]) -> tuple[Float[Array, "*n 6"], Float[Array, "*n 6"]]:
-    """Mean [X/Fe] of the high- and of the low-alpha sequence at `fe_h`, elements in the labels' order (Al,
-    Mg, Ca, Ni, Ti, Si).
+def alpha_sequences(
+    fe_h: Float[Array, "*n"], elements: Sequence[str] = tuple(ALPHA_SHARES)
+) -> tuple[Float[Array, "*n m"], Float[Array, "*n m"]]:
+    """Mean [X/Fe] of the high- and of the low-alpha sequence at `fe_h`, for `elements` (names of labels).
 
     Straight lines with a plateau through the running means of Bensby et al. (2014), where [Mg/Fe] carries the
     full trend, Al, Si, Ca and Ti part of it, and Ni none.
     """
-    share = jnp.asarray([0.70, 1.25, 0.80, 0.0, 0.85, 0.85])
+    share = jnp.asarray([ALPHA_SHARES[name] for name in elements])
     high = jnp.clip(0.10 - 0.25 * fe_h, 0.05, 0.32)
     low = jnp.clip(0.03 - 0.12 * fe_h, -0.02, 0.12)
     return high[..., None] * share, low[..., None] * share

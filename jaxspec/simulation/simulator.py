@@ -53,8 +53,10 @@ class Simulator(eqx.Module):
         vmac_calibration: Calibration = turbulence.vmac_calibration,
         residuals: ResidualModel | None = None,
     ):
+        if prior is not None:
+            forward.label_set.check_same(prior.names, "labels of the prior")
         self.forward = forward
-        self.prior = StellarPrior() if prior is None else prior
+        self.prior = StellarPrior(names=forward.label_set.names) if prior is None else prior
         self.config = config
         self.vmic_calibration = vmic_calibration
         self.vmac_calibration = vmac_calibration
@@ -78,7 +80,10 @@ class Simulator(eqx.Module):
         """Observe stars of given labels, at given nominal S/N per pixel or at random ones."""
         keys = jax.random.split(key, 5)
         n = labels.shape[0]
-        nuisances = draw_nuisances(keys[0], labels, self.config, self.vmic_calibration, self.vmac_calibration)
+        stellar = self.forward.label_set.stellar(labels)
+        nuisances = draw_nuisances(
+            keys[0], stellar, self.config, self.vmic_calibration, self.vmac_calibration
+        )
         flux = jax.vmap(self.forward)(labels, nuisances)
         flux = perturb(keys[1], flux, self.instrument, self.config, self.residuals)
         if snr is None:

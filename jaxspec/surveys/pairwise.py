@@ -5,6 +5,8 @@ survey's own Teff, log g and [Fe/H] as variables (Nandakumar et al. 2022, MNRAS 
 2022, A&A 659, A95). Surveys that share too few stars with the reference go through the one that shares most.
 """
 
+from itertools import combinations_with_replacement
+
 import numpy as np
 from jaxtyping import Float
 
@@ -13,11 +15,12 @@ from jaxspec.surveys.observations import Sky
 CLIP = 4.0
 
 
-def _features(values: np.ndarray, degree: int) -> np.ndarray:
-    u = (values[:, :3] - [5300.0, 3.5, -0.3]) / [600.0, 0.9, 0.4]
+def _features(stellar: tuple[np.ndarray, ...], degree: int) -> np.ndarray:
+    """Powers of teff, logg and fe_h, about a typical star and in units of the usual spread."""
+    u = (np.stack(stellar, axis=1) - [5300.0, 3.5, -0.3]) / [600.0, 0.9, 0.4]
     columns = [np.ones(len(u)), *u.T]
     if degree > 1:
-        columns += [u[:, i] * u[:, j] for i in range(3) for j in range(i, 3)]
+        columns += [a * b for a, b in combinations_with_replacement(u.T, 2)]
     return np.column_stack(columns)
 
 
@@ -38,7 +41,7 @@ def pairwise_labels(sky: Sky, degree: int = 1) -> list[Float[np.ndarray, "m l"]]
     anchors = [i for i, survey in enumerate(sky.surveys) if survey.anchor]
     largest = int(np.argmax([len(survey) for survey in sky.surveys]))
     first = anchors[0] if anchors else largest
-    n_terms = _features(np.zeros((1, 3)), degree).shape[1]
+    n_terms = _features((np.zeros(1),) * 3, degree).shape[1]
     scaled: dict[int, np.ndarray] = {first: np.asarray(sky.surveys[first].values, float)}
     while len(scaled) < len(sky.surveys):
         best, pair = -1, (0, first)
@@ -50,7 +53,7 @@ def pairwise_labels(sky: Sky, degree: int = 1) -> list[Float[np.ndarray, "m l"]]
         s, r = pair
         survey, reference = sky.surveys[s], sky.surveys[r]
         _, i, j = np.intersect1d(survey.star, reference.star, return_indices=True)
-        x = _features(survey.values, degree)
+        x = _features(sky.label_set.stellar(survey.values), degree)
         result = np.array(survey.values, float)
         for label in range(result.shape[1]):
             difference = survey.values[i, label] - scaled[r][j, label]

@@ -9,12 +9,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxspec.errors import InputError
-from jaxspec.labels import Label, LabelSet
+from jaxspec.labels import LabelSet
 from jaxspec.surveys.observations import Sky
-
-# A step of each label: what surveys usually differ by. Others follow from the unit, or the label's range.
-STEPS = {"teff": 100.0, "logg": 0.2, "ebv": 0.05}
-UNIT_STEPS = {"K": 100.0, "dex": 0.1, "mag": 0.05}
 
 
 @dataclass(frozen=True)
@@ -61,10 +57,6 @@ class Scales:
         return matrix
 
 
-def _step(label: Label) -> float:
-    return STEPS.get(label.name, UNIT_STEPS.get(label.unit, (label.high - label.low) / 40.0))
-
-
 def make_scales(sky: Sky, trend_labels: tuple[str, ...], pivot: dict[str, float] | None = None) -> Scales:
     """Scales from the sky's own values: the pivot is the median of each label, rounded, unless given.
 
@@ -74,7 +66,7 @@ def make_scales(sky: Sky, trend_labels: tuple[str, ...], pivot: dict[str, float]
     for name in pivot:
         label_set.index(name)
     inputs = tuple(label_set.index(name) for name in trend_labels if name in label_set.names)
-    step = np.array([_step(label) for label in label_set])
+    step = label_set.per_label("survey_step")
     quantiles = _quantiles(sky)
     centre = np.array(
         [

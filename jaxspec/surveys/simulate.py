@@ -16,12 +16,15 @@ from jaxspec.errors import InputError
 from jaxspec.labels import NINE_LABELS, LabelSet
 from jaxspec.surveys.observations import Sky, Survey, diagonal, make_sky
 
-# Scatter of typical offsets between surveys, and typical quoted errors, label by label (K, then dex).
-OFFSET = np.array([60.0, 0.12] + [0.05] * 7)
-ERROR = np.array([60.0, 0.10, 0.04] + [0.06] * 6)
-# Trends are planted per spread of the inputs, about this star.
+# Scatter of typical offsets between surveys, and typical quoted errors (K, dex; of `NINE_LABELS`).
+_OFFSETS, _ERRORS = {"teff": 60.0, "logg": 0.12}, {"teff": 60.0, "logg": 0.10, "fe_h": 0.04}
+OFFSET = np.array([_OFFSETS.get(name, 0.05) for name in NINE_LABELS.names])
+ERROR = np.array([_ERRORS.get(name, 0.06) for name in NINE_LABELS.names])
+# Trends with teff, logg and fe_h are planted per spread of these, about this star.
 PIVOT = np.array([5300.0, 3.5, -0.3])
 SPREAD = np.array([600.0, 0.9, 0.35])
+# How much of the trend of [alpha/Fe] each element has.
+ALPHA_STRENGTH = {"al_h": 0.8, "mg_h": 1.1, "ca_h": 0.7, "ni_h": 0.1, "ti_h": 0.9, "si_h": 0.9}
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,7 @@ class Truth:
     """What was planted, in the labels' units.
 
     Attributes:
+        label_set: what the arrays' labels are.
         labels: of every star.
         zero_point: offset of each survey at `PIVOT`.
         trend: change of the offset over one `SPREAD` of each of teff, logg, fe_h.
@@ -70,6 +74,7 @@ class Truth:
         outlier: for each survey, which of its rows are outliers.
     """
 
+    label_set: LabelSet
     labels: Float[np.ndarray, "n l"]
     zero_point: Float[np.ndarray, "s l"]
     trend: Float[np.ndarray, "s l j"]
@@ -79,8 +84,13 @@ class Truth:
 
     def offset(self, survey: int, labels: Float[np.ndarray, "n l"]) -> Float[np.ndarray, "n l"]:
         """The planted offset of a survey at the given labels."""
-        u = (labels[:, :3] - PIVOT) / SPREAD
+        u = _trend_inputs(self.label_set, labels)
         return self.zero_point[survey] + u @ self.trend[survey].T
+
+
+def _trend_inputs(label_set: LabelSet, labels: Float[np.ndarray, "n l"]) -> Float[np.ndarray, "n 3"]:
+    """teff, logg and fe_h from `PIVOT`, in units of `SPREAD`."""
+    return (label_set.take(labels, ("teff", "logg", "fe_h")) - PIVOT) / SPREAD
 
 
 def draw_stars(rng: np.random.Generator, n: int) -> Float[np.ndarray, "n 9"]:
@@ -97,10 +107,12 @@ def draw_stars(rng: np.random.Generator, n: int) -> Float[np.ndarray, "n 9"]:
     teff, logg = np.clip(teff, 4000.0, 6950.0), np.clip(logg, 0.6, 4.9)
     alpha = np.where(thick, 0.25 - 0.12 * np.maximum(fe_h + 0.6, 0.0) / 0.5, 0.03 - 0.12 * fe_h)
     alpha += rng.normal(0.0, 0.02, n)
-    strength = np.array([0.8, 1.1, 0.7, 0.1, 0.9, 0.9])
-    ratios = alpha[:, None] * strength + rng.normal(0.0, 0.03, (n, 6))
-    ratios[:, 2] += 0.04 * np.tanh(2.0 * fe_h)
-    return np.column_stack([teff, logg, fe_h, fe_h[:, None] + ratios])
+    ratios = alpha[:, None] * list(ALPHA_STRENGTH.values())
+    ratios += rng.normal(0.0, 0.03, ratios.shape)
+    x_fe = dict(zip(ALPHA_STRENGTH, ratios.T, strict=True))
+    x_fe["ca_h"] = x_fe["ca_h"] + 0.04 * np.tanh(2.0 * fe_h)
+    stars = {"teff": teff, "logg": logg, "fe_h": fe_h} | {name: fe_h + x for name, x in x_fe.items()}
+    return np.column_stack([stars[name] for name in NINE_LABELS.names])
 
 
 def simulate_sky(
@@ -109,22 +121,26 @@ def simulate_sky(
     """A sky of `config` and what was planted in it. The same seed gives the same sky.
 
     The last survey is the anchor, named `anchor`, if `config.anchors` is above zero. `label_set` may leave
-    out elements. Raises `InputError` if it has others, or does not begin with teff, logg, fe_h.
+    out elements. Raises `InputError` if it has other labels, or lacks teff, logg or fe_h, on which trends are
+    planted.
     """
-    if label_set.names[:3] != NINE_LABELS.names[:3]:
+    if not {"teff", "logg", "fe_h"} <= set(label_set.names):
         raise InputError(
-            "label_set", f"{label_set.names}", "teff, logg, fe_h, then elements", "select them in this order"
+            "label_set", f"{label_set.names}", "teff, logg, fe_h and elements", "add those that are missing"
         )
     columns = np.array([NINE_LABELS.index(name) for name in label_set.names])
     rng = np.random.default_rng(seed)
     labels = draw_stars(rng, config.n_stars)
     group = np.full(config.n_stars, -1)
+    metals = [NINE_LABELS.index(name) for name in ("fe_h", *NINE_LABELS.elements)]
     for g in range(config.n_groups):
-        members = slice(10 * g, 10 * g + 10)
-        labels[members, 2:] = labels[10 * g, 2:] + rng.normal(0.0, 0.02, (10, 7))
-        group[members] = g
+        members = np.arange(10 * g, 10 * g + 10)[:, None]
+        common = labels[10 * g, metals] + rng.normal(0.0, 0.02, (10, len(metals)))
+        labels[members, metals] = common
+        group[members[:, 0]] = g
     n, n_labels = config.n_surveys, labels.shape[1]
     truth = Truth(
+        label_set=NINE_LABELS,
         labels=labels,
         zero_point=rng.normal(0.0, OFFSET, (n, n_labels)),
         trend=rng.normal(0.0, config.trends * OFFSET[:, None], (n, n_labels, 3)),
@@ -152,6 +168,7 @@ def simulate_sky(
         surveys.append(Survey("anchor", star, values, diagonal(error), no_flags, anchor=True))
     pairs = np.ix_(columns, columns)
     truth = Truth(
+        label_set=label_set,
         labels=labels[:, columns],
         zero_point=truth.zero_point[:, columns],
         trend=truth.trend[:, columns],
@@ -175,7 +192,7 @@ def _scatter(rng, fraction: float) -> np.ndarray:
 def _assign(rng, labels, config: SimulationConfig) -> Bool[np.ndarray, "n s"]:
     """Which survey sees which star: one each, `overlap` of them two or three."""
     n, s = len(labels), config.n_surveys
-    u = (labels[:, :3] - PIVOT) / SPREAD
+    u = _trend_inputs(NINE_LABELS, labels)
     preference = u @ rng.normal(0.0, 0.5 * config.selection, (3, s)) + rng.gumbel(size=(n, s))
     order = np.argsort(-preference, axis=1)
     number = 1 + (rng.random(n) < config.overlap) * (1 + (rng.random(n) < 0.2))
@@ -200,8 +217,9 @@ def _observe(rng, s: int, star, again, truth: Truth, config: SimulationConfig):
     outlier = rng.random(len(rows)) < config.outliers
     values[outlier] += rng.normal(0.0, 6.0 * ERROR, (outlier.sum(), len(ERROR)))
     flagged = np.where(outlier, rng.random(len(rows)) < 0.5, rng.random(len(rows)) < config.outliers)
-    chance = config.missing * np.exp(-1.5 * (labels[rows, 2] + 0.5))
-    lost = rng.random((len(rows), 6)) < np.clip(chance, 0.0, 0.9)[:, None]
-    values[:, 3:][lost] = np.nan
+    chance = config.missing * np.exp(-1.5 * (NINE_LABELS.column(labels, "fe_h")[rows] + 0.5))
+    lost = rng.random((len(rows), len(NINE_LABELS.elements))) < np.clip(chance, 0.0, 0.9)[:, None]
+    for name, gone in zip(NINE_LABELS.elements, lost.T, strict=True):
+        NINE_LABELS.column(values, name)[gone] = np.nan
     name = f"survey_{chr(97 + s)}"
     return Survey(name, star[rows], values, diagonal(error), flagged, errors_only=True), outlier

@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from jaxspec.amortised.amortised import AmortisedPosterior
 from jaxspec.errors import InputError
 from jaxspec.instruments import Instrument
-from jaxspec.labels import LabelSet
+from jaxspec.labels import NINE_LABELS, LabelSet
 from jaxspec.physics import turbulence
 from jaxspec.physics.forward import Nuisances
 from jaxspec.simulation.nuisances import NuisanceConfig, draw_nuisances
@@ -155,9 +155,10 @@ class Pool(NamedTuple):
 
 
 def draw_supported(posterior: AmortisedPosterior, n: int, seed: int) -> Float[np.ndarray, "n l"]:
-    """Labels of `n` stars of the solar neighbourhood (`draw_stars`) that the flow was trained for."""
+    """Labels of `n` stars of the solar neighbourhood (`draw_stars`) that the flow was trained for, in the
+    order of its label set."""
     rng = np.random.default_rng(seed)
-    labels = draw_stars(rng, n + n // 10 + 20)
+    labels = NINE_LABELS.take(draw_stars(rng, n + n // 10 + 20), posterior.label_set.names)
     if posterior.prior is not None:
         labels = labels[np.asarray(posterior.prior.supports(jnp.asarray(labels, jnp.float32)))]
     return labels[:n]
@@ -207,8 +208,9 @@ def _observe(
     """Normalised flux and ivar of one visit to each star."""
     calibrations = turbulence.vmic_calibration, turbulence.vmac_calibration
     keys = jax.random.split(key, 3)
-    star = draw_nuisances(key_star, labels, config, *calibrations)
-    visit = draw_nuisances(keys[0], labels, config, *calibrations)
+    stellar = model.label_set.stellar(labels)
+    star = draw_nuisances(key_star, stellar, config, *calibrations)
+    visit = draw_nuisances(keys[0], stellar, config, *calibrations)
     star = star._replace(velocity=visit.velocity, resolution=visit.resolution)
     low, high = np.log(config.snr_range)
     snr = jnp.exp(jax.random.uniform(keys[1], (labels.shape[0],), minval=low, maxval=high))
@@ -247,7 +249,7 @@ def cut_sky(
     seen = [np.sort(np.concatenate([anchors[0], anchors[1 + s], both, halves[s]])) for s in range(2)]
     surveys = [pick(pool.surveys[s], rows[star], star) for s, star in enumerate(seen)]
     star = np.sort(anchored)
-    error = np.tile(0.3 * ERROR, (n_anchors, 1))
+    error = np.tile(0.3 * NINE_LABELS.take(ERROR, label_set.names), (n_anchors, 1))
     values = pool.labels[rows[star]] + error * rng.normal(size=error.shape)
     gold = Survey("anchor", star, values, diagonal(error), np.zeros(n_anchors, bool), anchor=True)
     return make_sky(label_set, [*surveys, gold], n)
@@ -324,8 +326,7 @@ def compare(result: Calibration, reference: Pool) -> Recovery:
         u = result.scales.to_model(labels) @ result.scales.input_matrix.T
         return np.concatenate([np.ones((len(u), 1)), result.basis.values(u)], axis=1)
 
-    n_labels = len(result.label_set)
-    places = np.array([[*star, *[star[2]] * (n_labels - 3)] for star in STARS.values()])
+    places = np.array([result.label_set.scaled_solar(*star) for star in STARS.values()])
     x = functions(reference.labels)
     offsets = tuple(measure_offset(x, reference.labels, survey) for survey in reference.surveys)
     planted = [offset.at(functions(places)) for offset in offsets]

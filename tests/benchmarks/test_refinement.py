@@ -9,11 +9,11 @@ import pytest
 from numpyro.infer import MCMC, NUTS
 
 from benchmarks.refinement import mirrored, mirrored_in, tell_apart
-from jaxspec.fitting.likelihood import UNITS
-from jaxspec.simulation.prior import StellarPrior, inside_polygon
+from jaxspec.labels import label_set
+from jaxspec.simulation.prior import HR, StellarPrior, inside_polygon
 
 POLYGON = StellarPrior().polygon
-SCALE = np.array(UNITS[:2], np.float32)
+SCALE = label_set(*HR).step.astype(np.float32)
 
 
 def beside(side: int, along: float, away: float) -> jax.Array:

@@ -19,7 +19,6 @@ from jaxspec.fitting.importance import (
     trusted,
 )
 from jaxspec.fitting.likelihood import (
-    UNITS,
     VSINI,
     LikelihoodConfig,
     Mode,
@@ -117,7 +116,7 @@ def test_agrees_with_long_chains(sampled, toy, stars):
     chains = MCMC(NUTS(potential_fn=potential), num_warmup=200, num_samples=500, progress_bar=False)
     chains.run(jax.random.key(2), init_params=jnp.zeros(14))
     u = np.asarray(mode.u[0] + chains.get_samples() @ root.T)
-    labels = mode.start[0] + np.array(UNITS) * u[:, :9]
+    labels = mode.start[0] + toy.label_set.step * u[:, :9]
     sigma = labels.std(axis=0)
     shift = (after.draws[:, star].mean(axis=0) - labels.mean(axis=0)) / sigma
     # Thirty or more effective draws: 0.18 of sigma each.

@@ -20,6 +20,7 @@ from jaxspec.fitting.likelihood import (
     spectrum_at,
 )
 from jaxspec.fitting.modes import fit_modes
+from jaxspec.labels import NINE_LABELS
 from jaxspec.physics.forward import Nuisances
 from jaxspec.simulation.nuisances import PURE, draw_nuisances
 from jaxspec.simulation.prior import StellarPrior
@@ -92,9 +93,9 @@ def test_nuisances_have_a_density():
     along_velocity = integrate.quad(lambda x: density(3, x), -30, 30, limit=200)[0]
     np.testing.assert_allclose(along_velocity / (rest**3 * vsini_at_0), 1.0, rtol=1e-3)
     mean = integrate.quad(lambda x: x * density(2, x), 0, end, limit=100)[0] / along_vsini
-    labels = jnp.tile(SUN, (20_000, 1))
+    stellar = NINE_LABELS.stellar(jnp.tile(SUN, (20_000, 1)))
     calibration = lambda *x: 0.0 * x[0] + 2.0  # noqa: E731
-    drawn = draw_nuisances(jax.random.key(0), labels, PURE, calibration, calibration).vsini
+    drawn = draw_nuisances(jax.random.key(0), stellar, PURE, calibration, calibration).vsini
     np.testing.assert_allclose(mean * PURE.vsini_scale, drawn.mean(), rtol=0.05)
     assert density(2, -0.1) == 0.0 and density(2, end + 0.1) == 0.0 and density(4, 7.0) > 0.0
 
@@ -115,7 +116,9 @@ def test_best_fits_are_those_of_the_truth(toy, bright):
     """64 stars at S/N 300, starting 80 K, 0.1 and 0.05 dex off: errors as stated."""
     offset = jnp.asarray([80.0, 0.1] + 7 * [0.05])
     mode = fit_modes(toy, bright.labels + offset, bright.flux, bright.ivar, CONFIG)
-    labels = np.asarray(jax.vmap(lambda u, s: spectrum_at(u, s, CONFIG)[0])(mode.u, mode.start))
+    labels = np.asarray(
+        jax.vmap(lambda u, s: spectrum_at(u, s, toy.label_set, CONFIG)[0])(mode.u, mode.start)
+    )
     sigma = np.sqrt(np.diagonal(mode.covariance, axis1=1, axis2=2))[:, :9] * np.asarray(
         [100, 0.1] + 7 * [0.05]
     )

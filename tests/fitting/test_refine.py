@@ -93,7 +93,7 @@ def test_errors_grow_with_the_misfit(toy, bright, start):
     """Smooth errors of 1 % that no line explains: the stated errors become those of `systematic`."""
     n = len(toy.instrument.wavelength)
     smooth = 0.01 * np.sqrt(2) * np.sin(2 * np.pi * np.arange(n) / 17.0)
-    config = RefineConfig(systematic=(400.0, 1.0, 0.5) + (0.5,) * 6, misfit=0.01)
+    config = RefineConfig(systematic=4.0, misfit=0.01)
     clean, missed = (
         refine_posterior(
             jax.random.key(0), toy, start, np.asarray(bright.flux[:16]) + x, bright.ivar[:16], config

@@ -144,9 +144,9 @@ def test_bright_spectra_are_the_model(toy, bright):
 @pytest.mark.parametrize(("config", "low", "high"), [(PURE, 0.9, 1.1), (ROBUST, 0.81, 1.09)])
 def test_resolving_powers_cover_their_range(config, low, high):
     """`low` and `high` are two standard deviations away; 2.3 % of the stars lie beyond each."""
-    labels = jnp.tile(jnp.asarray([5500.0, 4.4, 0.0]), (20_000, 1))
+    stellar = tuple(jnp.full(20_000, value) for value in (5500.0, 4.4, 0.0))
     calibration = turbulence.vmic_calibration, turbulence.vmac_calibration
-    drawn = np.asarray(draw_nuisances(jax.random.key(0), labels, config, *calibration).resolution)
+    drawn = np.asarray(draw_nuisances(jax.random.key(0), stellar, config, *calibration).resolution)
     scatter = 4 * np.sqrt(0.0228 / 20_000)
     assert abs(np.mean(drawn < low) - 0.0228) < scatter and abs(np.mean(drawn > high) - 0.0228) < scatter
     assert drawn.min() >= 0.7 and drawn.max() <= 1.3
