@@ -5,8 +5,8 @@
 
 Synthesises stars from the prior in chunks (about 0.4 s a star and core; a killed run goes on where it stopped
 when it is started again with the same output=DIR), fits a basis and a network, measures the error on stars
-that were never trained on, and writes `emulator.npz`, `metrics.json` and a plot of the error. Other commands
-use it by `forward=DIR/emulator.npz`; to ship the weights, copy `emulator.npz` to `jaxspec/physics/data/`.
+that were never trained on, and writes the folder `emulator`, `metrics.json` and a plot of the error. Other
+commands use it by `forward=DIR/emulator`; to ship it, copy `emulator` to `jaxspec/physics/data/`.
 """
 
 import logging
@@ -175,7 +175,7 @@ def run(cfg: DictConfig, folder: Path) -> None:
         summary[f"percentile_99_{part}"] = float(np.percentile(size[rows], 99))
     summary |= {"n_train": len(flux) - cfg.n_test, "calibrated": cfg.calibrated, "seed": cfg.seed}
     summary |= {"versions": versions()}
-    atomically(folder / "emulator.npz", with_summary(emulator, summary).save)
+    with_summary(emulator, summary).save(folder / "emulator")
     draw_errors(
         residual, labels[held_out], np.concatenate([g.wavelength for g in grids]), folder / "errors.png"
     )

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from experiments.common import begin, launch
 from jaxspec import diagnostics
 from jaxspec.amortised.amortised import AmortisedPosterior
-from jaxspec.amortised.storage import WEIGHTS, load_weights, store_calibrated
+from jaxspec.amortised.storage import load_weights, store_calibrated, weights_file
 from jaxspec.commands.tasks import trained_simulator
 from jaxspec.diagnostics import calibration
 from jaxspec.diagnostics.results import KnownStars
@@ -42,7 +42,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """
     posterior, where = load_weights(cfg.checkpoint)
     stored, simulator = trained_simulator(posterior, where)
-    begin(cfg, folder, [where / WEIGHTS], trained_with=stored)
+    begin(cfg, folder, [weights_file(where)], trained_with=stored)
     plain = dataclasses.replace(posterior, recalibration=None)
     recalibration = Recalibration.fit(*draw(plain, simulator, cfg, "recalibration", cfg.n))
     before, truth, arms = draw(plain, simulator, cfg, "judged", cfg.n_test)

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from experiments.common import begin, launch
 from jaxspec.amortised.amortised import AmortisedPosterior
-from jaxspec.amortised.storage import WEIGHTS, load_weights, store_calibrated
+from jaxspec.amortised.storage import load_weights, store_calibrated, weights_file
 from jaxspec.commands.tasks import trained_simulator
 from jaxspec.diagnostics import plots
 from jaxspec.fitting.check import statistics
@@ -54,7 +54,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """
     posterior, where = load_weights(cfg.checkpoint)
     stored, simulator = trained_simulator(posterior, where)
-    begin(cfg, folder, [where / WEIGHTS], trained_with=stored)
+    begin(cfg, folder, [weights_file(where)], trained_with=stored)
     forward = forward_model(cfg.forward, posterior.instrument)
     if cfg.calibrate:
         limits = calibrate(posterior, forward, simulator, cfg)

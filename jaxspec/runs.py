@@ -170,7 +170,7 @@ def begin(folder: str | Path, settings: Any, inputs: Iterable[str | Path] = (), 
     text = yaml.safe_dump(settings, sort_keys=False, width=110)
     atomically(folder / "config.yaml", lambda partial: partial.write_text(text))
     forward = settings.get("forward") or ""
-    inputs = [*inputs, *([forward] if forward.endswith(".npz") else [])]
+    inputs = [*inputs, *([forward] if forward and Path(forward).exists() else [])]
     write_json(folder / "provenance.json", {**provenance(settings.get("seed"), inputs), **facts})
     log.info("writing to %s", folder)
     return folder
@@ -192,7 +192,7 @@ def provenance(seed: int | None = None, inputs: Iterable[str | Path] = ()) -> di
 def package_data() -> dict[str, str]:
     """Checksums of the package's data: lines, atmospheres, atoms, the emulator."""
     data = Path(str(resources.files("jaxspec.physics.data")))
-    return {path.name: checksum(path) for path in sorted(data.glob("*.npz"))}
+    return {path.relative_to(data).as_posix(): checksum(path) for path in sorted(data.rglob("*.npz"))}
 
 
 def versions() -> dict[str, str]:

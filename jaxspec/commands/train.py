@@ -26,7 +26,7 @@ from flax import nnx
 from jaxspec.amortised import fits
 from jaxspec.amortised.amortised import AmortisedPosterior
 from jaxspec.amortised.network import NetworkConfig, PosteriorNetwork
-from jaxspec.amortised.storage import WEIGHTS, copy_weights, load_weights, save_posterior
+from jaxspec.amortised.storage import copy_weights, load_weights, save_posterior, weights_file
 from jaxspec.commands.evaluate import EvaluationConfig, draw_loss, evaluate, negative_log_likelihood
 from jaxspec.commands.tasks import SimulatedData, SurveyData, Task, load_task
 from jaxspec.datasets import Dataset
@@ -317,7 +317,7 @@ def starting_point(
     if settings.start_from is None:
         return None, None
     stored, where = load_weights(settings.start_from)
-    return stored, {"path": str(settings.start_from), "sha256": checksum(where / WEIGHTS)}
+    return stored, {"path": str(settings.start_from), "sha256": checksum(weights_file(where))}
 
 
 def start_from(network: PosteriorNetwork, stored: AmortisedPosterior, task: Task, where: str) -> None:

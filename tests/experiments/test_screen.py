@@ -7,7 +7,8 @@ import shutil
 import pytest
 
 from experiments import screen
-from jaxspec.amortised.storage import CONFIG, load_posterior, save_posterior
+from jaxspec.amortised.storage import load_posterior, save_posterior
+from jaxspec.artefacts import CONFIG
 from jaxspec.errors import InputError
 from tests.experiments.conftest import configured
 
@@ -18,16 +19,16 @@ def test_limits_are_calibrated_stored_and_used(trained, tmp_path, capsys, monkey
     folder = tmp_path / "run"
     shutil.copytree(trained[1], folder)
     assert load_posterior(folder / "posterior").limits is None
-    weights = (folder / "posterior" / "weights.npz").read_bytes()
+    weights = (folder / "posterior" / "arrays.npz").read_bytes()
     cfg = configured(
         "screen", *TOY, "calibrate=512", "false_alarms=0.02", f"checkpoint={folder}", f"output={tmp_path}"
     )
     found = screen.run(cfg, tmp_path)["shares"]
     stored = load_posterior(folder / "posterior")
     assert set(stored.limits.levels) == {"novelty", "chi2", "above", "structure", "wrong_errors"}
-    assert (folder / "posterior" / "weights.npz").read_bytes() == weights
+    assert (folder / "posterior" / "arrays.npz").read_bytes() == weights
     config = json.loads((folder / "posterior" / CONFIG).read_text())
-    assert config["limits"]["false_alarms"] == 0.02
+    assert config["settings"]["limits"]["false_alarms"] == 0.02
     assert config["provenance"]["limits"]["simulations"] == 512
     # 40 ordinary stars, three or four flags of 2 % each; noise is flagged also by a flow of a hundred steps.
     assert len(found) == 11 and found[screen.ORDINARY]["flagged"] <= 0.3
@@ -63,7 +64,7 @@ def test_posteriors_of_surveys_are_refused(trained, tmp_path, missing):
     shutil.copytree(trained[1] / "posterior", folder)
     config = json.loads((folder / CONFIG).read_text())
     if missing == "prior":
-        config["prior"] = None
+        config["settings"]["prior"] = None
     else:
         del config["provenance"]["config"]
     (folder / CONFIG).write_text(json.dumps(config))

@@ -1,10 +1,12 @@
 """What was planted is found, by every method; runs repeat and go on where they were stopped."""
 
 import dataclasses
+import json
 
 import jax
 import numpy as np
 import pytest
+import xarray as xr
 from scipy import stats
 
 from jaxspec.errors import InputError
@@ -117,6 +119,10 @@ def test_a_checkpoint_of_another_run_is_refused(sky_and_truth, laplace, tmp_path
             np.testing.assert_array_equal(same.terms[name], values)
 
     first = sky.surveys[0]
+
+    def with_first(survey):
+        return dataclasses.replace(sky, surveys=(survey, *sky.surveys[1:]))
+
     flagged = dataclasses.replace(first, flagged=~first.flagged)
     moved = dataclasses.replace(first, values=first.values + 0.1)
     others = {
@@ -167,6 +173,35 @@ def test_saved_and_loaded(laplace, tmp_path):
     (tmp_path / "other.nc").write_bytes(b"nothing")
     with pytest.raises(InputError, match="no calibration"):
         Calibration.load(tmp_path / "other.nc")
+
+
+def test_what_a_file_says_of_itself(laplace, tmp_path):
+    """Draws stand in ArviZ's groups; other kinds, newer formats, other numbers are refused; files of format
+    1, which had no more than settings, are read."""
+    path = tmp_path / "calibration.nc"
+    laplace.save(path)
+    with xr.open_datatree(path, engine="h5netcdf") as stored:
+        tree = stored.load()
+    zero_point = tree["posterior"]["zero_point"]
+    assert zero_point.dims == ("draw", "survey", "label") and zero_point.sizes["draw"] == laplace.n_draws
+    config = json.loads(tree.attrs["artefact"])
+    assert config["domain"]["labels"]["teff"]["unit"] == "K" and "numpyro" in config["versions"]
+    other = np.array(zero_point.values)
+    other[0, 0, 0] += 1e-12
+    for attrs, draws, message in (
+        ({"artefact": json.dumps({**config, "kind": "emulator"})}, zero_point.values, "another kind"),
+        ({"artefact": json.dumps({**config, "format_version": 99})}, zero_point.values, "newer jaxspec"),
+        ({"artefact": json.dumps(config)}, other, "sha256"),
+        ({"calibration": json.dumps(config["settings"])}, zero_point.values, None),
+    ):
+        tree.attrs = attrs
+        tree["posterior"]["zero_point"] = (zero_point.dims, draws)
+        tree.to_netcdf(path, engine="h5netcdf")
+        if message is None:
+            assert Calibration.load(path).offsets()["mean"].tolist() == laplace.offsets()["mean"].tolist()
+        else:
+            with pytest.raises(InputError, match=message):
+                Calibration.load(path)
 
 
 def test_table_of_offsets(laplace):
