@@ -159,7 +159,7 @@ def read_config(
         config = json.loads(path.read_text())
     except OSError as error:
         raise InputError(
-            str(path), f"{error.strerror}", f"the folder of a stored {kind}", f"give its folder, or {remake}"
+            str(path), _reason(error), f"the folder of a stored {kind}", f"give its folder, or {remake}"
         ) from error
     except ValueError as error:
         raise InputError(
@@ -211,6 +211,11 @@ def check_sha256(where: str, found: str, expected: str) -> None:
         )
 
 
+def _reason(error: OSError) -> str:
+    missing = isinstance(error, (FileNotFoundError, NotADirectoryError))
+    return "no such file" if missing else f"{error.strerror}"
+
+
 def _read_arrays(folder: Path, stated: Mapping[str, Any]) -> dict[str, np.ndarray]:
     path = folder / stated["file"]
     try:
@@ -218,7 +223,7 @@ def _read_arrays(folder: Path, stated: Mapping[str, Any]) -> dict[str, np.ndarra
     except OSError as error:
         raise InputError(
             str(path),
-            f"{error.strerror}",
+            _reason(error),
             "the arrays (weights) beside the configuration",
             "copy the whole folder",
         ) from error

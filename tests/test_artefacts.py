@@ -53,12 +53,12 @@ def flip(path):
 @pytest.mark.parametrize(
     ("damage", "where", "message"),
     [
-        (lambda f: (f / "config.json").unlink(), "config.json", "No such file.*give its folder"),
+        (lambda f: (f / "config.json").unlink(), "config.json", "no such file.*give its folder"),
         (lambda f: (f / "config.json").write_text("{"), "config.json", "no JSON"),
         (lambda f: (f / "config.json").write_text("[1]"), "config.json", f"another kind of file.*{REMAKE}"),
         (lambda f: changed(f, kind="other"), "config.json", f"other; expected thing; {REMAKE}"),
         (lambda f: changed(f, format_version=99), "config.json", "format 99.*install a newer jaxspec"),
-        (lambda f: (f / "arrays.npz").unlink(), "arrays.npz", "No such file.*copy the whole folder"),
+        (lambda f: (f / "arrays.npz").unlink(), "arrays.npz", "no such file.*copy the whole folder"),
         (lambda f: flip(f / "arrays.npz"), "arrays.npz", "sha256.*copy it again"),
         (lambda f: (f / "arrays.npz").write_bytes(b""), "arrays.npz", "sha256.*copy it again"),
     ],

@@ -103,7 +103,7 @@ def test_an_emulator_in_one_file_is_still_read(tmp_path):
 
 
 def test_missing_and_foreign_weights_are_refused(tmp_path):
-    with pytest.raises(InputError, match=r"none\.npz.*found No such file"):
+    with pytest.raises(InputError, match=r"none\.npz.*found no such file"):
         Emulator.load(tmp_path / "none.npz")
     (tmp_path / "bytes.npz").write_bytes(b"nothing")
     with pytest.raises(InputError, match=r"bytes\.npz: found no emulator.*experiments\.emulator"):
