@@ -12,7 +12,6 @@ S/N and observed arms come from N simulations first, and are written into the we
 """
 
 import dataclasses
-import json
 import logging
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,7 +33,7 @@ from jaxspec.inference import InferenceConfig, infer_normalised
 from jaxspec.physics.forward import forward_model
 from jaxspec.posterior.flags import Flag
 from jaxspec.posterior.limits import Limits, observed_arms
-from jaxspec.runs import atomically, checksum, named_key, versions, write_json
+from jaxspec.runs import checksum, named_key, resumable, versions, write_json
 from jaxspec.simulation.faults import FAULTS, simulate_fault
 from jaxspec.simulation.simulator import Simulator, SpectrumModel
 
@@ -64,13 +63,13 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     settings = {name: cfg[name] for name in ("seed", "snr", "refine", "n", "n_draws", "forward")}
     settings |= {"weights": checksum(where)}
     rows, examples = {}, {}
-    for fault in (None, *FAULTS):
-        name = fault or ORDINARY
+    faults = {fault or ORDINARY: fault for fault in (None, *FAULTS)}
+    models = {"simulator": simulator, "forward_model": forward}
+    for item in resumable(faults, settings | models, folder / "screened"):
+        name, fault = item.name, faults[item.name]
         n = cfg.n if fault else 5 * cfg.n
-        stars = finished(folder, name, settings)
-        if stars is None:
-            stars = screen(posterior, forward, simulator, fault, n, cfg)
-            keep(folder, name, settings, stars)
+        arrays = item.result(lambda f=fault, n=n: screen(posterior, forward, simulator, f, n, cfg)._asdict())
+        stars = Screened(**arrays)
         rows[name], examples[name] = shares(stars.flags), stars
         print(
             f"{name:<28}{n:>6}{rows[name]['flagged']:>9.1%}{rows[name]['out_of_range']:>14.1%}"
@@ -142,24 +141,6 @@ def shares(flags: Int[np.ndarray, " n"]) -> dict[str, float]:
     out, bad = (flags & int(flag) > 0 for flag in (Flag.OUT_OF_RANGE, Flag.BAD_FIT))
     found = {"flagged": out | bad, "out_of_range": out, "bad_fit": bad}
     return {name: float(np.mean(x)) for name, x in found.items()}
-
-
-def keep(folder: Path, name: str, settings: dict[str, Any], stars: Screened) -> None:
-    """Store what was found for one fault, with the settings that it belongs to."""
-    path = folder / "screened" / f"{name}.npz"
-    path.parent.mkdir(exist_ok=True)
-    content = {**stars._asdict(), "settings": json.dumps(settings)}
-    atomically(path, lambda partial: np.savez_compressed(partial, **content))
-
-
-def finished(folder: Path, name: str, settings: dict[str, Any]) -> Screened | None:
-    """What an earlier run with the same settings stored."""
-    path = folder / "screened" / f"{name}.npz"
-    if not path.exists():
-        return None
-    with np.load(path) as stored:
-        same = str(stored["settings"]) == json.dumps(settings)
-        return Screened(**{field: stored[field] for field in Screened._fields}) if same else None
 
 
 def draw(examples: dict[str, Screened], forward: SpectrumModel, path: Path) -> None:

@@ -34,7 +34,7 @@ from jaxspec.physics.emulator_fit import gaussian_resampling
 from jaxspec.physics.forward import Nuisances, forward_model
 from jaxspec.physics.model import StellarModel
 from jaxspec.physics.synthesis import Window
-from jaxspec.runs import checksum, named_key, versions
+from jaxspec.runs import checksum, named_key, package_data, versions
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +72,8 @@ def run(cfg: DictConfig, folder: Path) -> Path:
             "calibrated": str(cfg.calibrated),
             "seed": cfg.seed,
             "labels": checksum(cfg.labels),
+            "forward": checksum(cfg.forward) if Path(cfg.forward).exists() else cfg.forward,
+            "data": package_data(),
             "medium": "air",
             "frame": "rest",
             "versions": versions(),

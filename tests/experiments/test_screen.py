@@ -36,13 +36,16 @@ def test_limits_are_calibrated_stored_and_used(trained, tmp_path, capsys, monkey
     assert "double-lined binary" in capsys.readouterr().out
     assert (tmp_path / "screen.png").stat().st_size > 20_000
     assert json.loads((tmp_path / "screen.json").read_text())["shares"] == found
-    # After a kill: what was stored is taken, what was not, or with other settings, is done.
+    # After a kill: what was stored is taken, what was not is done; what belongs to other settings is refused.
     (tmp_path / "screened" / "carbon star.npz").unlink()
     again = configured("screen", *TOY, f"checkpoint={folder}", f"output={tmp_path}")
     done = []
     monkeypatch.setattr(screen, "screen", lambda *a, f=screen.screen: done.append(a[3]) or f(*a))
     assert screen.run(again, tmp_path)["shares"] == found and done == ["carbon star"]
-    assert screen.finished(tmp_path, "carbon star", {"snr": 51.0}) is None
+    other = configured("screen", *TOY, "snr=51", f"checkpoint={folder}", f"output={tmp_path}")
+    with pytest.raises(InputError, match="an earlier run") as error:
+        screen.run(other, tmp_path)
+    assert error.value.where == f"{tmp_path / 'screened'}, snr"
 
 
 def test_weights_without_a_reference_get_the_other_limits(trained, tmp_path, monkeypatch):
