@@ -125,7 +125,7 @@ class Settings:
         seed: of weights, data and all else.
         instrument: a registered instrument.
         start_from: folder of a trained posterior or of a training run whose weights to begin with.
-        forward: the forward model: the folder of an emulator, or the dotted name of a function of an instrument.
+        forward: the forward model: folder of an emulator, or dotted name of a function of an instrument.
         data: simulations or a survey.
         model: shape of the network.
         trainer: steps, batch, optimiser.
