@@ -52,7 +52,7 @@ from jaxspec.fitting.modes import fit_modes, positive
 from jaxspec.inference import InferenceConfig, refine
 from jaxspec.labels import label_set
 from jaxspec.physics.forward import load_forward_model
-from jaxspec.runs import atomically, describe_device, versions
+from jaxspec.runs import atomically, describe_device, resumable, versions
 from jaxspec.simulation.nuisances import PURE
 from jaxspec.simulation.prior import HR, inside_polygon
 from jaxspec.simulation.simulator import Simulator
@@ -137,18 +137,26 @@ def run_chains(forward, prior, modes: Mode, flux: np.ndarray, draws: np.ndarray,
     A star's chains are kept in `folder` under a checksum of its spectrum: whichever network they began from,
     their density is the same.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    settings = {
+        "seed": SEED,
+        "chains": CHAINS,
+        "steps": [WARMUP, SAMPLES, LONGER_WARMUP, LONGER_SAMPLES],
+        "likelihood": LikelihoodConfig(),
+        "prior": prior,
+        "forward": forward,
+    }
     results: dict[int, tuple[np.ndarray, ...]] = {}
     place = modes.u.shape[1] + VSINI
     covariance = positive(modes.covariance)
     for longer in (False, True):
         chains = None
-        for star in tqdm(range(len(flux)), desc="longer chains" if longer else "chains"):
+        names = [f"{zlib.crc32(x.tobytes()):08x}{'_longer' if longer else ''}" for x in flux]
+        items = list(resumable(names, settings, folder))
+        for star, item in enumerate(tqdm(items, desc="longer chains" if longer else "chains")):
             if longer and results[star][1] <= MIXED:
                 continue
-            path = folder / f"{zlib.crc32(flux[star].tobytes()):08x}{'_longer' if longer else ''}.npz"
-            if path.exists():
-                results[star] = tuple(np.load(path).values())
+            if item.done:
+                results[star] = tuple(item.load().values())
                 continue
             slope = np.ones(len(covariance[star]))
             slope[place] = 0.5 / np.sqrt(max(modes.centre[star, place], 0.3))
@@ -170,7 +178,7 @@ def run_chains(forward, prior, modes: Mode, flux: np.ndarray, draws: np.ndarray,
             u = np.asarray(chains.get_samples(group_by_chain=True)["u"], float)[..., : modes.start.shape[1]]
             labels = modes.start[star] + prior.label_set.step * u
             results[star] = (labels, split_gelman_rubin(u).max(), effective_sample_size(u).min())
-            atomically(path, lambda part, result=results[star]: np.savez(part, *result))
+            item.save(**dict(zip(("labels", "r_hat", "effective"), results[star], strict=True)))
     return list(results.values())
 
 

@@ -5,13 +5,16 @@
 Each sky has four surveys, nine labels, 10 % of the stars in common and 1 % anchors
 (`jaxspec.surveys.simulate`). Standardised errors of all zero points and trends must be standard normal. The
 calibrated labels of stars without an outlier are compared with what polynomials of differences make of the
-same rows (`jaxspec.surveys.pairwise`, the better of first and second degree, label by label). Every finished
-sky is a line of the output file: a run that was killed goes on from there.
+same rows (`jaxspec.surveys.pairwise`, the better of first and second degree, label by label). The output file
+has a line for every sky; those that are finished are kept in a folder beside it, from which a run that was
+killed goes on.
 """
 
 import argparse
 import json
 import time
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ import numpy as np
 from scipy import stats
 
 from jaxspec.labels import NINE_LABELS
+from jaxspec.runs import atomically, resumable
 from jaxspec.surveys.inference import FitConfig, fit
 from jaxspec.surveys.model import SurveyConfig
 from jaxspec.surveys.observations import Sky
@@ -102,6 +106,31 @@ def summary(lines: list[dict[str, Any]]) -> dict[str, Any]:
     return out
 
 
+def run_skies(n: int, n_stars: int, method: str, draws: int, folder: Path | None) -> Iterator[dict[str, Any]]:
+    """Of each sky its seed, seconds, and results of `standardised` and `errors`; kept in `folder`."""
+    simulation, model = SimulationConfig(n_stars=n_stars), SurveyConfig()
+    how = FitConfig(nuts=NutsConfig(chains=2, draws=draws))
+    settings = {"simulation": simulation, "model": model, "method": method, "fit": how}
+
+    def measure(seed: int) -> dict[str, Any]:
+        sky, truth = simulate_sky(seed, simulation)
+        begun = time.perf_counter()
+        result = fit(sky, model, jax.random.key(seed), method, how)
+        seconds = {"seconds": time.perf_counter() - begun}
+        parts = {"z": standardised(result, sky, truth), "rms": errors(result, sky, truth)}
+        return seconds | {f"{part}/{name}": x for part, all_of in parts.items() for name, x in all_of.items()}
+
+    for seed, item in enumerate(resumable([f"sky_{seed}" for seed in range(n)], settings, folder)):
+        line: dict[str, Any] = {"seed": seed, "z": {}, "rms": {}}
+        for name, array in item.result(partial(measure, seed)).items():
+            part, _, term = name.partition("/")
+            if term:
+                line[part][term] = array.tolist()
+            else:
+                line[part] = array.item()
+        yield line
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--skies", type=int, default=50)
@@ -110,27 +139,13 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=200, help="of each of two chains of NUTS")
     parser.add_argument("--output", type=Path, default=Path("outputs/benchmarks/skies.jsonl"))
     args = parser.parse_args()
-    args.output.parent.mkdir(parents=True, exist_ok=True)
     what = {"stars": args.stars, "method": args.method, "draws": args.draws}
-    settings = FitConfig(nuts=NutsConfig(chains=2, draws=args.draws))
     lines = []
-    if args.output.exists():
-        lines = [json.loads(line) for line in args.output.read_text().splitlines()]
-        lines = [x for x in lines if {k: x[k] for k in what} == what and x["seed"] < args.skies]
-    for seed in sorted(set(range(args.skies)) - {x["seed"] for x in lines}):
-        sky, truth = simulate_sky(seed, SimulationConfig(n_stars=args.stars))
-        begun = time.perf_counter()
-        result = fit(sky, SurveyConfig(), jax.random.key(seed), args.method, settings)
-        line = {
-            "seed": seed,
-            **what,
-            "seconds": time.perf_counter() - begun,
-            "z": standardised(result, sky, truth),
-            "rms": errors(result, sky, truth),
-        }
-        lines.append(line)
-        with args.output.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+    for line in run_skies(args.skies, args.stars, args.method, args.draws, args.output.with_suffix("")):
+        seed = line["seed"]
+        lines.append({"seed": seed, **what, **line})
+        text = "".join(json.dumps(x) + "\n" for x in lines)
+        atomically(args.output, lambda path, text=text: path.write_text(text))
         z = np.concatenate(list(line["z"].values()))
         print(
             f"sky {seed}: {np.mean(np.abs(z) < 1.645):.3f} within 90 %, {line['seconds']:.0f} s", flush=True

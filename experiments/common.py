@@ -116,6 +116,6 @@ def begin(cfg: DictConfig, folder: Path, inputs: Iterable[str | Path] = (), **fa
     folder.mkdir(parents=True, exist_ok=True)
     atomically(folder / "config.yaml", lambda p: p.write_text(OmegaConf.to_yaml(cfg, resolve=True)))
     forward = cfg.get("forward") or ""
-    inputs = [*inputs, *([forward] if forward.endswith(".npz") else [])]
+    inputs = [*inputs, *([forward] if forward and Path(forward).exists() else [])]
     write_json(folder / "provenance.json", {**provenance(cfg.get("seed"), inputs), **facts})
     log.info("writing to %s", folder)

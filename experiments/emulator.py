@@ -5,8 +5,8 @@
 
 Synthesises stars from the prior in chunks (about 0.4 s a star and core; a killed run goes on where it stopped
 when it is started again with the same output=DIR), fits a basis and a network, measures the error on stars
-that were never trained on, and writes `emulator.npz`, `metrics.json` and a plot of the error. Other commands
-use it by `forward=DIR/emulator.npz`; to ship the weights, copy `emulator.npz` to `jaxspec/physics/data/`.
+that were never trained on, and writes the folder `emulator`, `metrics.json` and a plot of the error. Other
+commands use it by `forward=DIR/emulator`; to ship it, copy `emulator` to `jaxspec/physics/data/`.
 """
 
 import logging
@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from scipy.sparse import block_diag
 from tqdm import tqdm
 
@@ -32,7 +32,7 @@ from jaxspec.physics.linelists import read_line_list
 from jaxspec.physics.model import StellarModel
 from jaxspec.physics.synthesis import Window
 from jaxspec.physics.turbulence import vmic_calibration
-from jaxspec.runs import atomically, named_key, versions, write_json
+from jaxspec.runs import Item, checksum, named_key, package_data, resumable, versions, write_json
 from jaxspec.simulation.nuisances import PURE
 from jaxspec.simulation.prior import StellarPrior
 
@@ -51,10 +51,6 @@ def design(seed: int, chunk: int, vmic_spread: float) -> tuple[jax.Array, jax.Ar
     return labels, jnp.clip(vmic + offset, *PURE.vmic_range)
 
 
-def chunk_file(folder: Path, chunk: int) -> Path:
-    return folder / f"chunk_{chunk:05d}.npz"
-
-
 def stellar_model(windows: list[list[float]], calibrated: bool, lines: str | None) -> StellarModel:
     """The synthesis of these windows, with the shipped lines or those of a file (molecules are left out)."""
     if lines is None:
@@ -69,60 +65,72 @@ def stellar_model(windows: list[list[float]], calibrated: bool, lines: str | Non
 
 
 def synthesise_chunks(
-    windows: list[list[float]], calibrated: bool, lines: str | None, chunks: list[int], folder: Path,
-    seed: int, spread: float,
+    windows: list[list[float]], calibrated: bool, lines: str | None, chunks: dict[int, Item], seed: int,
+    spread: float,
 ) -> None:  # fmt: skip
-    """Synthesise whole chunks into files that appear complete or not at all. One worker's share."""
+    """Synthesise whole chunks, each into its file. One worker's share."""
     model = stellar_model(windows, calibrated, lines)
     spectra = jax.jit(lambda labels, vmic: jax.lax.map(lambda star: model(*star), (labels, vmic)))
-    for chunk in chunks:
+    for chunk, item in chunks.items():
         labels, vmic = design(seed, chunk, spread)
         flux = np.asarray(spectra(labels, vmic))
         if not np.isfinite(flux).all():
             raise FloatingPointError(
                 f"chunk {chunk}: flux of {np.asarray(labels)[~np.isfinite(flux).all(1)]}"
             )
-        atomically(chunk_file(folder, chunk), lambda p: np.savez(p, labels=labels, vmic=vmic, flux=flux))  # noqa: B023
+        item.save(labels=labels, vmic=vmic, flux=flux)
 
 
-def synthesise(cfg: DictConfig, windows: list[list[float]], folder: Path) -> list[Path]:
-    """The training set's files; those that are missing are made by `processes` workers."""
-    folder.mkdir(parents=True, exist_ok=True)
-    n_chunks = -(-cfg.n_stars // CHUNK)
-    missing = [chunk for chunk in range(n_chunks) if not chunk_file(folder, chunk).exists()]
+def chunks_of(cfg: DictConfig, windows: list[list[float]], folder: Path) -> list[Item]:
+    """The pieces of the training set, which depend on all that the synthesis reads.
+
+    Raises: InputError where the folder has spectra that these settings would not make.
+    """
+    settings = {
+        **{name: cfg[name] for name in ("calibrated", "vmic_spread", "seed")},
+        "windows": windows,
+        "lines": None if cfg.lines is None else checksum(cfg.lines),
+        "chunk": CHUNK,
+        # The shipped emulator is in it, which is what this command makes anew.
+        "data": {name: x for name, x in package_data().items() if not name.startswith("emulator")},
+    }
+    names = [f"chunk_{chunk:05d}" for chunk in range(-(-cfg.n_stars // CHUNK))]
+    return list(resumable(names, settings, folder))
+
+
+def synthesise(cfg: DictConfig, windows: list[list[float]], chunks: list[Item]) -> None:
+    """Have the chunks that are missing made by `processes` workers."""
+    missing = {chunk: item for chunk, item in enumerate(chunks) if not item.done}
     with (
         ProcessPoolExecutor(cfg.processes, mp_context=get_context("spawn")) as pool,
-        tqdm(total=n_chunks, initial=n_chunks - len(missing), desc="synthesis", unit="chunk") as bar,
+        tqdm(total=len(chunks), initial=len(chunks) - len(missing), desc="synthesis", unit="chunk") as bar,
     ):
-        shares = [missing[k :: cfg.processes] for k in range(cfg.processes)]
+        shares = [dict(list(missing.items())[k :: cfg.processes]) for k in range(cfg.processes)]
         jobs = [
-            pool.submit(
-                synthesise_chunks, windows, cfg.calibrated, cfg.lines, s, folder, cfg.seed, cfg.vmic_spread
-            )
+            pool.submit(synthesise_chunks, windows, cfg.calibrated, cfg.lines, s, cfg.seed, cfg.vmic_spread)
             for s in shares
             if s
         ]
         while not all(job.done() for job in jobs):
             time.sleep(2)
-            bar.update(sum(chunk_file(folder, c).exists() for c in range(n_chunks)) - bar.n)
+            bar.update(sum(item.done for item in chunks) - bar.n)
         for job in jobs:
             job.result()
-    return [chunk_file(folder, chunk) for chunk in range(n_chunks)]
 
 
-def on_grids(files: list[Path], windows: list[list[float]], grids: tuple[VelocityGrid, ...], sigma: float):
-    """Labels, vmic and flux of all files, the flux broadened by `sigma` km/s and sampled on the velocity
+def on_grids(chunks: list[Item], windows: list[list[float]], grids: tuple[VelocityGrid, ...], sigma: float):
+    """Labels, vmic and flux of all chunks, the flux broadened by `sigma` km/s and sampled on the velocity
     grids."""
     wavelengths = [Window(*window).wavelength for window in windows]
     resample = block_diag(
         [gaussian_resampling(w, g, sigma) for w, g in zip(wavelengths, grids, strict=True)], format="csr"
     )
     labels, vmic, flux = [], [], []
-    for file in tqdm(files, desc="resampling", unit="chunk"):
-        with np.load(file) as data:
-            labels.append(data["labels"])
-            vmic.append(data["vmic"])
-            flux.append((resample @ data["flux"].T).T.astype(np.float32))
+    for item in tqdm(chunks, desc="resampling", unit="chunk"):
+        arrays = item.load()
+        labels.append(arrays["labels"])
+        vmic.append(arrays["vmic"])
+        flux.append((resample @ arrays["flux"].T).T.astype(np.float32))
     return np.concatenate(labels), np.concatenate(vmic), np.concatenate(flux)
 
 
@@ -141,26 +149,15 @@ def draw_errors(residual: np.ndarray, labels: np.ndarray, wavelength: np.ndarray
     plt.close(figure)
 
 
-def refuse_other_spectra(cfg: DictConfig, folder: Path) -> None:
-    """Raise `InputError` where the folder has spectra that these settings would not make."""
-    if not (folder / "spectra").exists():
-        return
-    before = OmegaConf.load(folder / "config.yaml")
-    for name in ("windows", "lines", "calibrated", "vmic_spread", "seed"):
-        if before.get(name) != cfg[name]:
-            found = f"{before.get(name)} in a run before"
-            raise InputError(f"{folder}: {name}", found, f"{cfg[name]}", "give another output=")
-
-
 def run(cfg: DictConfig, folder: Path) -> None:
     """Synthesise, fit, measure, write."""
-    refuse_other_spectra(cfg, folder)
-    begin(cfg, folder, [cfg.lines] if cfg.lines else [])
     windows = [[w.low, w.high, w.step] for w in cfg.windows]
     stellar_model(windows, cfg.calibrated, cfg.lines)  # bad input ends here, before workers start
+    chunks = chunks_of(cfg, windows, folder / "spectra")
+    begin(cfg, folder, [cfg.lines] if cfg.lines else [])
     grids = tuple(VelocityGrid(w.grid_start, cfg.velocity_step, w.grid_points) for w in cfg.windows)
-    files = synthesise(cfg, windows, folder / "spectra")
-    labels, vmic, flux = on_grids(files, windows, grids, cfg.base_sigma)
+    synthesise(cfg, windows, chunks)
+    labels, vmic, flux = on_grids(chunks, windows, grids, cfg.base_sigma)
 
     train, held_out = slice(None, -cfg.n_test), slice(-cfg.n_test, None)
     emulator = fit_emulator(
@@ -177,7 +174,7 @@ def run(cfg: DictConfig, folder: Path) -> None:
         summary[f"percentile_99_{part}"] = float(np.percentile(size[rows], 99))
     summary |= {"n_train": len(flux) - cfg.n_test, "calibrated": cfg.calibrated, "seed": cfg.seed}
     summary |= {"versions": versions()}
-    atomically(folder / "emulator.npz", with_summary(emulator, summary).save)
+    with_summary(emulator, summary).save(folder / "emulator")
     draw_errors(
         residual, labels[held_out], np.concatenate([g.wavelength for g in grids]), folder / "errors.png"
     )

@@ -12,7 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from jaxspec.commands.train import Settings
-from jaxspec.runs import atomically, plain, write_json
+from jaxspec.runs import atomically, first_difference, plain, write_json
 
 log = logging.getLogger(__name__)
 FAILURE = "failure.json"
@@ -41,7 +41,7 @@ def is_finished(settings: Settings, folder: Path) -> bool:
         stored = json.loads((folder / "metrics.json").read_text())["config"]
     except (OSError, ValueError, KeyError):
         return False
-    return stored == json.loads(json.dumps(plain(settings)))
+    return first_difference(stored, plain(settings)) is None
 
 
 def count_jobs(folder: Path) -> int:

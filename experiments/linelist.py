@@ -16,7 +16,7 @@ import logging
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -26,7 +26,7 @@ import numpy as np
 import optax
 from astropy.table import Table
 from jaxtyping import Array, Float
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from experiments.common import begin, launch
@@ -43,7 +43,16 @@ from jaxspec.physics.lines import LineList
 from jaxspec.physics.model import StellarModel
 from jaxspec.physics.synthesis import Window, chemistry_of, synthesize
 from jaxspec.physics.turbulence import vmac_calibration, vmic_calibration
-from jaxspec.runs import atomically, versions, write_json
+from jaxspec.runs import (
+    atomically,
+    checksum,
+    package_data,
+    resumable,
+    tree_arrays,
+    tree_from,
+    versions,
+    write_json,
+)
 
 log = logging.getLogger(__name__)
 
@@ -202,9 +211,22 @@ def misfit(fit: LineFit, change, shape, star: Star) -> dict[str, float]:
     return {"rms": float(np.sqrt(np.mean(residual**2))), "robust": float(robust)}
 
 
-def run(cfg: DictConfig, folder: Path) -> None:
-    """Fit, measure, write."""
+def settings_of(cfg: DictConfig) -> dict[str, Any]:
+    """All that the corrections depend on, the spectra themselves included."""
+    values = OmegaConf.to_container(cfg, resolve=True)
+    fixed = ("instrument", "step", "prior", "n_steps", "learning_rate", "every", "stars", "held_out")
     rows = [*cfg.stars, *cfg.held_out]
+    spectra = {row.spectrum: checksum(f"{cfg.folder_of_spectra}/{row.spectrum}") for row in rows}
+    return {**{name: values[name] for name in fixed}, "spectra": spectra, "data": package_data()}
+
+
+def run(cfg: DictConfig, folder: Path) -> None:
+    """Fit, measure, write.
+
+    Raises: InputError for a folder in which other stars, or with other settings, were fitted.
+    """
+    rows = [*cfg.stars, *cfg.held_out]
+    (item,) = resumable(["log_gf"], settings_of(cfg), folder / "checkpoint")
     begin(cfg, folder, [f"{cfg.folder_of_spectra}/{row.spectrum}" for row in rows])
     fit = LineFit.create(get_instrument(cfg.instrument).arms[0], cfg.step)
     stars = [read_star(fit, cfg, row) for row in tqdm(rows, desc="stars", unit="star")]
@@ -213,9 +235,9 @@ def run(cfg: DictConfig, folder: Path) -> None:
     change = jnp.zeros(n)
     before = [misfit(fit, change, star.start, star) for star in stars]
     state, shapes, first = optimiser.init(change), [star.start for star in stars], 0
-    checkpoint = folder / "checkpoint.eqx"
-    if checkpoint.exists():
-        change, state, shapes, first = eqx.tree_deserialise_leaves(checkpoint, (change, state, shapes, first))
+    if item.done:
+        saved = item.load()
+        (change, state, shapes), first = tree_from((change, state, shapes), saved), int(saved["step"])
         log.info("going on at step %d", first)
     for step in tqdm(range(first, cfg.n_steps), initial=first, total=cfg.n_steps, desc="log gf", unit="step"):
         loss, slope = 0.5 * jnp.sum((change / cfg.prior) ** 2), change / cfg.prior**2
@@ -229,8 +251,7 @@ def run(cfg: DictConfig, folder: Path) -> None:
                 fit_shape(fit, synthesise(fit, change, star), star, shape)
                 for star, shape in zip(stars, shapes, strict=True)
             ]
-            now = (change, state, shapes, step + 1)
-            atomically(checkpoint, lambda p: eqx.tree_serialise_leaves(p, now))  # noqa: B023
+            item.save(step=step + 1, **tree_arrays((change, state, shapes)))
             log.info("step %d: loss %.0f", step + 1, float(loss))
 
     after = [misfit(fit, change, shape, star) for shape, star in zip(shapes, stars, strict=True)]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import logging
@@ -37,16 +38,17 @@ PACKAGES = (
 )
 SETTINGS = "settings.json"
 CACHE_BYTES = 2 * 1024**3  # of compiled programs
+SHORT, BLOCK = 16, 100_000  # numbers that settings keep one by one; rows of an array that are read at a time
 
 
 # --- files
 
 
-def atomically(path: str | Path, write: Callable[[Path], Any]) -> Path:
+def atomically(path: str | Path, write: Callable[[Path], Any], *, first: bool = False) -> Path:
     """Call `write` with a temporary path in the same folder, then put the result in place in one step.
 
     Whatever happens on the way, `path` holds either the old file or the complete new one. The temporary name
-    keeps the suffix, by which writers choose a format.
+    keeps the suffix, by which writers choose a format. With `first`, a file that is there already stays.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,10 +63,22 @@ def atomically(path: str | Path, write: Callable[[Path], Any]) -> Path:
         mask = os.umask(0)
         os.umask(mask)
         partial.chmod(0o666 & ~mask)
-        os.replace(partial, path)
+        if first:
+            _link(partial, path)
+        else:
+            os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
     return path
+
+
+def _link(partial: Path, path: Path) -> None:
+    try:
+        os.link(partial, path)
+    except FileExistsError:
+        pass
+    except OSError:  # a file system without links
+        os.replace(partial, path)
 
 
 def write_json(path: str | Path, value: Any) -> Path:
@@ -91,6 +105,48 @@ def plain(value: Any) -> Any:
     return value if isinstance(value, (bool, int, type(None))) else str(value)
 
 
+def recorded(value: Any) -> Any:
+    """`value` as settings are kept: as `plain`, but nothing that could differ is left out.
+
+    An array (NumPy or JAX, mapped from disk or not) of more than a few numbers becomes its checksum, a key
+    its numbers, a function its name, a number that is not finite its text.
+
+    Raises: TypeError for an object that nothing is known of, since it could not be compared.
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: recorded(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(k): recorded(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [recorded(v) for v in value]
+    if hasattr(value, "dtype") and hasattr(value, "shape"):
+        return _recorded_array(value)
+    if isinstance(value, functools.partial):
+        return recorded({"function": value.func, "args": value.args, **value.keywords})
+    if callable(value) and hasattr(value, "__qualname__"):
+        return f"{value.__module__}.{value.__qualname__}"
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if value is None or isinstance(value, (bool, int, float, str, os.PathLike)):
+        return plain(value)
+    raise TypeError(f"settings hold a {type(value).__name__}; give numbers, text, arrays or dataclasses")
+
+
+def _recorded_array(array: Any) -> Any:
+    array = array if isinstance(array, np.ndarray) else _numbers(array)
+    if array.size <= SHORT or array.dtype.hasobject:
+        return recorded(array.tolist())
+    digest = hashlib.sha256(f"{array.dtype.str} {array.shape}".encode())
+    for start in range(0, len(array), BLOCK):
+        digest.update(np.ascontiguousarray(array[start : start + BLOCK]).view(np.uint8))
+    return f"sha256 {digest.hexdigest()[:16]}"
+
+
+def digest(value: Any) -> str:
+    """Checksum of everything in `value`, which may be anything that `recorded` takes."""
+    return hashlib.sha256(json.dumps(recorded(value), sort_keys=True).encode()).hexdigest()[:16]
+
+
 def checksum(path: str | Path) -> str:
     """SHA-256 of a file, or of the names and contents of a folder's files; "missing" where there is none."""
     path, digest = Path(path), hashlib.sha256()
@@ -114,7 +170,7 @@ def begin(folder: str | Path, settings: Any, inputs: Iterable[str | Path] = (), 
     text = yaml.safe_dump(settings, sort_keys=False, width=110)
     atomically(folder / "config.yaml", lambda partial: partial.write_text(text))
     forward = settings.get("forward") or ""
-    inputs = [*inputs, *([forward] if forward.endswith(".npz") else [])]
+    inputs = [*inputs, *([forward] if forward and Path(forward).exists() else [])]
     write_json(folder / "provenance.json", {**provenance(settings.get("seed"), inputs), **facts})
     log.info("writing to %s", folder)
     return folder
@@ -123,15 +179,20 @@ def begin(folder: str | Path, settings: Any, inputs: Iterable[str | Path] = (), 
 def provenance(seed: int | None = None, inputs: Iterable[str | Path] = ()) -> dict[str, Any]:
     """Facts that the numbers of a run depend on, beside its settings: command, seed, versions, device, and
     checksums of `inputs` and of the package's data."""
-    data = Path(str(resources.files("jaxspec.physics.data")))
     return {
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "seed": seed,
         "versions": versions(),
         "device": describe_device(),
         "checksums": {str(path): checksum(path) for path in inputs},
-        "package_data": {path.name: checksum(path) for path in sorted(data.glob("*.npz"))},
+        "package_data": package_data(),
     }
+
+
+def package_data() -> dict[str, str]:
+    """Checksums of the package's data: lines, atmospheres, atoms, the emulator."""
+    data = Path(str(resources.files("jaxspec.physics.data")))
+    return {path.relative_to(data).as_posix(): checksum(path) for path in sorted(data.rglob("*.npz"))}
 
 
 def versions() -> dict[str, str]:
@@ -215,21 +276,23 @@ def prune(folder: Path, limit: int) -> int:
 class Item:
     """One piece of a run's work, and its arrays on disk.
 
+    A long piece may save how far it came, as often as it likes, and begin from `load()` where it is `done`.
+
     Attributes:
         name: of the file, without suffix.
         path: the file; None where nothing is kept.
     """
 
     name: str
-    path: Path | None
+    path: Path | None = None
 
     @property
     def done(self) -> bool:
-        """Whether an earlier run with the same settings finished this piece."""
+        """Whether an earlier run with the same settings saved this piece."""
         return self.path is not None and self.path.exists()
 
     def load(self) -> dict[str, np.ndarray]:
-        """The arrays of a finished piece.
+        """The arrays that were saved.
 
         Raises: InputError when the file cannot be read.
         """
@@ -237,16 +300,12 @@ class Item:
         try:
             with np.load(self.path, allow_pickle=False) as stored:
                 return {name: stored[name] for name in stored.files}
-        except (OSError, ValueError, EOFError, KeyError) as error:
-            raise InputError(
-                str(self.path), f"a damaged file ({error})", "arrays of an earlier run", "delete this file"
-            ) from error
         except Exception as error:  # zipfile and zlib have errors of their own
             raise InputError(
                 str(self.path),
-                f"a damaged file ({type(error).__name__})",
+                f"a damaged file ({type(error).__name__}: {str(error)[:120]})",
                 "arrays of an earlier run",
-                "delete this file",
+                "delete this file: it is then made again",
             ) from error
 
     def save(self, **arrays: Any) -> None:
@@ -258,9 +317,13 @@ class Item:
         """The stored arrays, or those that `make` returns, which are then kept."""
         if self.done:
             return self.load()
-        arrays = dict(make())
+        arrays = {name: np.asarray(array) for name, array in make().items()}
         self.save(**arrays)
         return arrays
+
+
+UNKEPT = Item("unkept")
+"""A piece that is not kept: what functions with a piece of their own take by default."""
 
 
 def resumable(items: Iterable[str], settings: Any, folder: str | os.PathLike | None) -> Iterator[Item]:
@@ -270,8 +333,10 @@ def resumable(items: Iterable[str], settings: Any, folder: str | os.PathLike | N
         for item in resumable(["a", "b"], settings, folder):
             arrays = item.result(lambda: {"x": slow(item.name)})
 
-    `settings` is everything that the pieces depend on (a dataclass or a mapping that JSON can hold), but the
-    number of items: a longer list goes on with a shorter one's folder. With `folder=None` nothing is kept.
+    `settings` is everything that the pieces depend on but the number of items: a longer list goes on with a
+    shorter one's folder. It is a mapping or a dataclass of numbers, text, arrays, keys, functions and other
+    mappings and dataclasses (`recorded`). With `folder=None` nothing is kept. Two processes may share a
+    folder: each makes what it does not find, and a file is one's or the other's as a whole.
 
     Raises: InputError when the folder belongs to other settings, naming the first that differs.
     """
@@ -281,21 +346,36 @@ def resumable(items: Iterable[str], settings: Any, folder: str | os.PathLike | N
     return (Item(name, None if place is None else place / f"{name}.npz") for name in items)
 
 
-def claim(folder: str | os.PathLike, settings: Any) -> None:
+def claim(folder: str | os.PathLike, settings: Any, results: Iterable[str] = ("*.npz",)) -> None:
     """Record `settings` in `folder`, which from then on belongs to them.
 
-    Raises: InputError when it belongs to other settings, or holds files that no settings are known of.
+    `results` are patterns of what is not gone on with unless it is known what made it.
+
+    Raises: InputError when the folder belongs to other settings, or holds results that no settings are known
+    of.
     """
     folder = Path(folder)
-    path, now = folder / SETTINGS, json.loads(json.dumps(plain(settings)))
-    if path.exists():
-        refuse_other_settings(str(folder), json.loads(path.read_text()), now)
-        return
-    if any(folder.glob("*.npz")):
+    path, now = folder / SETTINGS, recorded(settings)
+    if not path.exists():
+        if any(any(folder.glob(pattern)) for pattern in results):
+            raise InputError(
+                str(folder),
+                f"results without {SETTINGS}, so that nobody knows what made them",
+                "an empty folder, or one of an earlier run",
+                "choose another folder, or delete this one",
+            )
+        text = json.dumps(now, indent=2) + "\n"
+        atomically(path, lambda partial: partial.write_text(text), first=True)
+    try:
+        was = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
         raise InputError(
-            str(folder), f"results without {SETTINGS}", "an empty folder", "choose another folder"
-        )
-    write_json(path, now)
+            str(path),
+            f"a damaged file ({error})",
+            "the settings of an earlier run",
+            f"delete the folder {folder}, or choose another",
+        ) from error
+    refuse_other_settings(str(folder), was, now)
 
 
 def refuse_other_settings(where: str, was: Any, now: Any) -> None:
@@ -303,15 +383,55 @@ def refuse_other_settings(where: str, was: Any, now: Any) -> None:
 
     Raises: InputError naming the first entry that differs, as in `where, a.b`.
     """
-    for name in sorted({**_leaves(was), **_leaves(now)}):
-        old, new = (_leaves(x).get(name, "nothing") for x in (was, now))
-        if old != new:
-            raise InputError(
-                f"{where}, {name}", f"{old} of an earlier run", f"{new}", "choose another folder"
-            )
+    name = first_difference(was, now)
+    if name is not None:
+        old, new = (_leaves(recorded(x)).get(name, "nothing") for x in (was, now))
+        raise InputError(
+            f"{where}, {name}",
+            f"{old} of an earlier run",
+            f"{new}",
+            "choose another folder, or the settings of that run",
+        )
+
+
+def first_difference(was: Any, now: Any) -> str | None:
+    """Name of the first entry in which two settings differ, such as `model.trend`; None where they agree."""
+    old, new = (_leaves(recorded(x)) for x in (was, now))
+    both = old.keys() & new.keys()
+    return next((name for name in [*new, *old] if name not in both or old[name] != new[name]), None)
 
 
 def _leaves(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, list) and any(isinstance(x, (Mapping, list)) for x in value):
+        value = {str(i): x for i, x in enumerate(value)}
     if isinstance(value, Mapping) and value:
         return {k: v for name, x in value.items() for k, v in _leaves(x, f"{prefix}.{name}").items()}
     return {prefix.lstrip(".") or "settings": value}
+
+
+def tree_arrays(tree: Any, name: str = "state") -> dict[str, np.ndarray]:
+    """The leaves of a pytree by name, to `Item.save`; keys become their numbers."""
+    import jax
+
+    return {f"{name}_{i}": _numbers(leaf) for i, leaf in enumerate(jax.tree.leaves(tree))}
+
+
+def tree_from(template: Any, arrays: Mapping[str, np.ndarray], name: str = "state") -> Any:
+    """A pytree like `template`, with the leaves that `tree_arrays` named."""
+    import jax
+    import jax.numpy as jnp
+
+    leaves, structure = jax.tree.flatten(template)
+    new = [jnp.asarray(arrays[f"{name}_{i}"]) for i in range(len(leaves))]
+    new = [jax.random.wrap_key_data(x) if _is_key(leaf) else x for x, leaf in zip(new, leaves, strict=True)]
+    return jax.tree.unflatten(structure, new)
+
+
+def _numbers(leaf: Any) -> np.ndarray:
+    import jax
+
+    return np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+
+
+def _is_key(leaf: Any) -> bool:
+    return str(getattr(leaf, "dtype", "")).startswith("key<")

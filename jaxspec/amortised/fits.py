@@ -8,7 +8,6 @@ again: its layers are small, and what they have left to tell of a fit is little.
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -24,7 +23,7 @@ from jaxspec.datasets import Dataset
 from jaxspec.fitting.check import concurrently
 from jaxspec.flows import MatchingFlow
 from jaxspec.posterior.flagging import LEAST_INSIDE
-from jaxspec.runs import atomically
+from jaxspec.runs import resumable
 from jaxspec.simulation.prior import StellarPrior
 from jaxspec.simulation.simulator import Simulator
 
@@ -79,11 +78,15 @@ def make_fits(
 ) -> KnownFits:
     """Simulate `n` stars and fit them, with the dropout of the training if there is any.
 
-    Files of some thousand stars are kept in `folder`; those that are there already are read, not made again.
+    Files of some thousand stars are kept in `folder`; what is there already is read, not made again. A larger
+    `n` goes on with them: the first stars are the same for every `n`.
+
+    Raises: InputError when `folder` holds fits by another network, of another simulator, or with another key
+    or `batch`, and for a damaged file.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     graph, state = nnx.split(network)
+    weights = {"/".join(map(str, path)): x[...] for path, x in nnx.to_flat_state(state)}
+    settings = {"key": key, "batch": batch, "block": BLOCK, "network": weights, "simulator": simulator}
 
     @jax.jit
     def some(key, state):
@@ -92,18 +95,22 @@ def make_fits(
         return KnownFits(stars.labels, fitted)
 
     blocks = []
-    starts = tqdm(range(0, n, BLOCK), unit_scale=BLOCK, unit=" fits", disable=not progress)
-    for i, start in enumerate(starts):
-        path, size = folder / f"{i:05d}.npz", min(BLOCK, n - start)
-        if not path.exists():
-            block = jax.random.fold_in(key, i)
+    names = [f"{i:05d}" for i in range(-(-n // BLOCK))]
+    items = list(resumable(names, settings, folder))
+    for i, item in enumerate(tqdm(items, unit_scale=BLOCK, unit=" fits", disable=not progress)):
+        size, block = min(BLOCK, n - i * BLOCK), jax.random.fold_in(key, i)
+        arrays = item.load() if item.done else {}
+        # The last file of a smaller n ends early, always with a whole batch.
+        begun, wanted = len(arrays.get("labels", ())) // batch, -(-size // batch)
+        if begun < wanted:
             pieces = concurrently(
                 lambda j, block=block: jax.device_get(some(jax.random.fold_in(block, j), state)),
-                range(-(-size // batch)),
+                range(begun, wanted),
             )
-            made = jax.tree.map(lambda *x, size=size: np.concatenate(x)[:size], *pieces)
-            arrays = {"labels": made.labels, **made.fitted._asdict()}
-            atomically(path, lambda partial, arrays=arrays: np.savez(partial, **arrays))
-        with np.load(path) as arrays:
-            blocks.append(KnownFits(arrays["labels"], Fitted(*(arrays[name] for name in Fitted._fields))))
+            new = [{"labels": piece.labels, **piece.fitted._asdict()} for piece in pieces]
+            pieces = [arrays, *new] if arrays else new
+            arrays = {name: np.concatenate([x[name] for x in pieces]) for name in new[0]}
+            item.save(**arrays)
+        stars = {name: array[:size] for name, array in arrays.items()}
+        blocks.append(KnownFits(stars.pop("labels"), Fitted(**stars)))
     return jax.tree.map(lambda *x: np.concatenate(x), *blocks)

@@ -1,22 +1,15 @@
-"""Amortised posteriors on disk: a folder with `config.json` (everything a person may want to read) and
-`weights.npz`.
+"""Amortised posteriors on disk: artefacts (`jaxspec.artefacts`) whose settings name the label set,
+instrument, prior and network in full, so that a posterior can be used without the code that trained it.
 
-The configuration names the label set, instrument, prior and network in full, so that a posterior can be used
-without the code that trained it, and holds a checksum of the weights. Loading is refused where the two do not
-belong together.
+Folders of format 1, whose arrays are in `weights.npz`, are still read.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import io
-import json
 import os
-import platform
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from importlib import metadata, resources
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-import jaxspec
+from jaxspec import artefacts
 from jaxspec.amortised.amortised import AmortisedPosterior, Reference
 from jaxspec.amortised.linear_fit import ForwardArray
 from jaxspec.amortised.network import NetworkConfig, PosteriorNetwork
@@ -39,19 +32,18 @@ from jaxspec.physics.emulator import Emulator
 from jaxspec.physics.forward import ForwardModel, load_forward_model
 from jaxspec.posterior.limits import Limits
 from jaxspec.posterior.recalibration import Recalibration
-from jaxspec.runs import atomically
 from jaxspec.settings import build, tupled
 from jaxspec.simulation.nuisances import NuisanceConfig
 from jaxspec.simulation.prior import StellarPrior
 from jaxspec.simulation.simulator import SpectrumModel
 
-CONFIG, WEIGHTS, EMULATOR = "config.json", "weights.npz", "emulator.npz"
-FORMAT, FORMAT_VERSION = "jaxspec amortised posterior", 1
+KIND, EMULATOR = "posterior", "emulator"
+REMAKE = "give the folder `posterior` of experiments.train"
+OLD_FORMAT, OLD_EMULATOR = "jaxspec amortised posterior", "emulator.npz"
 # Fields of a posterior that are calibrated on simulations, after its training.
 CALIBRATED = {"limits": Limits, "recalibration": Recalibration}
 # Of a network's arrays: all but those of a forward model.
 STORED = nnx.Not(ForwardArray)
-PACKAGES = ("jax", "flax", "distrax", "diffrax", "numpy", "equinox")
 
 
 def save_posterior(posterior: AmortisedPosterior, folder: str | os.PathLike, dtype: str = "float16") -> Path:
@@ -67,7 +59,6 @@ def save_posterior(posterior: AmortisedPosterior, folder: str | os.PathLike, dty
     if dtype not in ("float16", "float32"):
         raise InputError("save_posterior: dtype", repr(dtype), '"float16" or "float32"', "choose one")
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     arrays = {
         f"network/{path}": _narrow(array, dtype if is_weight else "float32")
         for path, array, is_weight in _network_arrays(posterior.network)
@@ -75,17 +66,10 @@ def save_posterior(posterior: AmortisedPosterior, folder: str | os.PathLike, dty
     if posterior.reference is not None:
         for name in ("mean", "inverse_root"):
             arrays[f"reference/{name}"] = _narrow(getattr(posterior.reference, name), "float32")
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
-    weights = buffer.getvalue()
     fit = posterior.network.linear_fit
     if fit is not None and isinstance(fit.forward, ForwardModel) and not _is_shipped(fit.forward):
-        atomically(folder / EMULATOR, fit.forward.emulator.save)
-    config = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": versions(),
+        fit.forward.emulator.save(folder / EMULATOR)
+    settings = {
         "label_set": [dataclasses.asdict(label) for label in posterior.label_set],
         "instrument": dataclasses.asdict(posterior.instrument),
         "network": dataclasses.asdict(posterior.network.config),
@@ -96,17 +80,9 @@ def save_posterior(posterior: AmortisedPosterior, folder: str | os.PathLike, dty
             name: None if getattr(posterior, name) is None else dataclasses.asdict(getattr(posterior, name))
             for name in CALIBRATED
         },
-        "weights": {
-            "file": WEIGHTS,
-            "dtype": dtype,
-            "bytes": len(weights),
-            "sha256": hashlib.sha256(weights).hexdigest(),
-        },
-        "provenance": dict(posterior.provenance),
+        "dtype": dtype,
     }
-    atomically(folder / WEIGHTS, lambda partial: partial.write_bytes(weights))
-    atomically(folder / CONFIG, lambda partial: partial.write_text(json.dumps(config, indent=2) + "\n"))
-    return folder
+    return artefacts.save(folder, KIND, arrays, settings, _domain(settings), posterior.provenance)
 
 
 def load_posterior(folder: str | os.PathLike, forward: SpectrumModel | None = None) -> AmortisedPosterior:
@@ -120,63 +96,44 @@ def load_posterior(folder: str | os.PathLike, forward: SpectrumModel | None = No
     not match the configuration.
     """
     folder = Path(folder)
-    config = _read_config(folder / CONFIG)
-    try:
-        weights = (folder / config["weights"]["file"]).read_bytes()
-    except OSError as error:
-        raise InputError(
-            str(folder / WEIGHTS),
-            f"{error.strerror}",
-            "the weights beside the configuration",
-            "copy the whole folder",
-        ) from error
-    checksum = hashlib.sha256(weights).hexdigest()
-    if checksum != config["weights"]["sha256"]:
-        raise InputError(
-            str(folder / WEIGHTS),
-            f"sha256 {checksum[:12]}",
-            f"{config['weights']['sha256'][:12]}",
-            "copy both files of one folder again",
-        )
-    label_set = LabelSet(tuple(Label.from_dict(label) for label in config["label_set"]))
+    stored = artefacts.load(folder, KIND, REMAKE, _of_format_1)
+    settings = stored.settings
+    label_set = LabelSet(tuple(Label.from_dict(label) for label in settings["label_set"]))
     arms = tuple(
         Arm(**{**arm, "resolving_power": tupled(arm["resolving_power"])})
-        for arm in config["instrument"]["arms"]
+        for arm in settings["instrument"]["arms"]
     )
-    instrument = Instrument(config["instrument"]["name"], arms)
-    shape = _network_config(config["network"])
+    instrument = Instrument(settings["instrument"]["name"], arms)
+    shape = _network_config(settings["network"])
     if shape.linear_fit is not None and forward is None:
-        own = folder / EMULATOR
+        own = [folder / name for name in (EMULATOR, OLD_EMULATOR) if (folder / name).exists()]
         forward = (
-            ForwardModel.create(Emulator.load(own), instrument)
-            if own.exists()
-            else load_forward_model(instrument)
+            ForwardModel.create(Emulator.load(own[0]), instrument) if own else load_forward_model(instrument)
         )
     network = _empty_network(shape, label_set, instrument.wavelength, forward)
-    with np.load(io.BytesIO(weights)) as arrays:
-        stored = {name: arrays[name].astype(np.float32) for name in arrays.files}
+    arrays = {name: array.astype(np.float32) for name, array in stored.arrays.items()}
     _set_network_arrays(
         network,
-        {name[8:]: a for name, a in stored.items() if name.startswith("network/")},
-        str(folder / WEIGHTS),
+        {name[8:]: a for name, a in arrays.items() if name.startswith("network/")},
+        str(folder / stored.config["arrays"]["file"]),
     )
     reference = None
-    if config["reference"] is not None:
-        mean, root = (stored[f"reference/{name}"].astype(np.float64) for name in ("mean", "inverse_root"))
-        reference = Reference(mean, root, config["reference"]["limit"])
-    prior = None if config["prior"] is None else build(StellarPrior, config["prior"])
-    calibrated = {name: config.get(name) for name in CALIBRATED}
+    if settings["reference"] is not None:
+        mean, root = (arrays[f"reference/{name}"].astype(np.float64) for name in ("mean", "inverse_root"))
+        reference = Reference(mean, root, settings["reference"]["limit"])
+    prior = None if settings["prior"] is None else build(StellarPrior, settings["prior"])
+    calibrated = {name: settings.get(name) for name in CALIBRATED}
     return AmortisedPosterior(
         network,
         instrument,
         prior,
         reference,
-        config["snr_limit"],
+        settings["snr_limit"],
         **{
-            name: None if stored is None else CALIBRATED[name].from_dict(stored)
-            for name, stored in calibrated.items()
+            name: None if values is None else CALIBRATED[name].from_dict(values)
+            for name, values in calibrated.items()
         },
-        provenance=config["provenance"],
+        provenance=stored.config["provenance"],
     )
 
 
@@ -205,6 +162,15 @@ def load_weights(
     return load_posterior(folder), folder
 
 
+def weights_file(folder: str | os.PathLike) -> Path:
+    """The file of a stored posterior's arrays: its checksum says which weights a run used, whichever limits
+    are calibrated later.
+
+    Raises: InputError when the folder holds no posterior.
+    """
+    return artefacts.arrays_file(folder, KIND, REMAKE, older=_of_format_1)
+
+
 def store_calibrated(
     found: Limits | Recalibration, folder: str | os.PathLike, facts: Mapping[str, Any]
 ) -> None:
@@ -213,12 +179,11 @@ def store_calibrated(
 
     Raises: InputError when the folder holds no posterior.
     """
-    path = Path(folder) / CONFIG
-    config = _read_config(path)
+    config = artefacts.read_config(folder, KIND, REMAKE, _of_format_1)
     name = next(name for name, kind in CALIBRATED.items() if isinstance(found, kind))
-    config[name] = dataclasses.asdict(found)
+    config["settings"][name] = dataclasses.asdict(found)
     config["provenance"][name] = dict(facts)
-    atomically(path, lambda partial: partial.write_text(json.dumps(config, indent=2) + "\n"))
+    artefacts.write_config(folder, config)
 
 
 def copy_weights(source: PosteriorNetwork, target: PosteriorNetwork, where: str) -> None:
@@ -232,44 +197,30 @@ def copy_weights(source: PosteriorNetwork, target: PosteriorNetwork, where: str)
     _set_network_arrays(target, {path: array for path, array, _ in _network_arrays(source)}, where)
 
 
-def versions() -> dict[str, str]:
-    """Versions of jaxspec, Python and the packages that numbers depend on."""
-    return {
-        "jaxspec": jaxspec.__version__,
-        "python": platform.python_version(),
-        **{name: metadata.version(name) for name in PACKAGES},
-    }
+def _domain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Labels, instrument and pixels of a posterior, and the S/N that its simulations had."""
+    labels = LabelSet(tuple(Label.from_dict(label) for label in settings["label_set"]))
+    fit = settings["network"].get("linear_fit")
+    return artefacts.domain(
+        labels,
+        settings["instrument"]["name"],
+        [(arm["low"], arm["high"]) for arm in settings["instrument"]["arms"]],
+        None if fit is None else fit["nuisances"]["snr_range"],
+    )
 
 
-def _read_config(path):
-    try:
-        config = json.loads(path.read_text())
-    except OSError as error:
-        raise InputError(
-            str(path),
-            f"{error.strerror}",
-            "the folder of a saved posterior",
-            "give the folder that holds config.json",
-        ) from error
-    except ValueError as error:
-        raise InputError(
-            str(path), f"no JSON ({error})", "the configuration of a saved posterior", "copy it again"
-        ) from error
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
-        raise InputError(
-            str(path),
-            "another kind of JSON",
-            f'an object with "format": "{FORMAT}"',
-            "give the folder of a saved posterior",
-        )
-    if config["format_version"] > FORMAT_VERSION:
-        raise InputError(
-            str(path),
-            f"format {config['format_version']}",
-            f"at most {FORMAT_VERSION}",
-            "install a newer jaxspec",
-        )
-    return config
+def _of_format_1(config: Any) -> dict[str, Any] | None:
+    """The configuration of a folder of format 1 in the present order; None for any other."""
+    if not isinstance(config, dict) or config.get("format") != OLD_FORMAT or config["format_version"] > 1:
+        return None
+    config = dict(config)
+    new = {"kind": KIND, "format_version": artefacts.FORMAT_VERSION, "created_at": config.pop("created_at")}
+    new |= {"versions": config.pop("versions")}
+    weights, provenance = config.pop("weights"), config.pop("provenance")
+    settings = {name: value for name, value in config.items() if not name.startswith("format")}
+    settings["dtype"] = weights.pop("dtype")
+    new |= {"domain": _domain(settings), "settings": settings}
+    return {**new, "provenance": provenance, "arrays": weights}
 
 
 def _network_config(values):

@@ -22,7 +22,7 @@ import numpy as np
 from jaxspec import diagnostics
 from jaxspec.amortised.amortised import AmortisedPosterior
 from jaxspec.amortised.ensemble import Ensemble, load_ensemble
-from jaxspec.amortised.storage import WEIGHTS
+from jaxspec.amortised.storage import weights_file
 from jaxspec.commands.tasks import Task, load_task
 from jaxspec.datasets import Dataset
 from jaxspec.diagnostics import calibration, cramer_rao, plots
@@ -127,7 +127,7 @@ def run(settings: Settings, folder: Path) -> dict[str, Any]:
             "weights of experiments.train",
             "train them again",
         )
-    begin(folder, settings, [one / WEIGHTS for one in where], trained_with=stored)
+    begin(folder, settings, [weights_file(one) for one in where], trained_with=stored)
     trained = read_settings(stored)
     task = load_task(trained.data, trained.instrument, trained.forward, trained.trainer.batch, trained.seed)
     metrics = {
@@ -203,7 +203,7 @@ def evaluate(
         folder / "report.html",
         sets,
         {
-            "sha256 of the weights": {str(one): checksum(one / WEIGHTS) for one in weights},
+            "sha256 of the weights": {str(one): checksum(weights_file(one)) for one in weights},
             "refined": {NONE: "no", ROBUST: "by a fit", EXACT: "to the exact posterior"}[refine],
             "seed": seed,
             "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),

@@ -67,7 +67,7 @@ class Settings:
         checkpoint: folder of a trained posterior or of a training run, or a list of them (several networks as
             one); none: the weights in the package.
         dropout: of a network that was trained with dropout, so many parts of it, mixed (Monte Carlo dropout).
-        forward: the forward model, an emulator (.npz) or the dotted name of a function of an instrument.
+        forward: the forward model: folder of an emulator, or dotted name of a function of an instrument.
         n_draws: draws of each star.
         literature: values printed beside, a CSV file; shipped: benchmark stars; none: nothing.
         prior: density of the stars where more is known of them (fields of StellarPrior); none: that of the

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from jaxspec import diagnostics
 from jaxspec.amortised.amortised import AmortisedPosterior
-from jaxspec.amortised.storage import WEIGHTS, load_weights, store_calibrated
+from jaxspec.amortised.storage import load_weights, store_calibrated, weights_file
 from jaxspec.commands.tasks import trained_simulator
 from jaxspec.diagnostics import calibration
 from jaxspec.diagnostics.results import KnownStars
@@ -62,7 +62,7 @@ def run(settings: Settings, folder: Path) -> dict[str, Any]:
     """
     posterior, where = load_weights(settings.checkpoint)
     stored, simulator = trained_simulator(posterior, where)
-    begin(folder, settings, [where / WEIGHTS], trained_with=stored)
+    begin(folder, settings, [weights_file(where)], trained_with=stored)
     plain = dataclasses.replace(posterior, recalibration=None)
     recalibration = Recalibration.fit(*draw(plain, simulator, settings, "recalibration", settings.n))
     before, truth, arms = draw(plain, simulator, settings, "judged", settings.n_test)

@@ -2,11 +2,11 @@
 
 Reads the spectra and their best models from `posterior.nc` of one or several folders of results (`infer`
 keeps them of up to `observed_max` spectra), leaves out those of which a flag says that the model does not fit
-or the input is not usable, and writes `residuals.npz`, its picture `residuals.png` and `metrics.json`:
+or the input is not usable, and writes the folder `residuals`, its picture `residuals.png` and `metrics.json`:
 seconds for ten spectra, ten minutes for 400 on two cores. A network is then trained on simulations with
 errors of this kind:
 
-    python -m experiments.train experiment=giraffe_robust +data.residuals=FOLDER/residuals.npz
+    python -m experiments.train experiment=giraffe_robust +data.residuals=FOLDER/residuals
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def run(settings: Settings, folder: Path) -> ResidualModel:
     log.info("%.2f %% of the pixels lie far off those of other spectra: left out", 100.0 * outliers)
     ivar = kept
     found, gain = fit_residuals(residual, ivar)
-    found.save(folder / "residuals.npz", instrument)
+    found.save(folder / "residuals", instrument)
     save(plot_residuals(residual, ivar, found, instrument), folder / "residuals.png")
     metrics = {
         "spectra": len(good),

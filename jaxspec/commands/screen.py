@@ -10,7 +10,6 @@ S/N and observed arms come from N simulations first, and are written into the we
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from jaxtyping import Float, Int
 from tqdm import tqdm
 
 from jaxspec.amortised.amortised import AmortisedPosterior
-from jaxspec.amortised.storage import WEIGHTS, load_weights, store_calibrated
+from jaxspec.amortised.storage import load_weights, store_calibrated, weights_file
 from jaxspec.commands.tasks import trained_simulator
 from jaxspec.diagnostics import plots
 from jaxspec.fitting.check import statistics
@@ -31,7 +30,7 @@ from jaxspec.inference import ROBUST, InferenceConfig, infer_normalised, refinem
 from jaxspec.physics.forward import SHIPPED, forward_model
 from jaxspec.posterior.flags import Flag
 from jaxspec.posterior.limits import Limits, observed_arms
-from jaxspec.runs import atomically, begin, checksum, named_key, versions, write_json
+from jaxspec.runs import begin, checksum, named_key, resumable, versions, write_json
 from jaxspec.simulation.faults import FAULTS, simulate_fault
 from jaxspec.simulation.simulator import Simulator, SpectrumModel
 
@@ -83,7 +82,7 @@ def run(settings: Settings, folder: Path) -> dict[str, Any]:
     """
     posterior, where = load_weights(settings.checkpoint)
     stored, simulator = trained_simulator(posterior, where)
-    begin(folder, settings, [where / WEIGHTS], trained_with=stored)
+    begin(folder, settings, [weights_file(where)], trained_with=stored)
     forward = forward_model(settings.forward, posterior.instrument)
     if settings.calibrate:
         limits = calibrate(posterior, forward, simulator, settings)
@@ -93,13 +92,15 @@ def run(settings: Settings, folder: Path) -> dict[str, Any]:
     stated = {name: getattr(settings, name) for name in ("seed", "snr", "refine", "n", "n_draws", "forward")}
     stated |= {"weights": checksum(where)}
     rows, examples = {}, {}
-    for fault in (None, *FAULTS):
-        name = fault or ORDINARY
+    faults = {fault or ORDINARY: fault for fault in (None, *FAULTS)}
+    models = {"simulator": simulator, "forward_model": forward}
+    for item in resumable(faults, stated | models, folder / "screened"):
+        name, fault = item.name, faults[item.name]
         n = settings.n if fault else 5 * settings.n
-        stars = finished(folder, name, stated)
-        if stars is None:
-            stars = screen(posterior, forward, simulator, fault, n, settings)
-            keep(folder, name, stated, stars)
+        arrays = item.result(
+            lambda f=fault, n=n: screen(posterior, forward, simulator, f, n, settings)._asdict()
+        )
+        stars = Screened(**arrays)
         rows[name], examples[name] = shares(stars.flags), stars
         print(
             f"{name:<28}{n:>6}{rows[name]['flagged']:>9.1%}{rows[name]['out_of_range']:>14.1%}"
@@ -171,24 +172,6 @@ def shares(flags: Int[np.ndarray, " n"]) -> dict[str, float]:
     out, bad = (flags & int(flag) > 0 for flag in (Flag.OUT_OF_RANGE, Flag.BAD_FIT))
     found = {"flagged": out | bad, "out_of_range": out, "bad_fit": bad}
     return {name: float(np.mean(x)) for name, x in found.items()}
-
-
-def keep(folder: Path, name: str, settings: dict[str, Any], stars: Screened) -> None:
-    """Store what was found for one fault, with the settings that it belongs to."""
-    path = folder / "screened" / f"{name}.npz"
-    path.parent.mkdir(exist_ok=True)
-    content = {**stars._asdict(), "settings": json.dumps(settings)}
-    atomically(path, lambda partial: np.savez_compressed(partial, **content))
-
-
-def finished(folder: Path, name: str, settings: dict[str, Any]) -> Screened | None:
-    """What an earlier run with the same settings stored."""
-    path = folder / "screened" / f"{name}.npz"
-    if not path.exists():
-        return None
-    with np.load(path) as stored:
-        same = str(stored["settings"]) == json.dumps(settings)
-        return Screened(**{field: stored[field] for field in Screened._fields}) if same else None
 
 
 def draw(examples: dict[str, Screened], forward: SpectrumModel, path: Path) -> None:

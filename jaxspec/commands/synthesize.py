@@ -32,7 +32,7 @@ from jaxspec.physics.emulator_fit import gaussian_resampling
 from jaxspec.physics.forward import SHIPPED, Nuisances, forward_model
 from jaxspec.physics.model import StellarModel
 from jaxspec.physics.synthesis import Window
-from jaxspec.runs import checksum, named_key, versions
+from jaxspec.runs import checksum, named_key, package_data, versions
 
 log = logging.getLogger(__name__)
 
@@ -104,6 +104,8 @@ def run(settings: Settings, output: str | Path) -> Path:
             "calibrated": str(settings.calibrated),
             "seed": settings.seed,
             "labels": checksum(path),
+            "forward": checksum(settings.forward) if Path(settings.forward).exists() else settings.forward,
+            "data": package_data(),
             "medium": "air",
             "frame": "rest",
             "versions": versions(),

@@ -26,7 +26,7 @@ from flax import nnx
 from jaxspec.amortised import fits
 from jaxspec.amortised.amortised import AmortisedPosterior
 from jaxspec.amortised.network import NetworkConfig, PosteriorNetwork
-from jaxspec.amortised.storage import WEIGHTS, copy_weights, load_weights, save_posterior
+from jaxspec.amortised.storage import copy_weights, load_weights, save_posterior, weights_file
 from jaxspec.commands.evaluate import EvaluationConfig, draw_loss, evaluate, negative_log_likelihood
 from jaxspec.commands.tasks import SimulatedData, SurveyData, Task, load_task
 from jaxspec.datasets import Dataset
@@ -125,7 +125,7 @@ class Settings:
         seed: of weights, data and all else.
         instrument: a registered instrument.
         start_from: folder of a trained posterior or of a training run whose weights to begin with.
-        forward: the forward model, an emulator (.npz) or the dotted name of a function of an instrument.
+        forward: the forward model: folder of an emulator, or dotted name of a function of an instrument.
         data: simulations or a survey.
         model: shape of the network.
         trainer: steps, batch, optimiser.
@@ -310,14 +310,18 @@ def starting_point(
 
     A run that goes on from its own checkpoint needs no other weights; what it once started from stays on
     record.
+
+    Raises: InputError when the folder has a guess that was begun with other weights, and as `load_weights`.
     """
     if any(path.name.isdigit() for path in (folder / "checkpoints").glob("*")):
-        record = folder / "provenance.json"
-        return None, json.loads(record.read_text()).get("start_from") if record.exists() else None
-    if settings.start_from is None:
-        return None, None
-    stored, where = load_weights(settings.start_from)
-    return stored, {"path": str(settings.start_from), "sha256": checksum(where / WEIGHTS)}
+        return None, earlier(folder).get("start_from")
+    stored, origin = None, None
+    if settings.start_from is not None:
+        stored, where = load_weights(settings.start_from)
+        origin = {"path": str(settings.start_from), "sha256": checksum(weights_file(where))}
+    if (folder / "guess").exists():
+        refuse_other_settings(f"{folder}, start_from", earlier(folder).get("start_from"), origin)
+    return stored, origin
 
 
 def start_from(network: PosteriorNetwork, stored: AmortisedPosterior, task: Task, where: str) -> None:
@@ -343,6 +347,15 @@ def refuse_other_run(settings: Settings, folder: Path) -> None:
         return
     was = defining(read_settings(yaml.safe_load(path.read_text())))
     refuse_other_settings(str(folder), was, defining(settings))
+    # A file of the same name may hold other data by now.
+    read = earlier(folder).get("checksums", {})
+    refuse_other_settings(f"{folder}, data", read, {name: checksum(name) for name in read})
+
+
+def earlier(folder: Path) -> dict[str, Any]:
+    """What an earlier run in this folder recorded of itself."""
+    record = folder / "provenance.json"
+    return json.loads(record.read_text()) if record.exists() else {}
 
 
 def defining(settings: Settings) -> dict[str, Any]:

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxspec.errors import InputError
+from jaxspec.runs import refuse_other_settings
 
 FORMAT = "jaxspec.spectra"
 VERSION = 1
@@ -127,33 +128,30 @@ class SpectraStore:
         """Go on with the store at `path` if there is one, else create it: what a resumable writer calls.
 
         `how` is as for `create`. Raises `InputError` when the file there was made on another axis, with other
-        labels or columns, or with another provenance.
+        labels or columns or in another order, or with another provenance.
         """
         if not Path(path).exists():
             return cls.create(path, wavelength, **how)
         store = cls.open(path, "r+")
         want = {
-            "wavelength": np.asarray(wavelength, np.float64).tolist(),
+            "wavelength": np.asarray(wavelength, np.float64),
             "labels": dict(how["labels"]),
             "columns": dict(how.get("columns") or {}),
             "provenance": json.loads(_json(how.get("provenance") or {}, store.path)),
         }
         have = {
-            "wavelength": store.wavelength.tolist(),
+            "wavelength": store.wavelength,
             "labels": store.label_units,
             "columns": store.column_units,
             "provenance": store.provenance,
         }
-        for what, value in want.items():
-            if value != have[what]:
-                store.close()
-                short = "another axis" if what == "wavelength" else str(have[what])
-                raise InputError(
-                    f"{path} {what}",
-                    short,
-                    "what this run would write",
-                    "use another path, or the same settings as before",
-                )
+        for part in (want, have):  # rows are arrays in this order
+            part["order"] = {name: list(part[name]) for name in ("labels", "columns")}
+        try:
+            refuse_other_settings(str(path), have, want)
+        except InputError:
+            store.close()
+            raise
         if store.capacity < how["capacity"]:
             store.reserve(how["capacity"])
         return store

@@ -5,10 +5,10 @@ broadened by a Gaussian of `base_sigma` km/s, finer than any instrument it is us
 makes the spectrum.
 """
 
-import io
 import json
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxspec import artefacts
 from jaxspec.errors import InputError
 from jaxspec.labels import NINE_LABELS, LabelSet
 from jaxspec.physics.broadening import VelocityGrid
@@ -53,10 +54,10 @@ class Emulator(eqx.Module):
         """Flux on all grids, one after the other."""
         return self.mean + self.coefficients(labels, vmic) @ self.basis
 
-    def save(self, path: Path) -> None:
-        """Write the weights to an `.npz` file, the basis in half precision.
+    def save(self, folder: str | Path) -> Path:
+        """Write the emulator into a folder (see `jaxspec.artefacts`), the basis in half precision.
 
-        Each component is kept in units of its own largest value.
+        Each component is kept in units of its own largest value. Returns the folder.
         """
         peak = np.abs(np.asarray(self.basis)).max(axis=1, keepdims=True)
         arrays = {
@@ -69,54 +70,73 @@ class Emulator(eqx.Module):
         for i, (weight, bias) in enumerate(self.layers):
             arrays[f"weight_{i}"] = np.asarray(weight, np.float32)
             arrays[f"bias_{i}"] = np.asarray(bias, np.float32)
-        header = {
+        settings = {
             "grids": [[g.start, g.step, g.n] for g in self.grids],
             "base_sigma": self.base_sigma,
             "labels": self.label_set.names,
             "approximation": self.approximation,
-            "summary": json.loads(self.summary),
         }
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, header=json.dumps(header), **arrays)
-        Path(path).write_bytes(buffer.getvalue())
+        reach = [(g.wavelength[0], g.wavelength[-1]) for g in self.grids]
+        where = artefacts.domain(labels=self.label_set, wavelength=reach)
+        return artefacts.save(folder, KIND, arrays, settings, where, {"summary": json.loads(self.summary)})
 
     @staticmethod
-    def load(path: Path | None = None) -> "Emulator":
-        """Read weights written by `save`; without a path, the shipped ones (GIRAFFE HR10 and HR21).
+    def load(path: str | Path | None = None) -> "Emulator":
+        """Read what `save` wrote, or a single file `emulator.npz` of before; without a path, the shipped
+        weights (GIRAFFE HR10 and HR21).
 
-        Raises InputError when the file is missing or was made for other labels.
+        Raises InputError when files are missing or damaged, or were made for other labels.
         """
-        if path is None:
-            with resources.as_file(resources.files("jaxspec.physics.data") / "emulator.npz") as shipped:
-                return Emulator.load(shipped)
-        path = Path(path)
-        if not path.is_file():
-            raise InputError(
-                str(path), "no such file", "emulator weights (.npz)", "train one with experiments.emulator"
-            )
-        with np.load(path) as data:
-            header = json.loads(str(data["header"]))
-            if list(NINE_LABELS.names) != list(header["labels"]):
-                raise InputError(
-                    str(path), f"labels {header['labels']}", f"{NINE_LABELS.names}", "retrain the emulator"
-                )
-            n_layers = sum(name.startswith("weight_") for name in data)
-            return Emulator(
-                layers=[
-                    (jnp.asarray(data[f"weight_{i}"]), jnp.asarray(data[f"bias_{i}"]))
-                    for i in range(n_layers)
-                ],
-                basis=jnp.asarray(data["basis"].astype(np.float32) * data["basis_peak"]),
-                mean=jnp.asarray(data["mean"]),
-                centre=jnp.asarray(data["centre"]),
-                scale=jnp.asarray(data["scale"]),
-                grids=tuple(VelocityGrid(start, step, int(n)) for start, step, n in header["grids"]),
-                base_sigma=header["base_sigma"],
-                label_set=NINE_LABELS,
-                summary=json.dumps(header["summary"]),
-                # Files from before this was written are in LTE.
-                approximation=header.get("approximation", "LTE"),
-            )
+        path = SHIPPED if path is None else Path(path)
+        if path.is_file():
+            return _read_file(path)
+        stored = artefacts.load(path, KIND, REMAKE)
+        summary = stored.config["provenance"]["summary"]
+        return _make(stored.arrays, {**stored.settings, "summary": summary}, path)
+
+
+KIND = "emulator"
+REMAKE = "train one with experiments.emulator"
+SHIPPED = Path(str(resources.files("jaxspec.physics.data") / "emulator"))
+
+
+def _read_file(path: Path) -> Emulator:
+    """An emulator in one file, as it was stored before there were folders."""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+        header = json.loads(str(arrays.pop("header")))
+    except Exception as error:  # zipfile and zlib have errors of their own
+        raise InputError(
+            str(path),
+            f"no emulator ({type(error).__name__}: {str(error)[:120]})",
+            "the folder of a stored emulator",
+            REMAKE,
+        ) from error
+    return _make(arrays, header, path)
+
+
+def _make(arrays: dict[str, np.ndarray], header: dict[str, Any], path: Path) -> Emulator:
+    if list(NINE_LABELS.names) != list(header["labels"]):
+        raise InputError(
+            str(path), f"labels {header['labels']}", f"{NINE_LABELS.names}", "retrain the emulator"
+        )
+    n_layers = sum(name.startswith("weight_") for name in arrays)
+    return Emulator(
+        layers=[
+            (jnp.asarray(arrays[f"weight_{i}"]), jnp.asarray(arrays[f"bias_{i}"])) for i in range(n_layers)
+        ],
+        basis=jnp.asarray(arrays["basis"].astype(np.float32) * arrays["basis_peak"]),
+        mean=jnp.asarray(arrays["mean"]),
+        centre=jnp.asarray(arrays["centre"]),
+        scale=jnp.asarray(arrays["scale"]),
+        grids=tuple(VelocityGrid(start, step, int(n)) for start, step, n in header["grids"]),
+        base_sigma=header["base_sigma"],
+        label_set=NINE_LABELS,
+        summary=json.dumps(header["summary"]),
+        # Files from before this was written are in LTE.
+        approximation=header.get("approximation", "LTE"),
+    )
 
 
 def relative_inputs(

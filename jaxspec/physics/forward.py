@@ -1,6 +1,7 @@
 """The forward model as an instrument sees it: labels and nuisances to flux on the pixels."""
 
 import importlib
+import os
 from collections.abc import Callable
 from functools import lru_cache, partial
 from pathlib import Path
@@ -141,13 +142,13 @@ SHIPPED = f"{__name__}.load_forward_model"
 
 
 def forward_model(forward: str, instrument: str | Instrument) -> SpectrumModel:
-    """The forward model of an instrument, from a file of an emulator (`.npz`), or from a function of the
+    """The forward model of an instrument, from a stored emulator (its folder), or from a function of the
     instrument that is given by its dotted name, such as `SHIPPED`.
 
-    Raises: InputError when there is no such file or function, or the emulator does not reach.
+    Raises: InputError when there is no such emulator or function, or the emulator does not reach.
     """
     make: Callable[[Instrument], Any]
-    if forward.endswith(".npz"):
+    if forward.endswith(".npz") or os.sep in forward or Path(forward).is_dir():
         make = partial(ForwardModel.create, Emulator.load(Path(forward)))
     else:
         make = _function(forward)  # first: its module may register the instrument
@@ -160,13 +161,16 @@ def _function(dotted: str) -> Callable:
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise InputError(
-            "forward", f"{dotted!r} ({error})", "an emulator.npz or a function", f"write forward={SHIPPED}"
+            "forward",
+            f"{dotted!r} ({error})",
+            "the folder of an emulator, or a function",
+            f"write forward={SHIPPED}",
         ) from error
     if not callable(found):
         raise InputError(
             "forward",
             f"{dotted!r} is no function",
-            "an emulator.npz or a function",
+            "the folder of an emulator, or a function",
             f"write forward={SHIPPED}",
         )
     return found

@@ -21,9 +21,9 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 from tqdm import tqdm
 
+from jaxspec import artefacts
 from jaxspec.errors import InputError
 from jaxspec.instruments import Instrument
-from jaxspec.runs import atomically
 
 FOLDS, STEPS, FEWEST = 5, 60, 10
 NUMBERS = (0, 1, 2, 3, 5, 8, 12)
@@ -62,33 +62,23 @@ class ResidualModel(eqx.Module):
         each = log_weight.sum(axis=1) + log_det - squares
         return 0.5 * (each - used.sum(axis=1) * np.log(2.0 * np.pi))
 
-    def save(self, path: str | Path, instrument: Instrument) -> Path:
-        """Write an `.npz` file."""
+    def save(self, folder: str | Path, instrument: Instrument) -> Path:
+        """Write the model into a folder (see `jaxspec.artefacts`), which is returned."""
         arrays = {name: np.asarray(getattr(self, name), np.float32) for name in ("components", "scatter")}
-
-        def write(part):
-            with part.open("wb") as file:
-                np.savez(file, **arrays, wavelength=instrument.wavelength, instrument=instrument.name)
-
-        return atomically(path, write)
+        arms = [(arm.low, arm.high) for arm in instrument.arms]
+        where = artefacts.domain(instrument=instrument.name, wavelength=arms)
+        arrays["wavelength"] = instrument.wavelength
+        return artefacts.save(folder, KIND, arrays, {"instrument": instrument.name}, where)
 
     @classmethod
     def load(cls, path: str | Path, instrument: Instrument) -> ResidualModel:
-        """Read a file of `save`.
+        """Read what `save` wrote, or a single file `residuals.npz` of before.
 
         Raises: InputError for another kind of file, and for one of other pixels.
         """
-        try:
-            with np.load(path) as file:
-                arrays = {name: file[name] for name in ("components", "scatter", "wavelength")}
-        except (OSError, KeyError, ValueError) as error:
-            raise InputError(
-                str(path),
-                f"no errors of spectra ({type(error).__name__}: {str(error)[:120]})",
-                "the residuals.npz of experiments.residuals",
-                "check the path, or learn them again",
-            ) from error
-        grid = arrays.pop("wavelength")
+        path = Path(path)
+        arrays = _read_file(path) if path.is_file() else artefacts.load(path, KIND, REMAKE).arrays
+        grid = arrays["wavelength"]
         if grid.shape != instrument.wavelength.shape or not np.allclose(
             grid, instrument.wavelength, rtol=0, atol=1e-3
         ):
@@ -99,6 +89,24 @@ class ResidualModel(eqx.Module):
                 "learn it from spectra of this instrument",
             )
         return cls(*(jnp.asarray(arrays[name]) for name in ("components", "scatter")))
+
+
+KIND = "residuals"
+REMAKE = "learn them again with experiments.residuals"
+
+
+def _read_file(path: Path) -> dict[str, np.ndarray]:
+    """Arrays of a model in one file, as it was stored before there were folders."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in ("components", "scatter", "wavelength")}
+    except Exception as error:  # zipfile and zlib have errors of their own
+        raise InputError(
+            str(path),
+            f"no errors of spectra ({type(error).__name__}: {str(error)[:120]})",
+            "the folder `residuals` of experiments.residuals",
+            f"check the path, or {REMAKE}",
+        ) from error
 
 
 def fit_residuals(

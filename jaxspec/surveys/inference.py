@@ -11,7 +11,7 @@ from jaxtyping import Float, PRNGKeyArray
 from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
 
 from jaxspec.errors import InputError
-from jaxspec.runs import atomically
+from jaxspec.runs import Item, resumable
 from jaxspec.surveys.denoising import survey_mixtures
 from jaxspec.surveys.density import (
     CLEAR,
@@ -70,13 +70,13 @@ def fit(
     enough stars. `key` makes the run reproducible.
     `checkpoint` is a folder in which the run saves itself and from which it goes on, to the same numbers.
 
-    Raises `InputError` for skies that identify nothing (see `identification`) and unknown methods.
+    Raises `InputError` for skies that identify nothing (see `identification`), unknown methods, and a
+    `checkpoint` of another sky, `config`, method, key or settings of that method.
     """
     if method not in METHODS:
         raise InputError("method", repr(method), f"one of {', '.join(METHODS)}", "check the spelling")
     config, settings = config or SurveyConfig(), settings or FitConfig()
     key = jax.random.key(0) if key is None else key
-    folder = None if checkpoint is None else Path(checkpoint)
     begun = time.perf_counter()
     structure, index = prepare(sky, config)
     if method == "auto":
@@ -88,17 +88,18 @@ def fit(
             f"at most {settings.most} for method {method!r}",
             "use method='svi', or raise FitConfig.most",
         )
+    begin, guided, *chained = _pieces(sky, config, key, method, settings, checkpoint)
     with jax.enable_x64(True):
         layout = Layout(structure)
         subset = settings.svi.subset if method == "svi" else len(index)
-        objective, gaussian = _start(sky, layout, index, subset, folder)
+        objective, gaussian = _start(sky, layout, index, subset, begin)
         if method == "nuts":
             # The mode is not where the mass is: scales of the surveys' noise have long tails.
             guide_key = jax.random.fold_in(key, 2)
             gaussian, _ = run_svi(
-                layout, FixedBatch(objective.batch), gaussian, guide_key, settings.guide, folder
+                layout, FixedBatch(objective.batch), gaussian, guide_key, settings.guide, guided
             )
-            chains = run_nuts(objective, gaussian, key, settings.nuts, folder)
+            chains = run_nuts(objective, gaussian, key, settings.nuts, chained)
             flat, numbers = _of_chains(layout, chains, gaussian)
         else:
             numbers = {"ess": float(settings.draws)}
@@ -109,7 +110,7 @@ def fit(
                     if few
                     else Minibatches(sky, layout, index, settings.svi.batch)
                 )
-                gaussian, losses = run_svi(layout, batches, gaussian, key, settings.svi, folder)
+                gaussian, losses = run_svi(layout, batches, gaussian, key, settings.svi, guided)
                 quarter = len(losses) // 4 or 1
                 change = losses[-quarter:].mean() - losses[-2 * quarter : -quarter].mean()
                 numbers["more"] = {"loss": float(losses[-quarter:].mean()), "loss_change": float(change)}
@@ -119,9 +120,34 @@ def fit(
     return assemble(sky, structure, terms, population, method, begun, numbers)
 
 
-def _start(
-    sky: Sky, layout: Layout, index: TieIndex, most: int, folder: Path | None
-) -> tuple[Objective, Gaussian]:
+def _pieces(
+    sky: Sky,
+    config: SurveyConfig,
+    key: PRNGKeyArray,
+    method: str,
+    settings: FitConfig,
+    folder: str | Path | None,
+) -> list[Item]:
+    """The pieces of a run: its start, the fit of a guide, each chain."""
+    used = {
+        "nuts": {"nuts": settings.nuts, "guide": settings.guide},
+        "svi": {"svi": settings.svi},
+        "laplace": {},
+    }
+    recorded = {
+        "method": method,
+        "config": config,
+        "key": key,
+        **used[method],
+        "labels": sky.label_set,
+        "surveys": {survey.name: survey for survey in sky.surveys},
+        "group": sky.group,
+    }
+    chains = settings.nuts.chains if method == "nuts" else 0
+    return list(resumable(["start", "svi", *(f"chain_{i}" for i in range(chains))], recorded, folder))
+
+
+def _start(sky: Sky, layout: Layout, index: TieIndex, most: int, item: Item) -> tuple[Objective, Gaussian]:
     """The density of (at most `most` of) the tied stars and its Gaussian approximation, its width that of all
     tied stars."""
     structure = layout.structure
@@ -129,11 +155,10 @@ def _start(
     everything = whole(*arrange(sky, structure.scales, structure.basis, index, which))
     likely = outlier_probability(layout, everything, layout.start)
     objective = Objective(layout, separate(everything, likely))
-    file = None if folder is None else folder / "start.npz"
-    if file is not None and file.exists():
-        with np.load(file) as saved:
-            gaussian = Gaussian(saved["mean"], saved["root"])
-            likely = [saved[f"outlier_{i}"] for i in range(len(everything.blocks))]
+    if item.done:
+        saved = item.load()
+        gaussian = Gaussian(saved["mean"], saved["root"])
+        likely = [saved[f"outlier_{i}"] for i in range(len(everything.blocks))]
         return Objective(layout, separate(everything, likely)), gaussian
     gaussian = laplace(objective, layout.start)
     now = outlier_probability(layout, everything, gaussian.mean)
@@ -143,9 +168,7 @@ def _start(
         objective = Objective(layout, separate(everything, likely))
         gaussian = laplace(objective, gaussian.mean, rounds=2)
     gaussian = gaussian._replace(root=gaussian.root * np.sqrt(len(which) / len(index)))
-    if file is not None:
-        arrays = {f"outlier_{i}": x for i, x in enumerate(likely)}
-        atomically(file, lambda path: np.savez(path, mean=gaussian.mean, root=gaussian.root, **arrays))
+    item.save(mean=gaussian.mean, root=gaussian.root, **{f"outlier_{i}": x for i, x in enumerate(likely)})
     return objective, gaussian
 
 

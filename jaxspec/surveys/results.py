@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from astropy.table import QTable
 from jaxtyping import Bool, Float
 
 import jaxspec
+from jaxspec import artefacts
 from jaxspec.errors import InputError
 from jaxspec.labels import LabelSet, label_set
 from jaxspec.runs import atomically
@@ -21,6 +21,9 @@ from jaxspec.surveys.mixture import Mixture
 from jaxspec.surveys.model import GroupPrior
 from jaxspec.surveys.quoted import QuotedErrors
 from jaxspec.surveys.scales import Scales, trend_names
+
+KIND, ATTRIBUTE = "calibration", "artefact"
+REMAKE = "fit again: experiments.calibrate output=FOLDER"
 
 # Terms of the surveys and of the population that are kept draw by draw, with the names of their axes.
 TERMS = {
@@ -188,24 +191,17 @@ class Calibration:
         return table
 
     def save(self, path: str | Path) -> None:
-        """Write everything to one netCDF file, draws in ArviZ's groups."""
+        """Write everything to one netCDF file, draws in ArviZ's groups; its attribute `artefact` says what it
+        is (see `jaxspec.artefacts`)."""
         scales, path = self.scales, Path(path)
-        attrs = {
-            "created_at": datetime.now(UTC).isoformat(),
-            "creation_library": "jaxspec",
-            "creation_library_version": jaxspec.__version__,
-            "sample_dims": ["draw"],
-            "calibration": json.dumps(
-                {
-                    "labels": self.label_set.names,
-                    "surveys": self.names,
-                    "inputs": scales.inputs,
-                    "trend": self.trend,
-                    "shared": self.group_prior.labels,
-                    "messages": self.messages,
-                    "diagnostics": vars(self.diagnostics),
-                }
-            ),
+        settings = {
+            "labels": self.label_set.names,
+            "surveys": self.names,
+            "inputs": scales.inputs,
+            "trend": self.trend,
+            "shared": self.group_prior.labels,
+            "messages": self.messages,
+            "diagnostics": vars(self.diagnostics),
         }
         posterior = {name: (("draw", *axes), self.terms[name]) for name, axes in TERMS.items()}
         for name, axes in POPULATION.items():
@@ -228,6 +224,15 @@ class Calibration:
             row = f"quoted_row_{s}"
             constants[f"quoted_{s}_inputs"] = ((row, "input"), quoted.inputs)
             constants[f"quoted_{s}_variance"] = ((row, "label"), quoted.variance)
+        config = artefacts.describe(KIND, settings, artefacts.domain(self.label_set))
+        config["arrays"] = {"sha256": _checksum(xr.Dataset(posterior), xr.Dataset(constants))}
+        attrs = {
+            "created_at": config["created_at"],
+            "creation_library": "jaxspec",
+            "creation_library_version": jaxspec.__version__,
+            "sample_dims": ["draw"],
+            ATTRIBUTE: artefacts.to_json(config),
+        }
         tree = xr.DataTree.from_dict(
             {
                 "/": xr.Dataset(attrs=attrs),
@@ -239,17 +244,26 @@ class Calibration:
 
     @classmethod
     def load(cls, path: str | Path) -> Calibration:
-        """Read what `save` wrote. Raises `InputError` for another kind of file."""
+        """Read what `save` wrote.
+
+        Raises: InputError for another kind of file, a newer format, and arrays that are damaged.
+        """
         try:
-            tree = xr.open_datatree(Path(path), engine="h5netcdf")
-            meta = json.loads(tree.attrs["calibration"])
-        except (OSError, KeyError) as error:
+            with xr.open_datatree(Path(path), engine="h5netcdf") as tree:
+                attrs = dict(tree.attrs)
+                draws, constants = (tree[x].to_dataset().load() for x in ("posterior", "constant_data"))
+            # Files of format 1 have their settings alone.
+            meta = json.loads(attrs[ATTRIBUTE if ATTRIBUTE in attrs else "calibration"])
+        except Exception as error:  # h5netcdf answers damage with errors of many types
             raise InputError(
-                f"{path}", f"no calibration ({error})", "a file that Calibration.save wrote", "fit again"
+                f"{path}", f"no calibration ({error})", "a file that Calibration.save wrote", REMAKE
             ) from error
-        with tree:
-            posterior = {k: v.values for k, v in tree["posterior"].data_vars.items()}
-            constant = {k: v.values for k, v in tree["constant_data"].data_vars.items()}
+        if ATTRIBUTE in attrs:
+            artefacts.check(f"{path}", meta, KIND, REMAKE)
+            artefacts.check_sha256(f"{path}", _checksum(draws, constants), meta["arrays"]["sha256"])
+            meta = meta["settings"]
+        posterior = {k: v.values for k, v in draws.data_vars.items()}
+        constant = {k: v.values for k, v in constants.data_vars.items()}
         mixtures = tuple(
             Mixture(*(constant[f"mixture_{s}_{part}"] for part in ("weight", "mean", "covariance")))
             for s in range(len(meta["surveys"]))
@@ -279,3 +293,9 @@ class Calibration:
             messages=tuple(meta["messages"]),
             diagnostics=Diagnostics(**meta["diagnostics"]),
         )
+
+
+def _checksum(*groups: xr.Dataset) -> str:
+    return artefacts.contents(
+        {name: np.asarray(x.values, float) for group in groups for name, x in group.data_vars.items()}
+    )

@@ -5,9 +5,9 @@ saved: a run that was killed goes on from its last round and ends with the same 
 """
 
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -17,7 +17,7 @@ from jaxtyping import Float, Int, PRNGKeyArray
 from numpyro.infer import NUTS
 
 from jaxspec.errors import InputError
-from jaxspec.runs import atomically
+from jaxspec.runs import UNKEPT, Item, tree_arrays, tree_from
 from jaxspec.surveys.density import Gaussian, Objective
 
 
@@ -66,12 +66,12 @@ def run_nuts(
     gaussian: Gaussian,
     key: PRNGKeyArray,
     config: NutsConfig = NutsConfig(),
-    checkpoint: Path | None = None,
+    items: Sequence[Item] = (),
 ) -> Chains:
     """Run the chains, each from its own draw of the Gaussian approximation.
 
-    `checkpoint` is a folder in which the chains are saved after each round and from which they go on; it must
-    be of the same run. Raises `InputError` if it is not.
+    `items`, one a chain, are where chains are saved after each round and from where they go on; none keeps
+    nothing.
     """
     mean, root = jnp.asarray(gaussian.mean), jnp.asarray(gaussian.root)
     size = len(gaussian.mean)
@@ -105,16 +105,18 @@ def run_nuts(
 
     def run(chain: int):
         state, parts, done = states[chain], [], 0
-        file = None if checkpoint is None else Path(checkpoint) / f"chain_{chain}.npz"
+        item = items[chain] if items else UNKEPT
         # Double precision is a setting of the thread.
         with jax.enable_x64(True):
-            if file is not None and file.exists():
-                state, parts, done = _restore(file, state, size, config)
+            if item.done:
+                saved = item.load()
+                state, done = tree_from(state, saved), int(saved["rounds"])
+                parts = [[saved[f"draws_{i}"] for i in range(4)]]
             for number in range(done, rounds):
                 state, found = advance_round(state)
                 parts.append([np.asarray(x) for x in found])
-                if file is not None:
-                    _save(file, state, parts, number + 1, config)
+                if item.path is not None:
+                    _save(item, state, parts, number + 1)
         return [np.concatenate(x)[config.warmup : total] for x in zip(*parts, strict=True)]
 
     with ThreadPoolExecutor(config.threads) as pool:
@@ -122,33 +124,6 @@ def run_nuts(
     return Chains(*(np.stack(x) for x in zip(*chains, strict=True)), compile_seconds)
 
 
-def _leaves(state) -> list[np.ndarray]:
-    return [
-        np.asarray(jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x)
-        for x in jax.tree.leaves(state)
-    ]
-
-
-def _save(file: Path, state, parts, done: int, config: NutsConfig) -> None:
-    arrays = {f"state_{i}": x for i, x in enumerate(_leaves(state))}
+def _save(item: Item, state, parts, done: int) -> None:
     draws = {f"draws_{i}": np.concatenate(x) for i, x in enumerate(zip(*parts, strict=True))}
-    atomically(file, lambda path: np.savez(path, done=done, config=repr(config), **arrays, **draws))
-
-
-def _restore(file: Path, template, size: int, config: NutsConfig):
-    with np.load(file) as saved:
-        if saved["draws_0"].shape[1] != size or str(saved["config"]) != repr(config):
-            raise InputError(
-                f"{file}",
-                f"chains of {saved['draws_0'].shape[1]} parameters, {saved['config']}",
-                f"{size} parameters, {config!r}",
-                "give another checkpoint folder, or remove this one",
-            )
-        leaves, structure = jax.tree.flatten(template)
-        new = []
-        for i, leaf in enumerate(leaves):
-            value = jnp.asarray(saved[f"state_{i}"])
-            is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-            new.append(jax.random.wrap_key_data(value) if is_key else value)
-        parts = [[saved[f"draws_{i}"] for i in range(4)]]
-        return jax.tree.unflatten(structure, new), parts, int(saved["done"])
+    item.save(rounds=done, **draws, **tree_arrays(state))

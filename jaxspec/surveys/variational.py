@@ -11,7 +11,6 @@ the more the fewer stars there are; the guide does not.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +24,7 @@ from numpyro.infer.autoguide import AutoNormal
 from numpyro.optim import optax_to_numpyro
 
 from jaxspec.errors import InputError
-from jaxspec.runs import atomically
+from jaxspec.runs import UNKEPT, Item, tree_arrays, tree_from
 from jaxspec.surveys.density import Gaussian, Layout, to_device
 from jaxspec.surveys.marginal import configurations
 from jaxspec.surveys.model import Batch
@@ -103,12 +102,12 @@ def run_svi(
     start: Gaussian,
     key: PRNGKeyArray,
     config: SviConfig = SviConfig(),
-    checkpoint: Path | None = None,
+    item: Item = UNKEPT,
 ) -> tuple[Gaussian, np.ndarray]:
     """Fit the guide; returns it, averaged over the last half of the steps, and the losses.
 
     `start` is the Gaussian approximation of the posterior of all stars that the guide's coordinates are taken
-    from. `checkpoint` is a folder to save to and go on from.
+    from. `item` is where to save to and go on from.
     """
     mean, root = jnp.asarray(start.mean), jnp.asarray(start.root)
     states, n_field, weight = batches.states, batches.n_field, batches.weight
@@ -131,9 +130,10 @@ def run_svi(
     state = svi.init(key, first.blocks)
     update = jax.jit(svi.update)
     total, losses, done = None, np.zeros(config.steps), 0
-    file = None if checkpoint is None else Path(checkpoint) / "svi.npz"
-    if file is not None and file.exists():
-        state, total, losses, done = _restore(file, state, config)
+    if item.done:
+        saved = item.load()
+        state, losses, done = tree_from(state, saved), saved["losses"], int(saved["steps"])
+        total = [saved["loc"], saved["scale"]] if "loc" in saved else None
     for step in range(done, config.steps):
         batch = batches.draw(np.random.default_rng((seed, step)))
         state, loss = update(state, batch.blocks)
@@ -142,44 +142,9 @@ def run_svi(
             params = svi.get_params(state)
             current = [np.asarray(params["u_auto_loc"]), np.asarray(params["u_auto_scale"])]
             total = current if total is None else [a + b for a, b in zip(total, current, strict=True)]
-        if file is not None and ((step + 1) % config.round == 0 or step + 1 == config.steps):
-            _save(file, state, total, losses, step + 1, config)
+        if item.path is not None and ((step + 1) % config.round == 0 or step + 1 == config.steps):
+            average = {} if total is None else {"loc": total[0], "scale": total[1]}
+            item.save(steps=step + 1, losses=losses, **average, **tree_arrays(state))
     n = config.steps - config.steps // 2
     loc, scale = total[0] / n, total[1] / n
     return Gaussian(start.mean + start.root @ loc, start.root * scale), losses
-
-
-def _arrays(state) -> list[np.ndarray]:
-    return [
-        np.asarray(jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x)
-        for x in jax.tree.leaves(state)
-    ]
-
-
-def _save(file: Path, state, total, losses, done: int, config: SviConfig) -> None:
-    arrays = {f"state_{i}": x for i, x in enumerate(_arrays(state))}
-    if total is not None:
-        arrays |= {"loc": total[0], "scale": total[1]}
-    atomically(file, lambda path: np.savez(path, done=done, losses=losses, config=repr(config), **arrays))
-
-
-def _restore(file: Path, template, config: SviConfig):
-    with np.load(file) as saved:
-        leaves, structure = jax.tree.flatten(template)
-        same = str(saved["config"]) == repr(config) and all(
-            saved[f"state_{i}"].shape == old.shape for i, old in enumerate(_arrays(template))
-        )
-        if not same:
-            raise InputError(
-                f"{file}",
-                f"a guide fitted with {saved['config']}",
-                f"one of this model, with {config!r}",
-                "give another checkpoint folder, or remove this one",
-            )
-        new = []
-        for i, leaf in enumerate(leaves):
-            value = jnp.asarray(saved[f"state_{i}"])
-            is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-            new.append(jax.random.wrap_key_data(value) if is_key else value)
-        total = [saved["loc"], saved["scale"]] if "loc" in saved else None
-        return jax.tree.unflatten(structure, new), total, saved["losses"].copy(), int(saved["done"])

@@ -13,11 +13,12 @@ from flax import nnx
 from jaxspec.amortised.amortised import LEAST_INSIDE, AmortisedPosterior
 from jaxspec.amortised.ensemble import Ensemble
 from jaxspec.amortised.network import NetworkConfig, PosteriorNetwork, negative_log_likelihood
-from jaxspec.amortised.storage import load_posterior, save_posterior
+from jaxspec.amortised.storage import load_posterior, save_posterior, store_calibrated, weights_file
 from jaxspec.errors import InputError
 from jaxspec.flows import FlowConfig
 from jaxspec.networks import EncoderConfig
 from jaxspec.posterior.flags import Flag
+from jaxspec.posterior.limits import Limits
 from jaxspec.spectra import Spectra, median_snr
 from tests.toy import TOY_INSTRUMENT
 
@@ -225,17 +226,42 @@ def test_save_and_load(posterior, survey, tmp_path, dtype, tolerance):
     np.testing.assert_allclose(
         again.reference.inverse_root, posterior.reference.inverse_root, rtol=1e-4, atol=1e-6
     )
-    assert sorted(p.name for p in folder.iterdir()) == ["config.json", "weights.npz"]
+    assert sorted(p.name for p in folder.iterdir()) == ["arrays.npz", "config.json"]
     config = json.loads((folder / "config.json").read_text())
-    assert config["instrument"]["name"] == "toy" and "jax" in config["versions"]
+    assert config["settings"]["instrument"]["name"] == "toy" and "jax" in config["versions"]
+    assert config["domain"]["instrument"] == "toy" and config["domain"]["labels"]["teff"]["unit"] == "K"
+
+
+def test_folders_of_format_1_are_read_and_brought_up_to_date(posterior, tmp_path):
+    """As `save_posterior` wrote them before there was one format for all kinds."""
+    posterior = dataclasses.replace(posterior, provenance={"steps": 250})
+    folder = save_posterior(posterior, tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    settings, arrays = config.pop("settings"), config.pop("arrays")
+    del config["kind"], config["domain"]
+    weights = {**arrays, "file": "weights.npz", "dtype": settings.pop("dtype")}
+    old = {**config, **settings, "weights": weights}
+    old |= {"format": "jaxspec amortised posterior", "format_version": 1}
+    (folder / "config.json").write_text(json.dumps(old))
+    (folder / "arrays.npz").rename(folder / "weights.npz")
+    assert weights_file(folder) == folder / "weights.npz"
+    limits = Limits(0.1, (10.0,), {})
+    for expected in (None, limits):
+        loaded = load_posterior(folder)
+        assert loaded.provenance["steps"] == 250 and loaded.prior == posterior.prior
+        assert loaded.limits == expected
+        for a, b in zip(*(jax.tree.leaves(nnx.state(x.network)) for x in (posterior, loaded)), strict=True):
+            np.testing.assert_array_equal(np.asarray(a, np.float16), np.asarray(b, np.float16))
+        store_calibrated(limits, folder, {})
 
 
 def test_files_from_before_a_setting_existed_take_its_default(toy, tmp_path):
     network = PosteriorNetwork(CONFIG, toy.label_set, TOY_INSTRUMENT.n_pixels, rngs=nnx.Rngs(0))
     folder = save_posterior(AmortisedPosterior(network, TOY_INSTRUMENT), tmp_path / "model")
     config = json.loads((folder / "config.json").read_text())
-    del config["network"]["error_floor"], config["network"]["flow"]["min_bin"]
-    del config["network"]["encoder"]["kind"], config["network"]["flow"]["solver_steps"]
+    network = config["settings"]["network"]
+    del network["error_floor"], network["flow"]["min_bin"]
+    del network["encoder"]["kind"], network["flow"]["solver_steps"]
     (folder / "config.json").write_text(json.dumps(config))
     assert load_posterior(folder).network.config == CONFIG
 
@@ -282,7 +308,7 @@ def test_damage_is_refused(posterior, tmp_path):
     folder = save_posterior(posterior, tmp_path / "model")
     with pytest.raises(InputError, match=r"config\.json"):
         load_posterior(tmp_path / "nowhere")
-    weights = folder / "weights.npz"
+    weights = folder / "arrays.npz"
     good = weights.read_bytes()
     weights.write_bytes(good[:-10])
     with pytest.raises(InputError, match="sha256"):
@@ -293,7 +319,7 @@ def test_damage_is_refused(posterior, tmp_path):
     weights.write_bytes(good)
     config = folder / "config.json"
     text = config.read_text()
-    config.write_text(text.replace('"format_version": 1', '"format_version": 99'))
+    config.write_text(text.replace('"format_version": 2', '"format_version": 99'))
     with pytest.raises(InputError, match="newer"):
         load_posterior(folder)
     config.write_text("{")

@@ -1,6 +1,9 @@
 """Networks with a linear fit are trained in two stages; what is stored between them is what they make of the
 same spectra."""
 
+import dataclasses
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,10 +15,11 @@ from jaxspec.amortised import fits
 from jaxspec.amortised.fits import FLOW, GUESS, flow_loss, guess_loss, make_fits
 from jaxspec.amortised.linear_fit import ForwardArray
 from jaxspec.amortised.network import PosteriorNetwork, training_loss
+from jaxspec.errors import InputError
 from jaxspec.simulation.simulator import Simulator
 from jaxspec.training import OptimiserConfig, TrainConfig, fit
 from tests.amortised.test_linear_fit import CONFIG
-from tests.toy import TOY_INSTRUMENT
+from tests.toy import TOY_INSTRUMENT, ToyForwardModel
 
 
 def arrays(network, which=...):
@@ -77,7 +81,7 @@ def test_fits_are_what_the_network_makes_of_the_spectra(trained, tmp_path, monke
     monkeypatch.setattr(fits, "BLOCK", 32)
     known = make_fits(network, simulator, key, 72, tmp_path, batch=16, progress=False)
     assert len(known.labels) == 72 and len(np.unique(known.labels[:, 0])) == 72
-    assert [path.name for path in sorted(tmp_path.iterdir())] == ["00000.npz", "00001.npz", "00002.npz"]
+    assert [path.name for path in sorted(tmp_path.glob("*.npz"))] == ["00000.npz", "00001.npz", "00002.npz"]
     # The first sixteen stars of the second file, simulated again.
     stars = simulator.simulate(jax.random.fold_in(jax.random.fold_in(key, 1), 0), 16)
     np.testing.assert_array_equal(known.labels[32:48], stars.labels)
@@ -91,6 +95,40 @@ def test_fits_are_what_the_network_makes_of_the_spectra(trained, tmp_path, monke
     assert (tmp_path / "00000.npz").stat().st_mtime_ns == kept
     for a, b in zip(jax.tree.leaves(known), jax.tree.leaves(again), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_more_stars_go_on_with_fewer(trained, tmp_path, monkeypatch):
+    """Whatever `n` was, the first stars are the same, and the file that ended early is filled up."""
+    _, guessed, simulator = trained
+    network, key = guessed.model, jax.random.key(5)
+    monkeypatch.setattr(fits, "BLOCK", 32)
+    make = partial(make_fits, network, simulator, key, batch=16, progress=False)
+    at_once = make(72, tmp_path / "once")
+    for n in (10, 40, 72, 50):
+        known = make(n, tmp_path / "grows")
+        for a, b in zip(jax.tree.leaves(known), jax.tree.leaves(at_once), strict=True):
+            np.testing.assert_array_equal(a, b[:n])
+
+
+def test_fits_of_another_run_are_refused(trained, tmp_path):
+    first, guessed, simulator = trained
+    run = {"network": guessed.model, "simulator": simulator, "key": jax.random.key(5), "batch": 16}
+    make_fits(n=16, folder=tmp_path, progress=False, **run)
+    others = {
+        "key": {"key": jax.random.key(6)},
+        "batch": {"batch": 8},
+        "network.": {"network": first},
+        "simulator.config.snr_range": {
+            "simulator": Simulator(
+                simulator.forward, config=dataclasses.replace(simulator.config, snr_range=(20.0, 20.0))
+            )
+        },
+        "simulator.forward.": {"simulator": Simulator(ToyForwardModel(seed=2))},
+    }
+    for name, change in others.items():
+        with pytest.raises(InputError, match="an earlier run") as error:
+            make_fits(n=16, folder=tmp_path, progress=False, **(run | change))
+        assert error.value.where.startswith(f"{tmp_path}, {name}")
 
 
 def test_the_flow_learns_from_fits(trained, tmp_path):

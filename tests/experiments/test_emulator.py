@@ -71,7 +71,7 @@ def test_lines_of_ones_own_are_in_the_spectra(trained):
     """The emulator's spectrum is the synthesis with that list, far nearer than the lines are deep."""
     cfg, folder = trained
     arm = Arm("short", 5366.0, 5370.0, 0.05, 20_000.0)
-    forward = forward_model(str(folder / "run" / "emulator.npz"), Instrument("short", (arm,)))
+    forward = forward_model(str(folder / "run" / "emulator"), Instrument("short", (arm,)))
     exact = ExactModel.for_pixels([arm.wavelength], 20_000.0, lines=read_line_list(cfg.lines))
     sun = jnp.asarray([5777.0, 4.44] + 7 * [0.0], jnp.float32)
     nuisances = Nuisances(*(jnp.asarray(v) for v in (1.0, 3.0, 1.6, 0.0, 1.0)))
@@ -89,7 +89,7 @@ def test_the_list_is_on_record(trained):
 
 
 def test_a_run_records_the_emulator_it_used(trained):
-    weights = str(trained[1] / "run" / "emulator.npz")
+    weights = str(trained[1] / "run" / "emulator")
     cfg = configured("bound", "labels=x", f"forward='{weights}'")
     assert provenance(cfg)["checksums"] == {weights: checksum(weights)}
 
@@ -97,8 +97,20 @@ def test_a_run_records_the_emulator_it_used(trained):
 def test_spectra_of_other_settings_are_not_gone_on_with(trained):
     cfg, folder = trained
     other = configured("emulator", *SMALL, f"lines='{cfg.lines}'", "vmic_spread=0.1")
-    with pytest.raises(InputError, match=r"vmic_spread: found 0\.6 in a run before; expected 0\.1"):
+    with pytest.raises(InputError, match=r"vmic_spread: found 0\.6 of an earlier run; expected 0\.1"):
         emulator.run(other, folder / "run")
+    (folder / "lines.moog").write_text(LINES.replace("-1.00", "-1.10"))
+    with pytest.raises(InputError, match="spectra, lines: found"):
+        emulator.run(cfg, folder / "run")
+    (folder / "lines.moog").write_text(LINES)
+
+
+def test_more_stars_go_on_with_fewer(trained):
+    cfg, folder = trained
+    windows = [[w.low, w.high, w.step] for w in cfg.windows]
+    more = configured("emulator", *SMALL, f"lines='{cfg.lines}'", "n_stars=96")
+    chunks = emulator.chunks_of(more, windows, folder / "run" / "spectra")
+    assert [item.done for item in chunks] == [True, True, False]
 
 
 def test_calibrated_log_gf_are_for_the_shipped_lines(trained, tmp_path):

@@ -38,7 +38,7 @@ def test_stored_weights_give_the_numbers_of_their_training(trained, tmp_path):
     assert {"ranks", "coverage", "tarp", "lc2st", "bins", "sharpness"} <= set(checks)
     # The page says what was evaluated: these very weights.
     page = (tmp_path / "report.html").read_text()
-    weights = (folder / "posterior" / "weights.npz").read_bytes()
+    weights = (folder / "posterior" / "arrays.npz").read_bytes()
     assert hashlib.sha256(weights).hexdigest() in page and checks["ranks"]["verdict"] in page
 
 

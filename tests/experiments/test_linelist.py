@@ -6,11 +6,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from astropy.table import Table
 
 from experiments import linelist
+from jaxspec.errors import InputError
 from jaxspec.instruments import Arm
 from jaxspec.physics.constants import SOLAR_ABUNDANCES
 from jaxspec.physics.lines import LineList
+from jaxspec.runs import Item
+from tests.experiments.conftest import configured
 
 NARROW = Arm("narrow", 5403.0, 5413.0, 0.05, 21500.0)
 SUN = (5772.0, 4.438) + (0.0,) * 7
@@ -108,3 +112,43 @@ def test_every_shipped_correction_belongs_to_a_line(tmp_path):
     assert (tmp_path / "again.csv").read_text() == shipped.read_text()
     assert np.all(change[published.wavelength > 5615] == 0)
     assert 100 < np.sum(change != 0) < len(change)
+
+
+def test_a_killed_fit_goes_on_and_other_stars_are_refused(fit, tmp_path, monkeypatch):
+    """Log gf of a whole run and of one that was killed are the same; the stars' labels and spectra belong to
+    the folder."""
+    (tmp_path / "star.txt").write_text("a spectrum")
+    overrides = [f"folder_of_spectra='{tmp_path}'", "n_steps=3", "every=1", "held_out=[]"]
+    stars = "stars=[{{spectrum: star.txt, teff: {}, logg: 4.4, fe_h: 0.0, error: 0.01}}]"
+    cfg = configured("linelist", *overrides, stars.format(5772))
+    ones = np.ones(NARROW.n_pixels)
+    star = linelist.make_star(fit, SUN, ones, ones, 0.01)
+    monkeypatch.setattr(linelist.LineFit, "create", lambda *_: fit)
+    monkeypatch.setattr(linelist, "read_star", lambda *_: star)
+    monkeypatch.setattr(linelist, "worst_places", lambda *_: Table({"wavelength": [1.0]}))
+    monkeypatch.setattr(linelist, "draw", lambda *_: None)
+    linelist.run(cfg, tmp_path / "whole")
+
+    save = Item.save
+
+    def die(item, **arrays):
+        save(item, **arrays)
+        if arrays["step"] == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Item, "save", die)
+    with pytest.raises(KeyboardInterrupt):
+        linelist.run(cfg, tmp_path / "killed")
+    monkeypatch.setattr(Item, "save", save)
+    linelist.run(cfg, tmp_path / "killed")
+    whole, killed = (
+        np.load(tmp_path / name / "checkpoint" / "log_gf.npz")["state_0"] for name in ("whole", "killed")
+    )
+    np.testing.assert_array_equal(whole, killed)
+    assert np.abs(whole).max() > 0.0
+
+    with pytest.raises(InputError, match=r"stars\.0\.teff: found 5772"):
+        linelist.run(configured("linelist", *overrides, stars.format(5800)), tmp_path / "killed")
+    (tmp_path / "star.txt").write_text("another")
+    with pytest.raises(InputError, match=r"spectra\.star\.txt"):
+        linelist.run(cfg, tmp_path / "killed")

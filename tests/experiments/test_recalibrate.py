@@ -8,7 +8,8 @@ import jax
 import numpy as np
 
 from experiments import recalibrate
-from jaxspec.amortised.storage import CONFIG, load_posterior
+from jaxspec.amortised.storage import load_posterior
+from jaxspec.artefacts import CONFIG
 from jaxspec.commands.tasks import trained_simulator
 from tests.experiments.conftest import configured
 
@@ -17,7 +18,7 @@ def test_recalibration_is_judged_stored_and_used(trained, tmp_path, capsys):
     folder = tmp_path / "run"
     shutil.copytree(trained[1], folder)
     posterior = folder / "posterior"
-    weights = (posterior / "weights.npz").read_bytes()
+    weights = (posterior / "arrays.npz").read_bytes()
     settings = ["n=2000", "n_test=1000", "n_draws=200", f"checkpoint={folder}", f"output={tmp_path}"]
     found = recalibrate.run(configured("recalibrate", *settings), tmp_path)
     before, after = (
@@ -28,7 +29,7 @@ def test_recalibration_is_judged_stored_and_used(trained, tmp_path, capsys):
     assert after.max() < 0.03 and after.mean() < 0.6 * before.mean()
     assert "calibration error" in capsys.readouterr().out
     assert (tmp_path / "report.html").stat().st_size > 50_000
-    assert (posterior / "weights.npz").read_bytes() == weights
+    assert (posterior / "arrays.npz").read_bytes() == weights
     config = json.loads((posterior / CONFIG).read_text())
     assert config["provenance"]["recalibration"]["simulations"] == 2000
     # What is stored is what later draws go through, with the network's own beside them.

@@ -62,7 +62,7 @@ def test_errors_are_learned_and_trained_with(inferred, tmp_path, capsys):
     assert metrics["rms"]["red"][1] > 0.029
     assert "taken" in capsys.readouterr().out and (tmp_path / "residuals.png").stat().st_size > 10_000
 
-    path = str(tmp_path / "residuals.npz")
+    path = str(tmp_path / "residuals")
     train = settings(Settings, configured("train", *TINY, f"+data.residuals={path}"))
     assert data_inputs(train) == [path]
     where = train.instrument, train.forward

@@ -79,7 +79,7 @@ def test_killed_run_resumes_to_the_same_numbers(trained, tmp_path):
     assert not (folder / "metrics.json").exists()
     train.run(configured("train", *TINY, f"output={folder}"), folder)
     assert losses(folder) == losses(unbroken)
-    a, b = (np.load(f / "posterior" / "weights.npz") for f in (folder, unbroken))
+    a, b = (np.load(f / "posterior" / "arrays.npz") for f in (folder, unbroken))
     assert all(np.array_equal(a[name], b[name]) for name in b.files)
 
 
@@ -94,7 +94,7 @@ def test_training_can_start_from_stored_weights(trained, tmp_path):
     np.testing.assert_array_equal(
         result.posterior.network.flow.location[...], first.posterior.network.flow.location[...]
     )
-    weights = (unbroken / "posterior" / "weights.npz").read_bytes()
+    weights = (unbroken / "posterior" / "arrays.npz").read_bytes()
     origin = {"path": str(unbroken), "sha256": hashlib.sha256(weights).hexdigest()}
     assert json.loads((tmp_path / "provenance.json").read_text())["start_from"] == origin
     assert load_posterior(tmp_path / "posterior").provenance["start_from"] == origin

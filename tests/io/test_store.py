@@ -178,6 +178,7 @@ def test_resuming_with_other_settings_is_refused(tmp_path):
     for change, match in (
         ({"provenance": {"seed": 4}}, "provenance"),
         ({"labels": {"teff": "K"}}, "labels"),
+        ({"labels": dict(reversed(UNITS.items()))}, "order.labels"),
         ({"columns": {}}, "columns"),
     ):
         with pytest.raises(InputError, match=match):

@@ -75,8 +75,8 @@ def test_emulator_is_mean_plus_coefficients_times_basis():
 def test_saved_emulator_comes_back(tmp_path):
     """The basis is kept in half precision: the spectrum agrees to that."""
     emulator = made_up_emulator(0.01)
-    emulator.save(tmp_path / "emulator.npz")
-    back = Emulator.load(tmp_path / "emulator.npz")
+    emulator.save(tmp_path / "emulator")
+    back = Emulator.load(tmp_path / "emulator")
     assert back.grids == emulator.grids and back.base_sigma == emulator.base_sigma
     assert back.approximation == "LTE"
     assert back.label_set == emulator.label_set and json.loads(back.summary) == json.loads(emulator.summary)
@@ -88,13 +88,30 @@ def test_saved_emulator_comes_back(tmp_path):
     )
 
 
+def test_an_emulator_in_one_file_is_still_read(tmp_path):
+    """As `experiments.emulator` wrote it before there were folders."""
+    folder = made_up_emulator(0.01).save(tmp_path / "emulator")
+    config = json.loads((folder / "config.json").read_text())
+    header = {**config["settings"], "summary": config["provenance"]["summary"]}
+    del header["approximation"]  # older still
+    with np.load(folder / "arrays.npz") as arrays:
+        np.savez_compressed(tmp_path / "emulator.npz", header=json.dumps(header), **arrays)
+    one, other = Emulator.load(folder), Emulator.load(tmp_path / "emulator.npz")
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert jax.tree.structure(one) == jax.tree.structure(other)
+
+
 def test_missing_and_foreign_weights_are_refused(tmp_path):
-    with pytest.raises(InputError, match=r"none\.npz: found no such file"):
+    with pytest.raises(InputError, match=r"none\.npz.*found no such file"):
         Emulator.load(tmp_path / "none.npz")
+    (tmp_path / "bytes.npz").write_bytes(b"nothing")
+    with pytest.raises(InputError, match=r"bytes\.npz: found no emulator.*experiments\.emulator"):
+        Emulator.load(tmp_path / "bytes.npz")
     foreign = replace(made_up_emulator(0.01), label_set=NINE_LABELS.select(["teff", "logg", "fe_h"]))
-    foreign.save(tmp_path / "foreign.npz")
+    foreign.save(tmp_path / "foreign")
     with pytest.raises(InputError, match=r"labels.*teff.*fe_h.*retrain"):
-        Emulator.load(tmp_path / "foreign.npz")
+        Emulator.load(tmp_path / "foreign")
 
 
 def test_arm_outside_the_emulator_is_refused():

@@ -113,14 +113,18 @@ def test_cosmic_rays_are_left_out(survey):
 
 
 def test_kept_in_a_file_for_its_pixels(known, tmp_path):
-    path = known.save(tmp_path / "residuals.npz", TOY_INSTRUMENT)
+    path = known.save(tmp_path / "residuals", TOY_INSTRUMENT)
     loaded = ResidualModel.load(path, TOY_INSTRUMENT)
     np.testing.assert_array_equal(loaded.components, known.components)
     np.testing.assert_array_equal(loaded.scatter, known.scatter)
     arm = dataclasses.replace(TOY_INSTRUMENT.arms[0], high=5361.0)
     other = dataclasses.replace(TOY_INSTRUMENT, arms=(arm, *TOY_INSTRUMENT.arms[1:]))
-    with pytest.raises(InputError, match=r"residuals\.npz: found 1100 pixels"):
+    with pytest.raises(InputError, match=r"residuals: found 1100 pixels"):
         ResidualModel.load(path, other)
+    with np.load(path / "arrays.npz") as arrays:  # one file, as before there were folders
+        np.savez(tmp_path / "old.npz", **arrays, instrument="toy")
+    old = ResidualModel.load(tmp_path / "old.npz", TOY_INSTRUMENT)
+    np.testing.assert_array_equal(old.components, known.components)
     np.savez(tmp_path / "other.npz", x=1.0)
     for name in ("other.npz", "none.npz"):
         with pytest.raises(InputError, match=name):

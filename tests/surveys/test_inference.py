@@ -1,14 +1,17 @@
 """What was planted is found, by every method; runs repeat and go on where they were stopped."""
 
 import dataclasses
+import json
 
 import jax
 import numpy as np
 import pytest
+import xarray as xr
 from scipy import stats
 
 from jaxspec.errors import InputError
 from jaxspec.labels import label_set
+from jaxspec.runs import Item
 from jaxspec.surveys import sampling
 from jaxspec.surveys.inference import FitConfig, fit
 from jaxspec.surveys.model import SurveyConfig
@@ -102,8 +105,62 @@ def test_a_stopped_run_goes_on_to_the_same_numbers(sky_and_truth, tmp_path, monk
     for name, values in whole.terms.items():
         np.testing.assert_array_equal(resumed.terms[name], values)
     longer = dataclasses.replace(settings, nuts=dataclasses.replace(settings.nuts, draws=30))
-    with pytest.raises(InputError, match="another checkpoint folder"):
+    with pytest.raises(InputError, match=r"nuts\.draws.*another folder"):
         fit(sky, CONFIG, jax.random.key(5), "nuts", longer, checkpoint=tmp_path)
+
+
+def test_a_checkpoint_of_another_run_is_refused(sky_and_truth, laplace, tmp_path):
+    """Of another sky, model, method, key: by name, whether or not its arrays have the same shapes."""
+    sky = sky_and_truth[0]
+    run = {"config": CONFIG, "method": "laplace", "settings": FitConfig(), "checkpoint": tmp_path}
+    for _ in range(2):
+        same = fit(sky, **run)
+        for name, values in laplace.terms.items():
+            np.testing.assert_array_equal(same.terms[name], values)
+
+    first = sky.surveys[0]
+
+    def with_first(survey):
+        return dataclasses.replace(sky, surveys=(survey, *sky.surveys[1:]))
+
+    flagged = dataclasses.replace(first, flagged=~first.flagged)
+    moved = dataclasses.replace(first, values=first.values + 0.1)
+    others = {
+        "config.scatter": {"config": dataclasses.replace(CONFIG, scatter=2.0 * CONFIG.scatter)},
+        "method": {"method": "svi"},
+        "key": {"key": jax.random.key(1)},
+        f"surveys.{first.name}.flagged": {
+            "sky": dataclasses.replace(sky, surveys=(flagged, *sky.surveys[1:]))
+        },
+        f"surveys.{first.name}.values": {"sky": dataclasses.replace(sky, surveys=(moved, *sky.surveys[1:]))},
+    }
+    for name, change in others.items():
+        with pytest.raises(InputError, match="an earlier run") as error:
+            fit(**({"sky": sky} | run | change))
+        assert error.value.where == f"{tmp_path}, {name}"
+
+    (tmp_path / "start.npz").write_bytes((tmp_path / "start.npz").read_bytes()[:-100])
+    with pytest.raises(InputError, match="delete this file"):
+        fit(sky, **run)
+
+
+def test_a_stopped_guide_goes_on_to_the_same_numbers(sky_and_truth, tmp_path, monkeypatch):
+    sky, settings = sky_and_truth[0], FitConfig(svi=SviConfig(steps=30, batch=1000, round=5))
+    whole = fit(sky, CONFIG, method="svi", settings=settings)
+    save = Item.save
+
+    def die(item, **arrays):
+        save(item, **arrays)
+        if arrays.get("steps") == 20:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Item, "save", die)
+    with pytest.raises(KeyboardInterrupt):
+        fit(sky, CONFIG, method="svi", settings=settings, checkpoint=tmp_path)
+    monkeypatch.undo()
+    resumed = fit(sky, CONFIG, method="svi", settings=settings, checkpoint=tmp_path)
+    for name, values in whole.terms.items():
+        np.testing.assert_array_equal(resumed.terms[name], values)
 
 
 def test_saved_and_loaded(laplace, tmp_path):
@@ -116,6 +173,35 @@ def test_saved_and_loaded(laplace, tmp_path):
     (tmp_path / "other.nc").write_bytes(b"nothing")
     with pytest.raises(InputError, match="no calibration"):
         Calibration.load(tmp_path / "other.nc")
+
+
+def test_what_a_file_says_of_itself(laplace, tmp_path):
+    """Draws stand in ArviZ's groups; other kinds, newer formats, other numbers are refused; files of format
+    1, which had no more than settings, are read."""
+    path = tmp_path / "calibration.nc"
+    laplace.save(path)
+    with xr.open_datatree(path, engine="h5netcdf") as stored:
+        tree = stored.load()
+    zero_point = tree["posterior"]["zero_point"]
+    assert zero_point.dims == ("draw", "survey", "label") and zero_point.sizes["draw"] == laplace.n_draws
+    config = json.loads(tree.attrs["artefact"])
+    assert config["domain"]["labels"]["teff"]["unit"] == "K" and "numpyro" in config["versions"]
+    other = np.array(zero_point.values)
+    other[0, 0, 0] += 1e-12
+    for attrs, draws, message in (
+        ({"artefact": json.dumps({**config, "kind": "emulator"})}, zero_point.values, "another kind"),
+        ({"artefact": json.dumps({**config, "format_version": 99})}, zero_point.values, "newer jaxspec"),
+        ({"artefact": json.dumps(config)}, other, "sha256"),
+        ({"calibration": json.dumps(config["settings"])}, zero_point.values, None),
+    ):
+        tree.attrs = attrs
+        tree["posterior"]["zero_point"] = (zero_point.dims, draws)
+        tree.to_netcdf(path, engine="h5netcdf")
+        if message is None:
+            assert Calibration.load(path).offsets()["mean"].tolist() == laplace.offsets()["mean"].tolist()
+        else:
+            with pytest.raises(InputError, match=message):
+                Calibration.load(path)
 
 
 def test_table_of_offsets(laplace):
