@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # Before JAX is imported: it reads all of them once. Most of the suite's time goes into compiling, which takes
 # half as long at this level of optimisation. Users have the default level.
-for flag in ("--xla_force_host_platform_device_count=4", "--xla_backend_optimization_level=1"):
+for flag in ("--xla_force_host_platform_device_count=4", "--xla_backend_optimization_level=0"):
     if flag.split("=")[0] not in os.environ.get("XLA_FLAGS", ""):
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
 # One cache for all workers and the processes that tests start. JAX neither locks it nor writes in one go, so that
