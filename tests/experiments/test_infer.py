@@ -62,7 +62,7 @@ def settings(checkpoint, folder, *more):
         f"spectra='{folder}/*_*.*'",
         f"checkpoint='{checkpoint}'",
         "forward=tests.experiments.toys.forward",
-        "n_draws=300",
+        "n_draws=100",
         "plots.corners=1",
         *more,
     )
@@ -167,7 +167,7 @@ def test_draws_under_what_is_known_of_the_stars(trained, night, tmp_path):
     here = [str(night).replace("[", "[[]"), "refine=false", "plots.spectra=0", "plots.corners=0"]
     cfg = settings(trained[1], *here, "prior={fe_h_range: [-0.2, 0.5], fe_h_mean: 0.1}")
     posterior, _ = infer.run(cfg, tmp_path)
-    assert len(posterior.draws) == 300 and posterior.prior.fe_h_range == (-0.2, 0.5)
+    assert len(posterior.draws) == 100 and posterior.prior.fe_h_range == (-0.2, 0.5)
     kept = posterior.stats["contradicts_prior"] == 0
     assert kept.any() and (posterior.draws[:, kept, 2] >= -0.2).all()
     np.testing.assert_array_equal(posterior.flags & Flag.OUT_OF_RANGE > 0, ~kept)

@@ -22,7 +22,7 @@ from jaxspec.commands.train import Settings, describe
 from jaxspec.errors import InputError
 from jaxspec.training.metrics import read_metrics
 from tests.experiments.conftest import configured
-from tests.experiments.toys import TINY
+from tests.experiments.toys import TINY, TRAINING
 
 
 def test_run_folder_holds_what_others_rely_on(trained):
@@ -62,7 +62,7 @@ def losses(folder: Path) -> list[tuple]:
 
 def test_killed_run_resumes_to_the_same_numbers(trained, tmp_path):
     _, unbroken = trained
-    command = [sys.executable, "-m", "experiments.train", *TINY, f"output={tmp_path / 'killed'}"]
+    command = [sys.executable, "-m", "experiments.train", *TRAINING, f"output={tmp_path / 'killed'}"]
     folder, log = tmp_path / "killed", tmp_path / "log.txt"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with log.open("w") as file:
@@ -77,7 +77,7 @@ def test_killed_run_resumes_to_the_same_numbers(trained, tmp_path):
         process.wait()
     assert killed_while_running, log.read_text()
     assert not (folder / "metrics.json").exists()
-    train.run(configured("train", *TINY, f"output={folder}"), folder)
+    train.run(configured("train", *TRAINING, f"output={folder}"), folder)
     assert losses(folder) == losses(unbroken)
     a, b = (np.load(f / "posterior" / "arrays.npz") for f in (folder, unbroken))
     assert all(np.array_equal(a[name], b[name]) for name in b.files)
@@ -85,7 +85,7 @@ def test_killed_run_resumes_to_the_same_numbers(trained, tmp_path):
 
 def test_training_can_start_from_stored_weights(trained, tmp_path):
     first, unbroken = trained
-    short = [*TINY, "trainer.n_steps=40", f"start_from='{unbroken}'", "evaluation.sets.as_trained.n=32"]
+    short = [*TRAINING, "trainer.n_steps=40", f"start_from='{unbroken}'"]
     result = train.run(configured("train", *short, "+model.flow.min_bin=0.002"), tmp_path)
     rows = [[row["loss"] for row in r.metrics["history"] if "loss" in row] for r in (first, result)]
     # Ten steps in, where the first run was at its end and far from where it began; the steps count from 0.
@@ -110,8 +110,8 @@ def test_a_network_with_a_fit_starts_from_one_without(trained, tmp_path):
     """It takes the encoder, fits with what the simulations vary, and learns; what a kill between any two
     stages leaves behind leads to the same weights."""
     first, unbroken = trained
-    short = [*TINY, "trainer.n_steps=60", "trainer.evaluate_every=10", "evaluation.sets.as_trained.n=32"]
-    short += ["evaluation.n_bound=0", "+model.fit_steps=0", "+data.nuisances.velocity_error=0.4"]
+    short = [*TRAINING, "trainer.n_steps=60", "trainer.evaluate_every=10"]
+    short += ["+model.fit_steps=0", "+data.nuisances.velocity_error=0.4"]
     short += ["fits.guess_steps=40", "fits.n_stars=512", f"start_from='{unbroken}'"]
     result = train.run(configured("train", *short), tmp_path)
     network = result.posterior.network
@@ -142,7 +142,7 @@ def test_a_network_with_a_fit_starts_from_one_without(trained, tmp_path):
 )
 def test_weights_of_another_network_are_refused(trained, tmp_path, override, named):
     _, folder = trained
-    overrides = [*TINY, f"start_from='{folder}'", override]
+    overrides = [*TRAINING, f"start_from='{folder}'", override]
     if override.endswith("n_layers=3"):
         overrides.remove("+model.flow.n_layers=2")
     with pytest.raises(InputError, match=named):

@@ -11,8 +11,8 @@ def forward(instrument: Instrument) -> ToyForwardModel:
     return ToyForwardModel(instrument)
 
 
-# A network that compiles in seconds and learns something in a hundred steps.
-TINY = [
+# A network that compiles in seconds and learns something in a hundred steps; without evaluation and report.
+TRAINING = [
     "forward=tests.experiments.toys.forward",
     "instrument=toy",
     "model=small",
@@ -33,6 +33,11 @@ TINY = [
     "trainer.progress=false",
     "data.n_examples=256",
     "data.n_validation=64",
+    "evaluation=none",
+]
+# The same, evaluated. Every test draws 100 times where it can: each other number is another program to compile.
+TINY = [
+    *(o for o in TRAINING if not o.startswith("evaluation")),
     "evaluation=quick",
     "evaluation.n_draws=100",
     "evaluation.n_bound=16",

@@ -180,22 +180,24 @@ def test_batches_are_stars_one_by_one():
     both = Nuisances(
         *(jnp.stack(x) for x in zip(nuisances(), nuisances(1.5, 2.0, 3.0, 20.0, 0.95), strict=True))
     )
-    together = jax.vmap(forward)(stars, both)
+    together = jax.jit(jax.vmap(forward))(stars, both)
+    one = eqx.filter_jit(forward)
     for i in range(2):
-        alone = forward(stars[i], jax.tree.map(lambda x, i=i: x[i], both))
+        alone = one(stars[i], jax.tree.map(lambda x, i=i: x[i], both))
         np.testing.assert_allclose(together[i], alone, atol=2e-5)
 
 
 def test_derivative_by_velocity_is_that_of_the_moved_line():
     forward = ForwardModel.create(made_up_emulator(), NARROW)
-    slope = jax.jacfwd(lambda v: forward(LABELS, nuisances()._replace(velocity=v)))(jnp.float32(3.0))
+    by_nuisances = jax.jit(jax.jacfwd(lambda n: forward(LABELS, n)))
+    slope = by_nuisances(nuisances(velocity=3.0)).velocity
     expected = [
         (expected_line(arm, c, velocity=3.05) - expected_line(arm, c, velocity=2.95)) / 0.1
         for arm, c in zip(NARROW.arms, CENTRES, strict=True)
     ]
     np.testing.assert_allclose(slope, np.concatenate(expected), atol=2e-4)
     # At rest and unbroadened, where square roots and ratios 0 / 0 would show.
-    by_all = jax.jacfwd(lambda n: forward(LABELS, n))(nuisances())
+    by_all = by_nuisances(nuisances())
     assert all(np.isfinite(x).all() for x in by_all)
     np.testing.assert_allclose(by_all.vsini, 0.0, atol=1e-6)  # broadening is of second order in the speed
     np.testing.assert_allclose(by_all.vmac, 0.0, atol=1e-6)
