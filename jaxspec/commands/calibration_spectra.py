@@ -1,17 +1,16 @@
 """Offsets planted in spectra, inferred through a flow: `calibrate` with `surveys=spectra`.
 
-Writes `recovery.ecsv` (what was planted and what was inferred, by survey, kind of star and label), `pool.npz`
-(what the flow says of every spectrum: the next run in this folder starts from it) and `metrics.json`
+Writes `recovery.ecsv` (what was planted and what was inferred, by survey, kind of star and label), the folder
+`pool` (what the flow says of every spectrum: the next run in this folder starts from it) and `metrics.json`
 (z-scores and coverage over all skies).
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,7 @@ from jaxspec.amortised.amortised import AmortisedPosterior
 from jaxspec.amortised.storage import load_weights
 from jaxspec.labels import LabelSet
 from jaxspec.physics.forward import forward_model
-from jaxspec.runs import atomically, begin, checksum, write_json
+from jaxspec.runs import atomically, begin, checksum, resumable, write_json
 from jaxspec.simulation.simulator import SpectrumModel
 from jaxspec.surveys.observations import Sky, Survey
 from jaxspec.surveys.results import Calibration
@@ -58,7 +57,9 @@ def recover(
     begin(folder, settings, [checkpoint])
     forward = forward_model(settings.forward, posterior.instrument)
     begun = time.perf_counter()
-    pool = make_pool(folder / "pool.npz", posterior, forward, config, settings.seed, checksum(checkpoint))
+    stated = {"spectra": config, "seed": settings.seed, "weights": checksum(checkpoint)}
+    stated["forward"] = checksum(settings.forward) if Path(settings.forward).exists() else settings.forward
+    pool = make_pool(folder / "pool", stated, posterior, forward, config, settings.seed)
     seconds = {"spectra": time.perf_counter() - begun}
     # Differences of spectra bend the offsets of labels, and one sky after another is fitted.
     model = {"trend": "quadratic", **settings.model}
@@ -104,29 +105,32 @@ def recover(
 
 
 def make_pool(
-    path: Path,
+    folder: Path,
+    stated: Mapping[str, Any],
     posterior: AmortisedPosterior,
     forward: SpectrumModel,
     config: SpectralConfig,
     seed: int,
-    weights: str,
 ) -> Pool:
-    """The pool of a configuration: from `path` if that holds it, otherwise simulated and stored there."""
-    stated = json.dumps([dataclasses.asdict(config), seed, weights])
-    if path.exists():
-        with np.load(path) as stored:
-            if str(stored["stated"]) == stated:
-                star = np.arange(len(stored["labels"]))
-                surveys = (Survey(n, star, *(stored[f"{n}/{a}"] for a in ARRAYS)) for n in NAMES)
-                return Pool(stored["labels"], tuple(surveys))
-    labels = draw_supported(posterior, config.n_reference + config.n_skies * config.n_stars, seed)
-    log.info("%d stars, two spectra each", len(labels))
-    pool = observe_pool(posterior, forward, labels, config, seed)
-    arrays = {f"{s.name}/{a}": getattr(s, a) for s in pool.surveys for a in ARRAYS}
-    with path.with_suffix(".partial").open("wb") as file:
-        np.savez(file, stated=stated, labels=pool.labels, **arrays)
-    path.with_suffix(".partial").replace(path)
-    return pool
+    """The pool of a configuration: what `folder` holds of it, otherwise simulated and kept there.
+
+    Raises: InputError when the folder's pool is of others than the settings that are `stated`.
+    """
+
+    def simulate() -> dict[str, np.ndarray]:
+        labels = draw_supported(posterior, config.n_reference + config.n_skies * config.n_stars, seed)
+        log.info("%d stars, two spectra each", len(labels))
+        pool = observe_pool(posterior, forward, labels, config, seed)
+        return {
+            "labels": pool.labels,
+            **{f"{s.name}/{a}": getattr(s, a) for s in pool.surveys for a in ARRAYS},
+        }
+
+    (item,) = resumable(["pool"], stated, folder)
+    arrays = item.result(simulate)
+    star = np.arange(len(arrays["labels"]))
+    surveys = (Survey(name, star, *(arrays[f"{name}/{array}"] for array in ARRAYS)) for name in NAMES)
+    return Pool(arrays["labels"], tuple(surveys))
 
 
 def label_chi2(offset: Offset, survey: Survey, label_set: LabelSet) -> dict[str, float]:
