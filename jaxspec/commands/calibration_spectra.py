@@ -1,7 +1,7 @@
 """Offsets planted in spectra, inferred through a flow: `calibrate` with `surveys=spectra`.
 
-Writes `recovery.ecsv` (what was planted and what was inferred, by survey, kind of star and label), `pool/`
-(what the flow says of every spectrum: the next run in this folder starts from it) and `metrics.json`
+Writes `recovery.ecsv` (what was planted and what was inferred, by survey, kind of star and label), the folder
+`pool` (what the flow says of every spectrum: the next run in this folder starts from it) and `metrics.json`
 (z-scores and coverage over all skies).
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +57,9 @@ def recover(
     begin(folder, settings, [checkpoint])
     forward = forward_model(settings.forward, posterior.instrument)
     begun = time.perf_counter()
-    pool = make_pool(folder / "pool", posterior, forward, config, settings.seed, checksum(checkpoint))
+    stated = {"spectra": config, "seed": settings.seed, "weights": checksum(checkpoint)}
+    stated["forward"] = checksum(settings.forward) if Path(settings.forward).exists() else settings.forward
+    pool = make_pool(folder / "pool", stated, posterior, forward, config, settings.seed)
     seconds = {"spectra": time.perf_counter() - begun}
     # Differences of spectra bend the offsets of labels, and one sky after another is fitted.
     model = {"trend": "quadratic", **settings.model}
@@ -104,28 +106,30 @@ def recover(
 
 def make_pool(
     folder: Path,
+    stated: Mapping[str, Any],
     posterior: AmortisedPosterior,
     forward: SpectrumModel,
     config: SpectralConfig,
     seed: int,
-    weights: str,
 ) -> Pool:
-    """The pool of a configuration: from `folder` if it is there, otherwise simulated and stored there.
+    """The pool of a configuration: what `folder` holds of it, otherwise simulated and kept there.
 
-    Raises: InputError when the folder holds the pool of another configuration, flow or forward model.
+    Raises: InputError when the folder's pool is of others than the settings that are `stated`.
     """
 
-    def make() -> dict[str, np.ndarray]:
+    def simulate() -> dict[str, np.ndarray]:
         labels = draw_supported(posterior, config.n_reference + config.n_skies * config.n_stars, seed)
         log.info("%d stars, two spectra each", len(labels))
         pool = observe_pool(posterior, forward, labels, config, seed)
-        return {"labels": labels, **{f"{s.name}/{a}": getattr(s, a) for s in pool.surveys for a in ARRAYS}}
+        return {
+            "labels": pool.labels,
+            **{f"{s.name}/{a}": getattr(s, a) for s in pool.surveys for a in ARRAYS},
+        }
 
-    settings = {"spectra": config, "seed": seed, "weights": weights, "forward": forward}
-    (item,) = resumable(["pool"], settings, folder)
-    arrays = item.result(make)
+    (item,) = resumable(["pool"], stated, folder)
+    arrays = item.result(simulate)
     star = np.arange(len(arrays["labels"]))
-    surveys = (Survey(name, star, *(arrays[f"{name}/{a}"] for a in ARRAYS)) for name in NAMES)
+    surveys = (Survey(name, star, *(arrays[f"{name}/{array}"] for array in ARRAYS)) for name in NAMES)
     return Pool(arrays["labels"], tuple(surveys))
 
 
