@@ -75,7 +75,7 @@ def read_labels(table: Table, spec: TableSpec, notes: list[str]):
 
 def _quantity(table: Table, label: str, quantity: Quantity, spec: TableSpec, where: str) -> np.ndarray:
     found, column = find_column(table, quantity.column, spec, where)
-    value = in_unit(found, column, _unit(label), spec.file, quantity.unit)
+    value = in_unit(found, column, LABELS[label].unit, spec.file, quantity.unit)
     raw, _ = numbers(found, column, spec.file)
     value = np.where(np.isnan(_without(raw, (*spec.missing, *quantity.missing))), np.nan, value)
     if quantity.absolute:
@@ -95,10 +95,6 @@ def _quantity(table: Table, label: str, quantity: Quantity, spec: TableSpec, whe
     return value
 
 
-def _unit(label: str) -> str:
-    return LABELS[label].unit if label in LABELS else "dex"
-
-
 def _errors(table: Table, label: str, quantity: Quantity, spec: TableSpec, notes: list[str], value):
     """Errors `[n]` of a quantity; empty cells (0 with an error of 0) are taken out of `value` in place."""
     where = f"errors.{label}"
@@ -116,7 +112,7 @@ def _errors(table: Table, label: str, quantity: Quantity, spec: TableSpec, notes
     parts = []
     for name in names:
         found, column = find_column(table, name, spec, where)
-        part = in_unit(found, column, _unit(label), spec.file, quantity.unit)
+        part = in_unit(found, column, LABELS[label].unit, spec.file, quantity.unit)
         raw, _ = numbers(found, column, spec.file)
         parts.append(np.where(np.isnan(_without(raw, (*spec.missing, *quantity.missing))), np.nan, part))
     error = np.mean(np.abs(parts) if len(parts) > 1 else parts, axis=0)

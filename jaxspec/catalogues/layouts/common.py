@@ -23,6 +23,7 @@ def has(table: Table, *names: str) -> str | None:
 
 
 def identified(table: Table, **kinds: Iterable[str]) -> dict[str, str]:
+    """For each kind the first of its names that the table has, without the kinds that it lacks."""
     found = {kind: has(table, *names) for kind, names in kinds.items()}
     return {kind: name for kind, name in found.items() if name is not None}
 
