@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 import xarray as xr
 from astropy.io import fits
 
+import jaxspec
 from experiments import infer
 from experiments.common import ROOT
 from jaxspec import inference
@@ -126,6 +128,28 @@ def test_plots_are_drawn(results):
     folder, _, _ = results
     for name in ("spectrum_a_star.fits.png", "spectrum_b_star.txt.png", "corner_a_star.fits.png"):
         assert (folder / name).stat().st_size > 20_000
+
+
+def test_a_notebook_gets_the_commands_numbers(trained, night, results):
+    """Five lines, and labels, errors, flags and draws are equal to the last bit."""
+    forward = trained[0].task.simulator.forward
+    posterior = jaxspec.load_posterior(trained[1])
+    files = [night / "a_star.fits", night / "b_star.txt", night / "c_broken.fits"]
+    spectra, refused = jaxspec.read_spectra(files, posterior, forward=forward)
+    result = jaxspec.infer(spectra, posterior, InferenceConfig(n_draws=300), forward=forward)
+    assert [Path(error.where).name for error in refused] == ["c_broken.fits"]
+    written, table = read_table(results[0] / "labels.fits"), result.table()
+    for name in written.colnames:
+        np.testing.assert_array_equal(np.asarray(table[name]), np.asarray(written[name]), err_msg=name)
+    np.testing.assert_array_equal(result.posterior.draws, results[1].draws)
+    np.testing.assert_array_equal(result.flags, results[1].flags)
+    np.testing.assert_array_equal(result.labels, results[1].median)
+    # Nothing refined, nothing checked: every star says so.
+    bare = InferenceConfig(n_draws=300, refine="none", check=False)
+    plain = jaxspec.infer(spectra, posterior, bare, forward=forward)
+    assert (
+        plain.fit is None and np.all(plain.flags & Flag.NOT_CHECKED) and np.isnan(plain.posterior.chi2).all()
+    )
 
 
 def test_same_command_same_numbers(trained, night, results, tmp_path):
