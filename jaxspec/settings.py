@@ -18,8 +18,9 @@ PRESETS: dict[type, Mapping[str, Any]] = {}
 
 
 def build(cls: type, values: Mapping[str, Any] | None = None, where: str = "", default: Any = None) -> Any:
-    """An instance of the frozen dataclass `cls` from `values`; entries that are dataclasses themselves are
-    built from mappings, lists become tuples, and text becomes a number where a number is wanted.
+    """An instance of the frozen dataclass `cls` from `values`; entries that are dataclasses themselves, or
+    tuples of them, are built from mappings, lists become tuples, and text becomes a number where a number is
+    wanted.
 
     Entries that are not given are those of `default`, an instance, or the class's own defaults. Of a class
     with `PRESETS`, `base` names the instance from which the other values differ.
@@ -64,6 +65,11 @@ def _convert(hint: Any, value: Any, entry: str, default: Any = None) -> Any:
             return dict(value)
         kind = inner[0] if len(inner) == 1 else _by_kind(inner, value, entry)
         return build(kind, value, f"{entry}.", default if type(default) is kind else None)
+    if isinstance(value, (list, tuple)):
+        for option in options:
+            kind, *rest = typing.get_args(option) or (None,)
+            if typing.get_origin(option) is tuple and rest == [...] and dataclasses.is_dataclass(kind):
+                return tuple(_convert(kind, item, f"{entry}[{i}]") for i, item in enumerate(value))
     if value == "none" and type(None) in options:
         return None
     if isinstance(value, int) and not isinstance(value, bool) and float in options and int not in options:

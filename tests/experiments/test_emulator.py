@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 
 from experiments import emulator
-from experiments.common import CONF
+from experiments.common import CONF, settings
+from jaxspec.commands.emulator import Settings, chunks_of
 from jaxspec.errors import InputError
 from jaxspec.instruments import SPEED_OF_LIGHT, Arm, Instrument, get_instrument
 from jaxspec.physics.broadening import VelocityGrid, lsf_variance
 from jaxspec.physics.exact import ExactModel
 from jaxspec.physics.forward import Nuisances, forward_model
 from jaxspec.physics.linelists import read_line_list
-from jaxspec.runs import checksum, provenance
+from jaxspec.runs import begin, checksum
 from tests.experiments.conftest import configured
 
 INSTRUMENTS = {
@@ -88,10 +89,11 @@ def test_the_list_is_on_record(trained):
     assert json.loads((folder / "run" / "metrics.json").read_text())["calibrated"] is False
 
 
-def test_a_run_records_the_emulator_it_used(trained):
+def test_a_run_records_the_emulator_it_used(trained, tmp_path):
     weights = str(trained[1] / "run" / "emulator")
-    cfg = configured("bound", "labels=x", f"forward='{weights}'")
-    assert provenance(cfg)["checksums"] == {weights: checksum(weights)}
+    begin(tmp_path, {"forward": weights})
+    provenance = json.loads((tmp_path / "provenance.json").read_text())
+    assert provenance["checksums"] == {weights: checksum(weights)}
 
 
 def test_spectra_of_other_settings_are_not_gone_on_with(trained):
@@ -107,9 +109,8 @@ def test_spectra_of_other_settings_are_not_gone_on_with(trained):
 
 def test_more_stars_go_on_with_fewer(trained):
     cfg, folder = trained
-    windows = [[w.low, w.high, w.step] for w in cfg.windows]
-    more = configured("emulator", *SMALL, f"lines='{cfg.lines}'", "n_stars=96")
-    chunks = emulator.chunks_of(more, windows, folder / "run" / "spectra")
+    more = settings(Settings, configured("emulator", *SMALL, f"lines='{cfg.lines}'", "n_stars=96"))
+    chunks = chunks_of(more, folder / "run" / "spectra")
     assert [item.done for item in chunks] == [True, True, False]
 
 

@@ -8,7 +8,8 @@ import optax
 import pytest
 from astropy.table import Table
 
-from experiments import linelist
+from experiments.common import settings
+from jaxspec.commands import linelist
 from jaxspec.errors import InputError
 from jaxspec.instruments import Arm
 from jaxspec.physics.constants import SOLAR_ABUNDANCES
@@ -120,7 +121,7 @@ def test_a_killed_fit_goes_on_and_other_stars_are_refused(fit, tmp_path, monkeyp
     (tmp_path / "star.txt").write_text("a spectrum")
     overrides = [f"folder_of_spectra='{tmp_path}'", "n_steps=3", "every=1", "held_out=[]"]
     stars = "stars=[{{spectrum: star.txt, teff: {}, logg: 4.4, fe_h: 0.0, error: 0.01}}]"
-    cfg = configured("linelist", *overrides, stars.format(5772))
+    cfg = settings(linelist.Settings, configured("linelist", *overrides, stars.format(5772)))
     ones = np.ones(NARROW.n_pixels)
     star = linelist.make_star(fit, SUN, ones, ones, 0.01)
     monkeypatch.setattr(linelist.LineFit, "create", lambda *_: fit)
@@ -148,7 +149,8 @@ def test_a_killed_fit_goes_on_and_other_stars_are_refused(fit, tmp_path, monkeyp
     assert np.abs(whole).max() > 0.0
 
     with pytest.raises(InputError, match=r"stars\.0\.teff: found 5772"):
-        linelist.run(configured("linelist", *overrides, stars.format(5800)), tmp_path / "killed")
+        other = configured("linelist", *overrides, stars.format(5800))
+        linelist.run(settings(linelist.Settings, other), tmp_path / "killed")
     (tmp_path / "star.txt").write_text("another")
     with pytest.raises(InputError, match=r"spectra\.star\.txt"):
         linelist.run(cfg, tmp_path / "killed")
