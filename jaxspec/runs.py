@@ -186,9 +186,10 @@ def provenance(seed: int | None = None, inputs: Iterable[str | Path] = ()) -> di
 
 
 def package_data() -> dict[str, str]:
-    """Checksums of the package's data: lines, atmospheres, atoms, the emulator."""
+    """Checksums of the package's data: lines and their corrections, atmospheres, atoms, the emulator."""
     data = Path(str(resources.files("jaxspec.physics.data")))
-    return {path.relative_to(data).as_posix(): checksum(path) for path in sorted(data.rglob("*.npz"))}
+    files = sorted(path for path in data.rglob("*") if path.suffix in (".npz", ".csv"))
+    return {path.relative_to(data).as_posix(): checksum(path) for path in files}
 
 
 def versions() -> dict[str, str]:

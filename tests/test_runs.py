@@ -18,6 +18,7 @@ from jaxspec.runs import (
     atomically,
     claim,
     first_difference,
+    package_data,
     plain,
     recorded,
     resumable,
@@ -193,6 +194,12 @@ def test_of_two_with_other_settings_one_is_refused(tmp_path):
         for thread in threads:
             thread.join()
         assert sorted(outcome) == ["claimed", "refused"]
+
+
+def test_all_data_of_the_package_are_on_record():
+    """What a synthesis reads: another list of corrected lines makes other spectra."""
+    names = set(package_data())
+    assert {"lines.npz", "atlas9.npz", "calibrated.csv", "emulator/arrays.npz"} <= names
 
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path):
