@@ -123,13 +123,14 @@ def recorded(value: Any) -> Any:
         return _recorded_array(value)
     if isinstance(value, functools.partial):
         return recorded({"function": value.func, "args": value.args, **value.keywords})
-    if callable(value) and hasattr(value, "__qualname__"):
+    if callable(value) and "<" not in getattr(value, "__qualname__", "<"):  # no lambda, no closure
         return f"{value.__module__}.{value.__qualname__}"
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if value is None or isinstance(value, (bool, int, float, str, os.PathLike)):
         return plain(value)
-    raise TypeError(f"settings hold a {type(value).__name__}; give numbers, text, arrays or dataclasses")
+    known = "numbers, text, arrays, dataclasses, or functions of a module"
+    raise TypeError(f"settings hold a {type(value).__name__}, {value!r}; give {known}")
 
 
 def _recorded_array(array: Any) -> Any:
@@ -140,11 +141,6 @@ def _recorded_array(array: Any) -> Any:
     for start in range(0, len(array), BLOCK):
         digest.update(np.ascontiguousarray(array[start : start + BLOCK]).view(np.uint8))
     return f"sha256 {digest.hexdigest()[:16]}"
-
-
-def digest(value: Any) -> str:
-    """Checksum of everything in `value`, which may be anything that `recorded` takes."""
-    return hashlib.sha256(json.dumps(recorded(value), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def checksum(path: str | Path) -> str:
@@ -190,9 +186,10 @@ def provenance(seed: int | None = None, inputs: Iterable[str | Path] = ()) -> di
 
 
 def package_data() -> dict[str, str]:
-    """Checksums of the package's data: lines, atmospheres, atoms, the emulator."""
+    """Checksums of the package's data: lines and their corrections, atmospheres, atoms, the emulator."""
     data = Path(str(resources.files("jaxspec.physics.data")))
-    return {path.relative_to(data).as_posix(): checksum(path) for path in sorted(data.rglob("*.npz"))}
+    files = sorted(path for path in data.rglob("*") if path.suffix in (".npz", ".csv"))
+    return {path.relative_to(data).as_posix(): checksum(path) for path in files}
 
 
 def versions() -> dict[str, str]:

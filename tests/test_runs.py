@@ -17,8 +17,8 @@ from jaxspec.runs import (
     SETTINGS,
     atomically,
     claim,
-    digest,
     first_difference,
+    package_data,
     plain,
     recorded,
     resumable,
@@ -130,10 +130,13 @@ def test_settings_hold_what_numbers_depend_on(tmp_path):
     assert data == recorded(Data(mapped, ("a", "b"))) == json.loads(json.dumps(data))
     assert data["flux"].startswith("sha256") and data["names"] == ["a", "b"]
     assert recorded(jnp.float32(0.5)) == 0.5 and recorded(np.arange(3)) == [0, 1, 2]
-    assert digest(flux) == digest(flux.copy()) != digest(-flux)
+    assert recorded(flux) == recorded(flux.copy()) != recorded(-flux)
     assert plain({"x": np.float32(np.nan), "y": (1, np.int64(2))}) == {"x": None, "y": [1, 2]}
-    with pytest.raises(TypeError, match="object"):
-        recorded({"x": object()})
+    assert recorded(partial(pow, 2)) == recorded(partial(pow, 2)) != recorded(partial(pow, 3))
+    # Two of them could have the same name.
+    for unknown in (object(), lambda x: x):
+        with pytest.raises(TypeError, match="settings hold a"):
+            recorded({"x": unknown})
 
 
 @pytest.mark.parametrize("content", [b"", b"nothing", None])
@@ -191,6 +194,12 @@ def test_of_two_with_other_settings_one_is_refused(tmp_path):
         for thread in threads:
             thread.join()
         assert sorted(outcome) == ["claimed", "refused"]
+
+
+def test_all_data_of_the_package_are_on_record():
+    """What a synthesis reads: another list of corrected lines makes other spectra."""
+    names = set(package_data())
+    assert {"lines.npz", "atlas9.npz", "calibrated.csv", "emulator/arrays.npz"} <= names
 
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path):
