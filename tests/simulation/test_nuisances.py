@@ -29,7 +29,7 @@ def vmac(teff, logg, fe_h):
 
 
 def draw(config, labels=LABELS, key=0):
-    drawn = draw_nuisances(jax.random.key(key), labels, config, vmic, vmac)
+    drawn = draw_nuisances(jax.random.key(key), tuple(labels.T), config, vmic, vmac)
     return type(drawn)(*(np.asarray(x, float) for x in drawn))
 
 

@@ -121,7 +121,7 @@ def test_labels_may_be_fewer_and_are_the_same_sky():
     columns = [0, 1, 2, 4]
     np.testing.assert_array_equal(truth.labels, everything.labels[:, columns])
     np.testing.assert_array_equal(sky.surveys[0].values, whole.surveys[0].values[:, columns])
-    for wrong in (label_set("logg", "teff", "fe_h"), label_set("teff", "logg", "fe_h", "ebv")):
+    for wrong in (label_set("logg", "teff", "mg_h"), label_set("teff", "logg", "fe_h", "ebv")):
         with pytest.raises(InputError):
             simulate_sky(9, CLEAN, wrong)
 
