@@ -2,7 +2,9 @@
 reference data."""
 
 import dataclasses
+import json
 import os
+from collections import defaultdict
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,9 +31,50 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
+DURATIONS = Path(__file__).with_name("durations.json")
+
 # The same examples in every run: a failure then belongs to the change that caused it.
 settings.register_profile("jaxspec", derandomize=True, deadline=None, max_examples=50)
 settings.load_profile("jaxspec")
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--record-durations",
+        action="store_true",
+        help=f"write the seconds of each file into {DURATIONS.name}, by which files are handed to workers",
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    """Workers get the longest files first (`--no-loadscope-reorder`), so that they end at about the same time.
+
+    A file that was never timed counts as long.
+    """
+    if hasattr(config, "workerinput"):
+        seconds = json.loads(DURATIONS.read_text())
+        items.sort(key=lambda item: -seconds.get(item.nodeid.split("::")[0], 30.0))
+
+
+class Durations:
+    """Adds up what the tests of each file take."""
+
+    def __init__(self):
+        self.seconds = defaultdict(float)
+
+    def pytest_runtest_logreport(self, report):
+        self.seconds[report.nodeid.split("::")[0]] += report.duration
+
+    def pytest_sessionfinish(self, session):
+        before = json.loads(DURATIONS.read_text()) if DURATIONS.exists() else {}
+        known = before | {name: round(value, 1) for name, value in self.seconds.items()}
+        there = {name: known[name] for name in sorted(known) if (ROOT / name).exists()}
+        DURATIONS.write_text(json.dumps(there, indent=0) + "\n")
+
+
+def pytest_configure(config):
+    if config.getoption("--record-durations") and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Durations())
 
 
 @pytest.fixture(scope="session")
