@@ -36,14 +36,14 @@ PLAIN = NuisanceConfig(
 
 
 def test_same_key_same_batch(simulator):
-    a, b, c = (simulator.simulate(jax.random.key(k), 8) for k in (1, 1, 2))
+    a, b, c = (simulator.simulate(jax.random.key(k), 512) for k in (1, 1, 2))
     assert all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
     assert not np.array_equal(a.flux, c.flux)
 
 
 def test_usable_inside_jit(simulator):
-    inside = jax.jit(lambda key: simulator.simulate(key, 4).flux)(jax.random.key(3))
-    np.testing.assert_allclose(inside, simulator.simulate(jax.random.key(3), 4).flux, atol=2e-3)
+    inside = jax.jit(lambda key: simulator.simulate(key, 512).flux)(jax.random.key(3))
+    np.testing.assert_allclose(inside, simulator.simulate(jax.random.key(3), 512).flux, atol=2e-3)
 
 
 def test_every_number_is_usable(survey):
@@ -119,8 +119,8 @@ def test_pure_simulations_leave_lines_alone(toy):
 
 
 def test_given_labels_and_snr(toy, simulator):
-    labels = simulator.prior.sample(jax.random.key(0), 6)
-    batch = simulator.observe(jax.random.key(1), labels, jnp.full(6, 80.0))
+    labels = simulator.prior.sample(jax.random.key(0), 64)
+    batch = simulator.observe(jax.random.key(1), labels, jnp.full(64, 80.0))
     np.testing.assert_array_equal(batch.labels, labels)
     np.testing.assert_array_equal(batch.snr, 80.0)
 
