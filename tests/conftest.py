@@ -10,12 +10,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 
 # Before JAX is imported: it reads all of them once. Most of the suite's time goes into compiling, which takes
-# half as long at this level of optimisation. Users have the default level.
+# half as long without optimisation. Users have the default level.
 for flag in ("--xla_force_host_platform_device_count=4", "--xla_backend_optimization_level=0"):
     if flag.split("=")[0] not in os.environ.get("XLA_FLAGS", ""):
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
-# One cache for all workers and the processes that tests start. JAX neither locks it nor writes in one go, so that
-# a process may meet an entry that another one is writing, or was writing when it was killed: it then warns (see
+# One cache for all workers and the processes that tests start. JAX neither locks it nor writes in one go: a
+# process may meet an entry that another one is writing, or was writing when it was killed. It then warns (see
 # the filter in pyproject.toml) and compiles the program itself.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
@@ -47,7 +47,7 @@ def pytest_addoption(parser):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Workers get the longest files first (`--no-loadscope-reorder`), so that they end at about the same time.
+    """Workers get the longest files first, so that they end at about the same time.
 
     A file that was never timed counts as long.
     """
@@ -94,14 +94,14 @@ def _forget_compiled_programs():
     beyond it the compiler aborts the process. What is needed again is read from the cache on disk.
     """
     yield
-    if memory_maps() > 0.5:
+    if memory_maps() > 0.3:
         import jax
 
         jax.clear_caches()
 
 
 def memory_maps() -> float:
-    """The share of the memory maps that Linux allows this process; 0 on other systems, which have no limit."""
+    """The share of the memory maps that Linux allows this process; 0 on other systems."""
     try:
         with open("/proc/self/maps", "rb") as maps, open("/proc/sys/vm/max_map_count") as limit:
             return sum(1 for _ in maps) / int(limit.read())

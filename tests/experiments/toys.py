@@ -49,7 +49,7 @@ TRAINING = [
     "data.n_validation=64",
     "evaluation=none",
 ]
-# The same, evaluated. Every test draws 100 times where it can: each other number is another program to compile.
+# The same, evaluated. Tests draw 100 times where they can: each other number is another program to compile.
 TINY = [
     *(o for o in TRAINING if not o.startswith("evaluation")),
     "evaluation=quick",
