@@ -2,19 +2,29 @@
 #
 #   make run                          train a small flow, evaluate it, infer held-out stars, draw the plots
 #   make run SPECTRA="path/*.fits"    and infer these spectra too
-#   make test | make lint             the whole test suite | ruff
+#   make test | make lint             the test suite, a quarter of an hour on two cores | the linter
+#   make test-slow                    statistics of many stars and long trainings: before weights change, or a release
+#   make durations                    the test suite, timed: how its files are handed to the workers from then on
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test lint format clean
+.PHONY: run test test-slow durations lint format clean
+
+PYTEST := $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 run: $(VENV)/.run
 	$(BIN)/python -m experiments.demo $(if $(SPECTRA),spectra="$(SPECTRA)")
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
+	$(PYTEST) -m "not slow"
+
+test-slow: $(VENV)/.test
+	$(PYTEST) -m slow
+
+durations: $(VENV)/.test
+	$(PYTEST) -m "not slow" --record-durations
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -2,18 +2,24 @@
 reference data."""
 
 import dataclasses
+import json
 import os
+from collections import defaultdict
+from importlib.metadata import version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 
 # Before JAX is imported: it reads all of them once. Most of the suite's time goes into compiling, which takes
-# half as long at this level of optimisation. Users have the default level.
-for flag in ("--xla_force_host_platform_device_count=4", "--xla_backend_optimization_level=0"):
+# less than half as long without optimisation and with XLA's older emitters of loops. Users have the defaults.
+FLAGS = ["--xla_force_host_platform_device_count=4", "--xla_backend_optimization_level=0"]
+if version("jaxlib").startswith("0.10."):  # XLA aborts at a flag that it does not know
+    FLAGS.append("--xla_cpu_use_fusion_emitters=false")
+for flag in FLAGS:
     if flag.split("=")[0] not in os.environ.get("XLA_FLAGS", ""):
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
-# One cache for all workers and the processes that tests start. JAX neither locks it nor writes in one go, so that
-# a process may meet an entry that another one is writing, or was writing when it was killed: it then warns (see
+# One cache for all workers and the processes that tests start. JAX neither locks it nor writes in one go: a
+# process may meet an entry that another one is writing, or was writing when it was killed. It then warns (see
 # the filter in pyproject.toml) and compiles the program itself.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
@@ -29,9 +35,50 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
+DURATIONS = Path(__file__).with_name("durations.json")
+
 # The same examples in every run: a failure then belongs to the change that caused it.
 settings.register_profile("jaxspec", derandomize=True, deadline=None, max_examples=50)
 settings.load_profile("jaxspec")
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--record-durations",
+        action="store_true",
+        help=f"write the seconds of each file into {DURATIONS.name}, by which files are handed to workers",
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    """Workers get the longest files first, so that they end at about the same time.
+
+    A file that was never timed counts as long.
+    """
+    if hasattr(config, "workerinput"):
+        seconds = json.loads(DURATIONS.read_text())
+        items.sort(key=lambda item: -seconds.get(item.nodeid.split("::")[0], 30.0))
+
+
+class Durations:
+    """Adds up what the tests of each file take."""
+
+    def __init__(self):
+        self.seconds = defaultdict(float)
+
+    def pytest_runtest_logreport(self, report):
+        self.seconds[report.nodeid.split("::")[0]] += report.duration
+
+    def pytest_sessionfinish(self, session):
+        before = json.loads(DURATIONS.read_text()) if DURATIONS.exists() else {}
+        known = before | {name: round(value, 1) for name, value in self.seconds.items()}
+        there = {name: known[name] for name in sorted(known) if (ROOT / name).exists()}
+        DURATIONS.write_text(json.dumps(there, indent=0) + "\n")
+
+
+def pytest_configure(config):
+    if config.getoption("--record-durations") and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Durations())
 
 
 @pytest.fixture(scope="session")
@@ -51,14 +98,14 @@ def _forget_compiled_programs():
     beyond it the compiler aborts the process. What is needed again is read from the cache on disk.
     """
     yield
-    if memory_maps() > 0.5:
+    if memory_maps() > 0.3:
         import jax
 
         jax.clear_caches()
 
 
 def memory_maps() -> float:
-    """The share of the memory maps that Linux allows this process; 0 on other systems, which have no limit."""
+    """The share of the memory maps that Linux allows this process; 0 on other systems."""
     try:
         with open("/proc/self/maps", "rb") as maps, open("/proc/sys/vm/max_map_count") as limit:
             return sum(1 for _ in maps) / int(limit.read())

@@ -105,6 +105,7 @@ def test_draws_stay_in_the_prior_and_keep_their_density(posterior, survey):
     np.testing.assert_allclose(shift[kept], -np.log1p(-out.stats["outside_prior"][kept]), atol=2e-2)
 
 
+@pytest.mark.slow  # the test above has draws inside of the prior, and their density
 def test_draws_of_a_narrow_prior_are_those_inside_of_it(posterior, survey):
     """However few of the network's own draws are: of stars with a share down to `LEAST_INSIDE`."""
     flux, ivar = survey.flux[:N_STARS], survey.ivar[:N_STARS]

@@ -21,6 +21,7 @@ from jaxspec.instruments import get_instrument
 from jaxspec.networks import EncoderConfig
 from jaxspec.physics import turbulence
 from jaxspec.physics.forward import load_forward_model
+from tests.compiled import compiled
 from tests.toy import TOY_INSTRUMENT
 
 UNITS = np.array([100.0, 0.1] + 7 * [0.05])
@@ -65,12 +66,6 @@ def told(toy, bright):
     fit.guess.kernel[...] = jnp.asarray(kernel)
     context = jnp.concatenate([(z - fit.location[...]) / fit.scale[...], true_guess(bright)], -1)
     return network, jnp.concatenate([context, jnp.full_like(context, -2.0)], -1)
-
-
-def compiled(network, function, *arguments):
-    """`function(network, *arguments)`, compiled as a whole: op by op it takes minutes."""
-    graph, state = nnx.split(network)
-    return jax.jit(lambda state, *a: function(nnx.merge(graph, state), *a))(state, *arguments)
 
 
 def estimate_of(network, *arguments):

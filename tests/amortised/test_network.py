@@ -23,6 +23,7 @@ from jaxspec.errors import InputError
 from jaxspec.flows import FlowConfig
 from jaxspec.labels import Label, LabelSet
 from jaxspec.networks import EncoderConfig
+from tests.compiled import compiled
 from tests.shaken import shaken
 
 ONE_LABEL = LabelSet((Label("x", "", -50.0, 50.0, "$x$", "", "a number"),))
@@ -153,14 +154,21 @@ def test_dropout_leaves_units_out_in_training_only():
     # Both objectives train with dropout, and judge without.
     uncertain, key = batch._replace(errors=0.01 * batch.labels), jax.random.key(2)
     for one, other in (
-        (training_loss(dropping, batch, key), training_loss(network, batch, key)),
-        (noisy_label_loss(dropping, uncertain, key), noisy_label_loss(network, uncertain, key)),
+        [compiled(n, training_loss, batch, key) for n in (dropping, network)],
+        [compiled(n, noisy_label_loss, uncertain, key) for n in (dropping, network)],
     ):
         assert abs(one - other) > 1e-3
-    assert negative_log_likelihood(dropping, batch, key) == negative_log_likelihood(network, batch)
-    assert training_loss(dropping, batch) == training_loss(network, batch)
+    assert compiled(dropping, negative_log_likelihood, batch, key) == compiled(
+        network, negative_log_likelihood, batch
+    )
+    assert compiled(dropping, training_loss, batch) == compiled(network, training_loss, batch)
     with pytest.raises(InputError, match="dropout"):
         dataclasses.replace(SMALL.encoder, dropout=1.0)
+
+
+def point(network, flux, ivar):
+    """Point estimates and their errors."""
+    return network.point_estimate(network.context(flux, ivar))
 
 
 @pytest.mark.parametrize("method", ["exact", "deconvolve", "convolve"])
@@ -188,7 +196,7 @@ def test_point_estimates_and_their_errors(method):
     network = PosteriorNetwork(config, network.label_set, 12, rngs=nnx.Rngs(0))
     network.set_statistics(labels, flux, ivar)
     # What it is before training: the scatter of all labels.
-    before = network.point_estimate(network.context(flux, ivar))
+    before = compiled(network, point, flux, ivar)
     np.testing.assert_allclose(before[0][0], labels.mean(axis=0), rtol=0.02)
     np.testing.assert_allclose(before[1][0], labels.std(axis=0), rtol=0.1)
 
@@ -214,7 +222,7 @@ def test_point_estimates_and_their_errors(method):
         return jax.lax.scan(step, (params, optimiser.init(params)), keys)[0][0]
 
     network = nnx.merge(graph, train(params), rest)
-    estimate, error = network.point_estimate(network.context(flux, ivar))
+    estimate, error = compiled(network, point, flux, ivar)
     assert np.sqrt(np.mean((estimate[:, 0] - centre) ** 2)) < 0.25
     factor = {"exact": 1.0, "deconvolve": 1.0, "convolve": np.sqrt(3.0)}[method]
     for one in (0.4, 1.2):
@@ -224,10 +232,9 @@ def test_point_estimates_and_their_errors(method):
     twice = dataclasses.replace(config, point_weight=1.4)
     double = PosteriorNetwork(twice, network.label_set, 12, rngs=nnx.Rngs(0))
     copy_weights(network, double, "point")
-    flow = negative_log_likelihood(network, batch)
-    np.testing.assert_allclose(
-        training_loss(double, batch) - flow, 2.0 * (training_loss(network, batch) - flow), rtol=1e-3
-    )
+    flow = compiled(network, negative_log_likelihood, batch)
+    once, twice = (compiled(n, training_loss, batch) for n in (network, double))
+    np.testing.assert_allclose(twice - flow, 2.0 * (once - flow), rtol=1e-3)
     with pytest.raises(InputError, match="point_weight"):
         NetworkConfig(point_weight=-1.0)
 
@@ -244,11 +251,13 @@ def test_density_is_per_unit_of_the_labels():
     network.set_statistics(labels, flux + 0.1 * jax.random.normal(jax.random.key(0), flux.shape), ivar)
     x, y = np.meshgrid(np.linspace(10, 30, 201)[1:-1], np.linspace(0, 2, 201)[1:-1], indexing="ij")
     grid = jnp.asarray(np.stack([x, y], -1).reshape(-1, 1, 2), jnp.float32)
-    density = np.exp(np.asarray(network.log_prob(grid, flux[:1], ivar[:1])))
+    density = np.exp(np.asarray(compiled(network, PosteriorNetwork.log_prob, grid, flux[:1], ivar[:1])))
     assert abs(density.sum() * 0.1 * 0.01 - 1.0) < 5e-3
     # Its draws follow it.
-    draws, log_prob = network.sample(jax.random.key(1), flux[:1], ivar[:1], 500)
-    np.testing.assert_allclose(log_prob, network.log_prob(draws, flux[:1], ivar[:1]), atol=2e-3)
+    key = jax.random.key(1)
+    draws, log_prob = compiled(network, lambda n, *stars: n.sample(key, *stars, 500), flux[:1], ivar[:1])
+    again = compiled(network, PosteriorNetwork.log_prob, draws, flux[:1], ivar[:1])
+    np.testing.assert_allclose(log_prob, again, atol=2e-3)
     assert (draws > jnp.asarray([10.0, 0.0])).all() and (draws < jnp.asarray([30.0, 2.0])).all()
     assert abs(float(draws[..., 0].mean()) - 20.0) < 1.0
 

@@ -7,13 +7,13 @@ import pytest
 from experiments import demo
 from jaxspec.io import read_table
 from tests.experiments.conftest import configured
-from tests.experiments.toys import TINY
+from tests.experiments.toys import TRAINING
 
 
 # "dex" is the field's unit of abundances, though not one of the FITS standard.
 @pytest.mark.filterwarnings("ignore:'dex'")
 def test_demo_ends_with_labels_beside_the_truth(tmp_path, capsys):
-    cfg = configured("demo", *TINY, "trainer.n_steps=40", "n_stars=3", "n_draws=200", "plots.spectra=1")
+    cfg = configured("demo", *TRAINING, "n_stars=3", "n_draws=100", "plots.spectra=1")
     demo.run(cfg, tmp_path)
     printed = capsys.readouterr().out
     assert printed.count("  truth") == 3 and "star_1_snr150" in printed

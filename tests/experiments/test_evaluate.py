@@ -77,7 +77,6 @@ def test_refined_draws_are_better_at_high_signal(trained, tmp_path):
         *SETS,
         "evaluation.sets.as_trained.n=24",
         "evaluation.n_bound=0",
-        "evaluation.n_draws=200",
         "++evaluation.sets.as_trained.snr=150",
         "++evaluation.sets.as_trained.nuisances={base: pure}",
     )

@@ -28,6 +28,7 @@ from jaxspec.labels import NINE_LABELS
 from jaxspec.posterior.flags import Flag
 from jaxspec.spectra import Spectra
 from tests.experiments.conftest import configured
+from tests.experiments.toys import observed
 from tests.survey import write_gaia_eso
 from tests.toy import TOY_INSTRUMENT
 
@@ -45,7 +46,7 @@ def night(trained, tmp_path_factory):
     folder = tmp_path_factory.mktemp("night [1]")  # a name that Hydra's grammar would stumble over
     simulator = result.task.simulator
     labels = simulator.prior.sample(jax.random.key(3), 2)
-    stars = simulator.observe(jax.random.key(4), labels, np.full(2, 150.0, np.float32))
+    stars = observed(simulator, jax.random.key(4), labels, np.full(2, 150.0, np.float32))
     blue = TOY_INSTRUMENT.slices["blue"]
     flux, ivar = np.asarray(stars.flux)[:, blue], np.maximum(np.asarray(stars.ivar)[:, blue], 1.0)
     write_gaia_eso(
@@ -164,9 +165,8 @@ def test_refined_draws_are_what_the_flags_describe(trained, monkeypatch):
     and it fits the pixels that the network sees."""
     result, _ = trained
     key, seen = jax.random.key(5), {}
-    stars = result.task.simulator.observe(
-        key, np.array([[5500, 4.4] + [0.0] * 7] * 2, np.float32), np.full(2, 100.0, np.float32)
-    )
+    labels = np.array([[5500, 4.4] + [0.0] * 7] * 2, np.float32)
+    stars = observed(result.task.simulator, key, labels, np.full(2, 100.0, np.float32))
     spectra = Spectra.create(stars.flux, stars.ivar, TOY_INSTRUMENT.wavelength)
 
     def beyond(key, forward, posterior, flux, ivar, config):

@@ -18,7 +18,7 @@ from jaxspec.simulation.nuisances import PURE
 from jaxspec.simulation.residuals import without_outliers
 from jaxspec.simulation.simulator import simulate_many
 from tests.experiments.conftest import configured
-from tests.experiments.toys import TINY
+from tests.experiments.toys import TINY, observed
 from tests.toy import TOY_INSTRUMENT
 
 pytestmark = pytest.mark.filterwarnings("ignore:'dex'")
@@ -30,7 +30,7 @@ def inferred(trained, tmp_path_factory):
     folder = tmp_path_factory.mktemp("inferred")
     simulator = trained[0].task.simulator
     labels = simulator.prior.sample(jax.random.key(13), 40)
-    stars = simulator.observe(jax.random.key(14), labels, np.full(40, 100.0, np.float32))
+    stars = observed(simulator, jax.random.key(14), labels, np.full(40, 100.0, np.float32))
     flux, ivar = np.array(stars.flux), np.array(stars.ivar)
     red = TOY_INSTRUMENT.slices["red"]
     flux[:, red] += 0.03 * np.random.default_rng(5).normal(size=flux[:, red].shape)

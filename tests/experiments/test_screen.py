@@ -13,7 +13,7 @@ from jaxspec.commands import screen as commands
 from jaxspec.errors import InputError
 from tests.experiments.conftest import configured
 
-TOY = ["forward=tests.experiments.toys.forward", "n=8", "n_draws=32", "refine=none"]
+TOY = ["forward=tests.experiments.toys.forward", "n=8", "n_draws=100", "refine=none"]
 
 
 def test_limits_are_calibrated_stored_and_used(trained, tmp_path, capsys, monkeypatch):

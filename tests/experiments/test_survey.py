@@ -15,7 +15,7 @@ from jaxspec.errors import InputError
 from jaxspec.io import SpectraStore, read_spectra
 from jaxspec.labels import NINE_LABELS
 from tests.experiments.conftest import configured
-from tests.experiments.toys import TINY
+from tests.experiments.toys import TINY, observed
 from tests.survey import write_survey
 from tests.toy import TOY_INSTRUMENT
 
@@ -39,7 +39,7 @@ def survey(trained, tmp_path_factory):
     rng = np.random.default_rng(8)
     truth = np.asarray(simulator.prior.sample(jax.random.key(11), N), np.float64)
     snr = np.where(np.arange(N) % 3 == 0, 12.0, 80.0).astype(np.float32)
-    stars = simulator.observe(jax.random.key(12), truth.astype(np.float32), snr)
+    stars = observed(simulator, jax.random.key(12), truth.astype(np.float32), snr)
     errors = np.where(np.arange(9) == 0, 60.0, 0.06) * rng.uniform(0.5, 1.5, (N, 9))
     labels = truth + errors * rng.normal(size=(N, 9))
     labels[INCOMPLETE, 4] = np.nan

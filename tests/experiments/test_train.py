@@ -18,7 +18,7 @@ from flax import nnx
 from experiments import train
 from experiments.common import ROOT, settings
 from jaxspec.amortised.storage import load_posterior
-from jaxspec.commands.train import Settings, describe
+from jaxspec.commands.train import Settings, describe, make_network, start_from, starting_point
 from jaxspec.errors import InputError
 from jaxspec.training.metrics import read_metrics
 from tests.experiments.conftest import configured
@@ -106,6 +106,24 @@ def test_training_can_start_from_stored_weights(trained, tmp_path):
     assert resumed.posterior.provenance["start_from"] == origin
 
 
+def test_a_network_with_a_fit_takes_the_encoder_of_one_without(trained, tmp_path):
+    """It fits with what the simulations vary; nothing is trained here, as it is below."""
+    first, unbroken = trained
+    more = ["+model.fit_steps=0", "+data.nuisances.velocity_error=0.4", f"start_from='{unbroken}'"]
+    wanted = settings(Settings, configured("train", *TRAINING, *more))
+    assert describe(wanted).startswith("fitting residual encoder")
+    network = make_network(wanted, first.task)
+    assert network.config.linear_fit.steps == 0
+    assert network.config.linear_fit.nuisances.velocity_error == 0.4
+    stored, _ = starting_point(wanted, tmp_path)
+    start_from(network, stored, first.task, "here")
+    for of in ("mean", "scale"):
+        np.testing.assert_array_equal(
+            getattr(network.encoder, of)[...], getattr(first.posterior.network.encoder, of)[...]
+        )
+
+
+@pytest.mark.slow  # the stages are tested alone in amortised/test_fits, what starts them just above
 def test_a_network_with_a_fit_starts_from_one_without(trained, tmp_path):
     """It takes the encoder, fits with what the simulations vary, and learns; what a kill between any two
     stages leaves behind leads to the same weights."""

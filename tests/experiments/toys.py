@@ -1,5 +1,8 @@
 """The toy survey for experiments: an instrument known by name and a function that makes its forward model."""
 
+import jax
+import numpy as np
+
 from jaxspec.instruments import Instrument, register
 from tests.toy import TOY_INSTRUMENT, ToyForwardModel
 
@@ -9,6 +12,17 @@ register(TOY_INSTRUMENT)
 def forward(instrument: Instrument) -> ToyForwardModel:
     """What `forward=tests.experiments.toys.forward` calls."""
     return ToyForwardModel(instrument)
+
+
+def observed(simulator, key, labels, snr):
+    """Spectra of any number of stars by `simulator.observe`, 64 at a time as the commands do it: one program
+    for all tests."""
+    n, pieces = len(labels), []
+    for i in range(-(-n // 64)):
+        rows = np.arange(64 * i, 64 * (i + 1)) % n
+        piece = simulator.observe(jax.random.fold_in(key, i), labels[rows], np.asarray(snr)[rows])
+        pieces.append(jax.tree.map(np.asarray, piece))
+    return jax.tree.map(lambda *x: np.concatenate(x)[:n], *pieces)
 
 
 # A network that compiles in seconds and learns something in a hundred steps; without evaluation and report.
@@ -35,7 +49,7 @@ TRAINING = [
     "data.n_validation=64",
     "evaluation=none",
 ]
-# The same, evaluated. Every test draws 100 times where it can: each other number is another program to compile.
+# The same, evaluated. Tests draw 100 times where they can: each other number is another program to compile.
 TINY = [
     *(o for o in TRAINING if not o.startswith("evaluation")),
     "evaluation=quick",

@@ -90,6 +90,7 @@ def test_two_networks_one_posterior(sampled, toy, stars):
     assert np.median(np.abs(shift)) < 0.3 and 0.8 < np.median((again.error / one.error)[both]) < 1.25
 
 
+@pytest.mark.slow  # other networks and tempered populations find the same posterior in the tests beside it
 def test_agrees_with_long_chains(sampled, toy, stars):
     """The trusted star of median efficiency, by NUTS in coordinates whitened at its best fit."""
     after = sampled[1]

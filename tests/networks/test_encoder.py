@@ -189,7 +189,10 @@ def test_presets_fit_seventeen_thousand_pixels(name, kind):
     assert sum(x.size for x in jax.tree.leaves(state)) * 4 < 16e6
 
 
-@pytest.mark.parametrize("name", ["projection", "transformer", "hybrid"])
+@pytest.mark.parametrize(
+    "name",
+    ["projection", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("transformer", "hybrid"))],
+)
 def test_learns_the_optimal_estimator_of_a_faint_line(name):
     """Depth of a line under noise of changing strength and gaps: the error comes close to the Bayes limit.
 

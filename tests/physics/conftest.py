@@ -3,7 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxspec.physics.chemistry import AtomicData, ChemicalState, solve_chemistry
+from jaxspec.physics.atmosphere import AtmosphereGrid
+from jaxspec.physics.chemistry import AtomicData, ChemicalState, abundances, solve_chemistry
+from jaxspec.physics.synthesis import chemistry_of
 from tests.physics.precision import double_precision
 
 LAYERS = 72
@@ -12,6 +14,13 @@ LAYERS = 72
 @pytest.fixture(scope="session")
 def atoms() -> AtomicData:
     return AtomicData.load()
+
+
+@pytest.fixture(scope="session")
+def sun(atoms):
+    """The Sun's atmosphere and the chemical state of its layers."""
+    atmosphere = AtmosphereGrid.load()(jnp.float32(5777), jnp.float32(4.44), jnp.float32(0))
+    return atmosphere, jax.jit(chemistry_of)(atoms, atmosphere, abundances(jnp.float32(0.0)))
 
 
 @pytest.fixture(scope="session")

@@ -8,23 +8,15 @@ import pytest
 from scipy import constants
 
 from jaxspec.errors import InputError
-from jaxspec.physics.atmosphere import AtmosphereGrid
-from jaxspec.physics.chemistry import abundances
 from jaxspec.physics.departures import ElementDepartures, LineDepartures, departures_of, with_departures
 from jaxspec.physics.lines import LineList, line_strengths
 from jaxspec.physics.model import StellarModel
-from jaxspec.physics.synthesis import Window, chemistry_of, optical_depth_5000, synthesize
+from jaxspec.physics.synthesis import Window, optical_depth_5000, synthesize
 from tests.physics.test_lines import one_line
 
 VMIC = jnp.float32(1.0)
 WINDOW = Window(5526.0, 5531.0, 0.02)
 MAGNESIUM = 5528.405  # A, from 4.346 to 6.588 eV
-
-
-@pytest.fixture(scope="module")
-def sun(atoms):
-    atmosphere = AtmosphereGrid.load()(jnp.float32(5777), jnp.float32(4.44), jnp.float32(0))
-    return atmosphere, jax.jit(chemistry_of)(atoms, atmosphere, abundances(jnp.float32(0.0)))
 
 
 @pytest.fixture(scope="module")

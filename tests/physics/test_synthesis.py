@@ -7,23 +7,14 @@ import numpy as np
 import pytest
 
 from jaxspec.errors import InputError
-from jaxspec.physics.atmosphere import AtmosphereGrid
-from jaxspec.physics.chemistry import abundances
 from jaxspec.physics.constants import SOLAR_ABUNDANCES
 from jaxspec.physics.model import StellarModel
-from jaxspec.physics.synthesis import SurfaceFlux, Window, chemistry_of, synthesize
+from jaxspec.physics.synthesis import SurfaceFlux, Window, synthesize
 from jaxspec.physics.transfer import planck
 from tests.physics.test_lines import one_line
 
 SUN = (5777.0, 4.44, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 WEAK = Window(5400.0, 5405.0, 0.01)
-
-
-@pytest.fixture(scope="module")
-def sun(atoms):
-    atmosphere = AtmosphereGrid.load()(jnp.float32(5777), jnp.float32(4.44), jnp.float32(0))
-    state = jax.jit(chemistry_of)(atoms, atmosphere, abundances(jnp.float32(0.0)))
-    return atmosphere, state
 
 
 @pytest.fixture(scope="module")

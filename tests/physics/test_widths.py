@@ -9,21 +9,13 @@ import pytest
 from jaxspec.errors import InputError
 from jaxspec.instruments import Arm, Instrument
 from jaxspec.io import Assume, read_spectra
-from jaxspec.physics.atmosphere import AtmosphereGrid
-from jaxspec.physics.chemistry import abundances
 from jaxspec.physics.lines import LineList
-from jaxspec.physics.synthesis import Window, chemistry_of, synthesize
+from jaxspec.physics.synthesis import Window, synthesize
 from jaxspec.physics.widths import abundances_from_widths, curves_of_growth, equivalent_widths, lone_lines
 from tests.physics.test_lines import one_line
 
 VMIC = jnp.float32(1.0)
 ENERGY, LOG_GF = np.array([1.0, 3.0, 4.5]), np.array([-5.0, -3.2, -2.0])  # eV; all weak
-
-
-@pytest.fixture(scope="module")
-def sun(atoms):
-    atmosphere = AtmosphereGrid.load()(jnp.float32(5777), jnp.float32(4.44), jnp.float32(0))
-    return atmosphere, jax.jit(chemistry_of)(atoms, atmosphere, abundances(jnp.float32(0.0)))
 
 
 @pytest.fixture(scope="module")

@@ -35,15 +35,20 @@ PLAIN = NuisanceConfig(
 )
 
 
+# Whole, as the simulator runs them: operation by operation each is a hundred programs.
+whole_observe = jax.jit(observe, static_argnums=(3, 4))
+whole_perturb_lines = jax.jit(perturb_lines, static_argnums=(2, 3))
+
+
 def test_same_key_same_batch(simulator):
-    a, b, c = (simulator.simulate(jax.random.key(k), 8) for k in (1, 1, 2))
+    a, b, c = (simulator.simulate(jax.random.key(k), 512) for k in (1, 1, 2))
     assert all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
     assert not np.array_equal(a.flux, c.flux)
 
 
 def test_usable_inside_jit(simulator):
-    inside = jax.jit(lambda key: simulator.simulate(key, 4).flux)(jax.random.key(3))
-    np.testing.assert_allclose(inside, simulator.simulate(jax.random.key(3), 4).flux, atol=2e-3)
+    inside = jax.jit(lambda key: simulator.simulate(key, 512).flux)(jax.random.key(3))
+    np.testing.assert_allclose(inside, simulator.simulate(jax.random.key(3), 512).flux, atol=2e-3)
 
 
 def test_every_number_is_usable(survey):
@@ -56,7 +61,7 @@ def test_noise_is_as_stated():
     """Where nothing else happens, (flux - truth) * sqrt(ivar) is standard normal, at every S/N."""
     flux = jnp.full((400, TOY_INSTRUMENT.n_pixels), 0.7)
     snr = jnp.asarray(np.geomspace(5, 300, 400), jnp.float32)
-    noisy, ivar = observe(jax.random.key(0), flux, snr, TOY_INSTRUMENT, PLAIN)
+    noisy, ivar = whole_observe(jax.random.key(0), flux, snr, TOY_INSTRUMENT, PLAIN)
     pull = np.asarray((noisy - flux) * jnp.sqrt(ivar))
     # 440,000 pixels: the false-alarm rate of each of these limits is below 1e-5.
     assert abs(pull.mean()) < 0.007 and abs(pull.std() - 1.0) < 0.005
@@ -68,7 +73,7 @@ def test_noise_is_as_stated():
 def test_misstated_errors_stay_within_their_scatter():
     config = dataclasses.replace(PLAIN, ivar_misstated=0.1)
     flux = jnp.ones((2000, TOY_INSTRUMENT.n_pixels))
-    noisy, ivar = observe(jax.random.key(0), flux, jnp.full(2000, 50.0), TOY_INSTRUMENT, config)
+    noisy, ivar = whole_observe(jax.random.key(0), flux, jnp.full(2000, 50.0), TOY_INSTRUMENT, config)
     log_ratio = np.log(np.std((np.asarray(noisy) - 1.0) * np.sqrt(ivar), axis=1))
     assert abs(log_ratio.std() - 0.1 / np.sqrt(2)) < 0.02
 
@@ -98,7 +103,7 @@ def test_lines_scale_with_their_error():
     depth = 0.4
     flux = jnp.full((3000, TOY_INSTRUMENT.n_pixels), 1.0 - depth)
     config = NuisanceConfig(line_error=0.2)
-    changed = np.asarray(perturb_lines(jax.random.key(0), flux, TOY_INSTRUMENT, config))
+    changed = np.asarray(whole_perturb_lines(jax.random.key(0), flux, TOY_INSTRUMENT, config))
     eps = (1.0 - changed) / depth - 1.0
     # Amplitudes are uniform on 0 ... 0.2: rms 0.2 / sqrt(3). Knots of unit variance; lines between them halve
     # part of it.
@@ -119,8 +124,8 @@ def test_pure_simulations_leave_lines_alone(toy):
 
 
 def test_given_labels_and_snr(toy, simulator):
-    labels = simulator.prior.sample(jax.random.key(0), 6)
-    batch = simulator.observe(jax.random.key(1), labels, jnp.full(6, 80.0))
+    labels = simulator.prior.sample(jax.random.key(0), 64)
+    batch = simulator.observe(jax.random.key(1), labels, jnp.full(64, 80.0))
     np.testing.assert_array_equal(batch.labels, labels)
     np.testing.assert_array_equal(batch.snr, 80.0)
 

@@ -74,6 +74,7 @@ def test_methods_agree(nuts, laplace, sky_and_truth, method):
     assert other.diagnostics.method == method
 
 
+@pytest.mark.slow  # one sky, by two methods, is in the tests above
 def test_coverage_over_skies():
     """90 % intervals of zero points and trends over simulated skies hold the truth 85-95 % of the time, and
     standardised errors are normal. False alarms: below 1 %."""
