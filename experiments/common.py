@@ -1,10 +1,9 @@
-"""What every experiment shares: the launch, the run folder with its provenance, configuration into
-dataclasses, keys."""
+"""What every experiment shares: the launch, and a composed configuration as the settings of a command."""
 
 import dataclasses
 import logging
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from jaxspec import settings as library
 from jaxspec.errors import InputError
-from jaxspec.runs import atomically, provenance, use_compilation_cache, write_json
-from jaxspec.settings import tupled
-
-log = logging.getLogger(__name__)
+from jaxspec.runs import use_compilation_cache
 
 ROOT = Path(__file__).resolve().parents[1]
 CONF = ROOT / "conf"
@@ -79,43 +75,8 @@ def quote_paths(arguments: Iterable[str]) -> list[str]:
 # --- configuration
 
 
-def build(cls: type, node: Any, presets: Mapping[str, Any] | None = None) -> Any:
-    """A frozen dataclass of the library from a piece of configuration; `base: NAME` starts from a preset.
-
-    Raises `InputError` naming an entry that the dataclass does not have.
-    """
-    values = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else dict(node or {})
-    base = values.pop("base", None) if presets is not None else None
-    if base is not None and base not in presets:
-        raise InputError(
-            f"{cls.__name__}.base", repr(base), f"one of {sorted(presets)}", "correct it in conf/"
-        )
-    known = [field.name for field in dataclasses.fields(cls)]
-    for name in values:
-        if name not in known:
-            raise InputError(
-                f"{cls.__name__}.{name}", "no such entry", f"one of {', '.join(known)}", "correct conf/"
-            )
-    values = {name: tupled(value) for name, value in values.items()}
-    return cls(**values) if base is None else dataclasses.replace(presets[base], **values)
-
-
 def settings(cls: type, cfg: DictConfig) -> Any:
     """The settings of a command of `jaxspec.commands` from a composed configuration."""
     values = OmegaConf.to_container(cfg, resolve=True)
     known = {field.name for field in dataclasses.fields(cls)}
     return library.build(cls, {k: v for k, v in values.items() if k in known or k not in RUN})
-
-
-# --- run folder
-
-
-def begin(cfg: DictConfig, folder: Path, inputs: Iterable[str | Path] = (), **facts: Any) -> None:
-    """Make the run folder with `config.yaml` (resolved) and `provenance.json` (versions, seed, device,
-    command, checksums of the input files, and further facts)."""
-    folder.mkdir(parents=True, exist_ok=True)
-    atomically(folder / "config.yaml", lambda p: p.write_text(OmegaConf.to_yaml(cfg, resolve=True)))
-    forward = cfg.get("forward") or ""
-    inputs = [*inputs, *([forward] if forward and Path(forward).exists() else [])]
-    write_json(folder / "provenance.json", {**provenance(cfg.get("seed"), inputs), **facts})
-    log.info("writing to %s", folder)
