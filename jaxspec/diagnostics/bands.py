@@ -20,6 +20,8 @@ from jaxspec.errors import InputError
 
 N_POINTS = 100
 LEVEL = 0.99
+TOO_SMALL = 1e-9
+"""Probability of a point below which the chance to leave the band anywhere drowns in rounding."""
 
 
 class Band(NamedTuple):
@@ -101,8 +103,17 @@ def uniformity(rank: Int[np.ndarray, "n l"], n_draws: int) -> Float[np.ndarray, 
     The statistic is the least likely point of the empirical distribution (its two-sided binomial
     probability); the p-value is the exact probability that uniform ranks have one as unlikely anywhere.
     p <= 0.01 and a curve that leaves its `simultaneous_band` of 99 % are the same thing, but for the rounding
-    of counts.
+    of counts. Where the least likely point has a probability below `TOO_SMALL`, the p-value is Bonferroni's:
+    that probability times the number of points, which the exact one does not exceed.
+
+    Raises: InputError for ranks outside of 0 ... `n_draws`, or none.
     """
+    rank = np.asarray(rank)
+    if rank.size == 0 or rank.min() < 0 or rank.max() > n_draws:
+        found = "no rank" if rank.size == 0 else f"{rank.min()} ... {rank.max()}"
+        raise InputError(
+            "uniformity: rank", found, f"whole numbers in 0 ... {n_draws}", "count draws below the truth"
+        )
     n, points = len(rank), rank_points(n_draws)
     at = points / (n_draws + 1)
     counts = np.round(rank_distribution(rank, points) * n).astype(int)
@@ -110,17 +121,18 @@ def uniformity(rank: Int[np.ndarray, "n l"], n_draws: int) -> Float[np.ndarray, 
     for i, count in enumerate(counts.T):
         tails = np.minimum(stats.binom.cdf(count, n, at), stats.binom.sf(count - 1, n, at))
         tail = min(2.0 * float(tails.min()), 1.0)
+        if tail < TOO_SMALL:
+            # Never 0: p-values are combined by their logarithms.
+            out[i] = max(at.size * tail, np.finfo(float).tiny)
+            continue
         # Counts exactly as unlikely as the one found must be outside.
-        chance = 1.0 - stays_inside(n, at, *_counts(n, at, tail * (1.0 + 1e-9)))
-        # Below 1e-12 the difference is rounding; one of the two tails is the least that it can be. Never 0:
-        # p-values are combined by their logarithms.
-        out[i] = max(chance, 0.5 * tail, np.finfo(float).tiny)
+        out[i] = max(1.0 - stays_inside(n, at, *_counts(n, at, tail * (1.0 + 1e-9))), 0.5 * tail)
     return out
 
 
 def _counts(n, at, tail):
     """Smallest and largest counts whose own two-sided probability is `tail` or more, at each point."""
-    return (
-        stats.binom.ppf(0.5 * tail, n, at).astype(int),
-        stats.binom.isf(min(0.5 * tail, 1.0), n, at).astype(int),
-    )
+    # SciPy's quantile of a probability that underflows is -1.
+    low = np.clip(stats.binom.ppf(0.5 * tail, n, at), 0, n)
+    high = np.clip(stats.binom.isf(min(0.5 * tail, 1.0), n, at), 0, n)
+    return low.astype(int), high.astype(int)

@@ -50,11 +50,24 @@ def check_draws(
     return truth, draws
 
 
-def ranks(truth: Float[np.ndarray, "n l"], draws: Float[np.ndarray, "s n l"]) -> Int[np.ndarray, "n l"]:
+def ranks(
+    truth: Float[np.ndarray, "n l"], draws: Float[np.ndarray, "s n l"], seed: int = 0
+) -> Int[np.ndarray, "n l"]:
     """Number of draws below the truth, uniform on 0 ... s for exact posteriors (simulation-based calibration,
-    Talts et al. 2018, arXiv:1804.06788)."""
+    Talts et al. 2018, arXiv:1804.06788).
+
+    The truth's place among draws that equal it is random, from `seed`: a truth at a bound where many draws
+    lie, or one that was rounded as the draws were, has no place of its own.
+    """
     truth, draws = check_draws(truth, draws)
-    return np.sum(draws < truth, axis=0)
+    return _place(np.sum(draws < truth, axis=0), np.sum(draws == truth, axis=0), seed)
+
+
+def _place(below: np.ndarray, equal: np.ndarray, seed: int) -> np.ndarray:
+    """Ranks with ties broken evenly at random."""
+    if not equal.any():
+        return below
+    return below + np.random.default_rng(seed).integers(0, equal, endpoint=True)
 
 
 def coverage(
@@ -106,7 +119,8 @@ def tarp_ranks(
     reference = np.empty_like(truth)
     reference[order] = truth[np.roll(order, 1)]
     far = np.sum(np.square((truth - reference) / scale), axis=1)
-    return np.sum(np.sum(np.square((draws - reference) / scale), axis=2) < far, axis=0)
+    away = np.sum(np.square((draws - reference) / scale), axis=2)
+    return _place(np.sum(away < far, axis=0), np.sum(away == far, axis=0), seed)
 
 
 def summarise(

@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from jaxspec.diagnostics.bands import (
     rank_distribution,
@@ -81,3 +82,45 @@ def test_few_draws_are_compared_at_every_rank():
 def test_impossible_bands_are_refused(n, at, level):
     with pytest.raises(InputError, match="simultaneous_band"):
         simultaneous_band(n, np.array(at), level)
+
+
+@pytest.mark.parametrize("n", [50, 5000, 20_000, 100_000])
+def test_gross_faults_are_never_passed(rng, n):
+    """Their probability underflows, which once came out as a p-value of one."""
+    z = rng.normal(size=n)
+    wrong = {f"errors {s} of the right size": stats.norm.cdf(z / s) for s in (0.1, 0.3, 0.5)}
+    wrong |= {
+        "all at the bottom": np.zeros(n),
+        "all at the top": np.ones(n),
+        "all in the middle": 0.5 + 0 * z,
+    }
+    wrong["half and half"] = np.where(np.arange(n) < n // 2, 0.0, 1.0)
+    for name, u in wrong.items():
+        p = uniformity(np.round(500 * u).astype(int)[:, None], 500)[0]
+        assert 0.0 < p < 1e-3, f"{name}: p = {p}"
+    # Even a tenth too small is seen in many stars.
+    slight = uniformity(np.round(500 * stats.norm.cdf(z / 0.9)).astype(int)[:, None], 500)[0]
+    assert slight < 1e-3 or n < 5000
+    right = uniformity(rng.integers(0, 501, (n, 3)), 500)
+    assert np.all(right > 1e-4)
+
+
+@pytest.mark.parametrize(("n", "sets"), [(50, 2000), (1000, 2000), (100_000, 200)])
+def test_p_values_are_those_of_simulated_ranks(rng, n, sets):
+    """Of simulated uniform ranks, the share whose least likely point is as unlikely is the p-value."""
+    n_draws, points = 60, rank_points(60)
+    uniform = rng.multinomial(n, np.full(n_draws + 1, 1.0 / (n_draws + 1)), sets)
+    below = np.cumsum(uniform, axis=1)[:, points - 1]
+    at = points / (n_draws + 1)
+    tails = np.minimum(stats.binom.cdf(below, n, at), stats.binom.sf(below - 1, n, at)).min(axis=1)
+    for level in (0.5, 0.1, 0.02):
+        i = np.argsort(tails)[int(level * sets)]
+        rank = np.repeat(np.arange(n_draws + 1), uniform[i])[:, None]
+        p, simulated = uniformity(rank, n_draws)[0], np.mean(tails <= tails[i])
+        assert abs(p - simulated) < 4.5 * np.sqrt(simulated * (1.0 - simulated) / sets) + 1e-3
+
+
+def test_impossible_ranks_are_refused():
+    for rank in (np.array([[-1]]), np.array([[501]]), np.zeros((0, 1), int)):
+        with pytest.raises(InputError, match="uniformity: rank"):
+            uniformity(rank, 500)

@@ -107,3 +107,18 @@ def test_summary_by_posterior_median(rng):
         low, high = row["teff"]
         assert row["n"] == np.sum((median >= low) & (median < high)) >= 10
     assert sum(row["n"] for row in summary["by_teff"]) > 380
+
+
+def test_ties_are_broken_evenly(rng):
+    """An exact posterior that is cut at a bound, where half of the draws and of the truths lie; and one whose
+    draws and truths are both rounded."""
+    cut = [np.maximum(rng.normal(size=shape), 0.0) for shape in ((4000, 1), (200, 4000, 1))]
+    rounded = [np.round(rng.normal(size=shape), 1) for shape in ((4000, 1), (200, 4000, 1))]
+    for truth, draws in (cut, rounded):
+        assert uniformity(ranks(truth, draws), 200)[0] > 1e-3
+        np.testing.assert_allclose(coverage(truth, draws, np.array([0.5]))[0, 0], 0.5, atol=0.035)
+        np.testing.assert_array_equal(ranks(truth, draws, 3), ranks(truth, draws, 3))
+        assert np.any(ranks(truth, draws, 3) != ranks(truth, draws, 4))
+    # Nothing is random where nothing is tied.
+    truth, draws = rng.normal(size=(50, 2)), rng.normal(size=(100, 50, 2))
+    np.testing.assert_array_equal(ranks(truth, draws, 1), np.sum(draws < truth, axis=0))
