@@ -295,7 +295,8 @@ class Item:
         """
         assert self.path is not None, "load() of an item that is not done"
         try:
-            with np.load(self.path, allow_pickle=False) as stored:
+            # NumPy leaves a file open that it opened itself and that ends early.
+            with self.path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 return {name: stored[name] for name in stored.files}
         except Exception as error:  # zipfile and zlib have errors of their own
             raise InputError(

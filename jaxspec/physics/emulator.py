@@ -103,7 +103,7 @@ SHIPPED = Path(str(resources.files("jaxspec.physics.data") / "emulator"))
 def _read_file(path: Path) -> Emulator:
     """An emulator in one file, as it was stored before there were folders."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
         header = json.loads(str(arrays.pop("header")))
     except Exception as error:  # zipfile and zlib have errors of their own

@@ -98,8 +98,8 @@ REMAKE = "learn them again with experiments.residuals"
 def _read_file(path: Path) -> dict[str, np.ndarray]:
     """Arrays of a model in one file, as it was stored before there were folders."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in ("components", "scatter", "wavelength")}
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            return {name: stored[name] for name in ("components", "scatter", "wavelength")}
     except Exception as error:  # zipfile and zlib have errors of their own
         raise InputError(
             str(path),
