@@ -29,6 +29,8 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
+from tests.lanes import _strict_lane  # noqa: E402, F401  (a fixture for all tests)
+
 # The same examples in every run: a failure then belongs to the change that caused it.
 settings.register_profile("jaxspec", derandomize=True, deadline=None, max_examples=50)
 settings.load_profile("jaxspec")
