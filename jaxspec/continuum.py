@@ -94,7 +94,7 @@ def _fit_arm(flux: Array, ivar: Array, config: ContinuumConfig) -> Array:
 
     good = ivar > 0
     flux = jnp.where(good, flux, 0.0)
-    n_good = jnp.sum(good, -1, keepdims=True)
+    n_good = jnp.sum(good, -1, keepdims=True, dtype=flux.dtype)
     scale = jnp.sum(jnp.abs(flux), -1, keepdims=True) / jnp.maximum(n_good, 1)
     for _ in range(
         2

@@ -35,6 +35,8 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
+from tests.lanes import _strict_lane  # noqa: E402, F401  (a fixture for all tests)
+
 DURATIONS = Path(__file__).with_name("durations.json")
 
 # The same examples in every run: a failure then belongs to the change that caused it.

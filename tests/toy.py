@@ -49,11 +49,7 @@ class ToyForwardModel(eqx.Module):
         steps = jnp.stack([(labels[0] - 5500.0) / 1500.0, (labels[1] - 3.5) / 1.5, nuisances.vmic - 1.5])
         strength = jnp.exp(self.strength + 1.15 * labels[self.element] + steps @ self.slopes)
         width = jnp.sqrt(nuisances.vmac**2 / 4.0 + nuisances.vsini**2 / 3.0 + nuisances.vmic**2 / 2.0)
-        lsf = (
-            SPEED_OF_LIGHT
-            / 2.3548
-            / jnp.asarray([a.resolution(a.low) for a in self.instrument.arms], jnp.float32)
-        )
+        lsf = SPEED_OF_LIGHT / 2.3548 / jnp.asarray([a.resolution(a.low) for a in self.instrument.arms])
         total = (
             jnp.sqrt(width**2 + (lsf[self.arm_index] / nuisances.resolution) ** 2)
             / SPEED_OF_LIGHT

@@ -230,9 +230,9 @@ def arm_columns(forward, config):
         taper = np.maximum(np.arange(len(columns)) / CONTINUUM_DEGREE, 1.0) ** -3.0
         width = np.append(config.continuum_scatter * taper, max(most / np.sqrt(12.0), 1e-6))
         yield (
-            jnp.asarray(columns, jnp.float32),
-            jnp.asarray(mean, jnp.float32),
-            jnp.asarray(width, jnp.float32),
+            jnp.asarray(columns, float),
+            jnp.asarray(mean, float),
+            jnp.asarray(width, float),
         )
 
 

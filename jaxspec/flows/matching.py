@@ -72,7 +72,8 @@ class MatchingFlow(Flow):
             x = jax.lax.stop_gradient(x)
         key_times, key_noise = jax.random.split(key)
         # One time in each N_TIMES-th of the unit interval: the same mean as independent ones, less scatter.
-        t = (jnp.arange(N_TIMES)[:, None] + jax.random.uniform(key_times, (N_TIMES, len(x)))) / N_TIMES
+        begin = jnp.arange(N_TIMES, dtype=x.dtype)[:, None]
+        t = (begin + jax.random.uniform(key_times, (N_TIMES, len(x)), x.dtype)) / N_TIMES
         noise = jax.random.normal(key_noise, (N_TIMES, *x.shape), x.dtype)
         between = (1.0 - t)[..., None] * noise + t[..., None] * x
         velocity, _ = self.field(t, between, self.field.context_features(context))

@@ -51,7 +51,8 @@ def pixel_features(
     information = fold_sum(ivar, bin_pixels)
     seen = information > 0
     residual = fold_sum(residual * ivar, bin_pixels) / jnp.where(seen, information, 1.0)
-    typical = information.sum(-1, keepdims=True) / jnp.maximum(seen.sum(-1, keepdims=True), 1)
+    n_seen = jnp.maximum(seen.sum(-1, keepdims=True, dtype=information.dtype), 1.0)
+    typical = information.sum(-1, keepdims=True) / n_seen
     relative = information / jnp.where(typical > 0, typical, 1.0)
     # sqrt has an infinite derivative at 0; the inner `where` keeps the gradient with respect to ivar finite.
     snr = jnp.where(seen, jnp.sqrt(jnp.where(seen, information, 1.0)), 0.0)

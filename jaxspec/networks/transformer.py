@@ -148,7 +148,7 @@ class PatchTransformer(nnx.Module):
             x = dense(attention(x, seen))
         # Where nothing was seen every weight is alike, and the sum is set to zero.
         logits = jnp.where(seen[..., None], self.queries(self.norm(x)), -1e9)
-        weights = jax.nn.softmax(logits, axis=1) * seen[..., None]
+        weights = jnp.where(seen[..., None], jax.nn.softmax(logits, axis=1), 0.0)
         # The values are not normalised: the amplitude of a residual is the signal.
         return jnp.einsum("btq,btn->bqn", weights, self.value(x)).reshape(x.shape[0], -1)
 

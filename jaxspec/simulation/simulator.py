@@ -249,22 +249,22 @@ def _observe_arm(key, flux, snr, observed, config):
 def _unmasked(key, n, p, config):
     """1 for a good pixel and 0 for one that is masked: gaps, cut ends, single bad pixels."""
     k_gap, k_end, k_fraction, k_bad = jax.random.split(key, 4)
-    pixel = jnp.arange(p)
     u = jax.random.uniform(k_gap, (3, n, 2, 1))
+    pixel = jnp.arange(p, dtype=u.dtype)
     start = u[0] * p
     length = jnp.where(u[1] < config.gap_probability, u[2] * config.gap_length * p, 0.0)
     good = jnp.all((pixel < start) | (pixel >= start + length), axis=1)
     u = jax.random.uniform(k_end, (2, n, 2, 1))
     cut = jnp.where(u[0] < config.truncation_probability, u[1] * config.truncation_length * p, 0.0)
     good &= (pixel >= cut[:, 0]) & (pixel < p - cut[:, 1])
-    good = good.astype(jnp.float32)
+    good = good.astype(u.dtype)
     n_bad = int(config.bad_pixels * p)
     if n_bad == 0:
         return good
     # Scattering a few hundred positions costs far less than a random number for every pixel.
     fraction = jax.random.uniform(k_fraction, (n, 1))
     u = jax.random.uniform(k_bad, (n, n_bad))
-    keep = jnp.where(jnp.arange(n_bad) < fraction * n_bad, 0.0, 1.0)
+    keep = jnp.where(jnp.arange(n_bad, dtype=u.dtype) < fraction * n_bad, 0.0, 1.0)
     return good.at[jnp.arange(n)[:, None], (u * p).astype(int)].multiply(keep)
 
 
