@@ -61,8 +61,10 @@ def pytest_collection_modifyitems(config, items):
     seconds = json.loads(DURATIONS.read_text())
     files = dict.fromkeys(item.nodeid.split("::")[0] for item in items)
     files = sorted(files, key=lambda name: -seconds.get(name, 30.0))
-    first = list({name.rpartition("/")[0]: name for name in reversed(files)}.values())[::-1][:4]
-    rank = {name: i for i, name in enumerate(first + [name for name in files if name not in first])}
+    longest = {}  # of each folder
+    for name in files:
+        longest.setdefault(name.rpartition("/")[0], name)
+    rank = {name: i for i, name in enumerate(dict.fromkeys([*list(longest.values())[:4], *files]))}
     items.sort(key=lambda item: rank[item.nodeid.split("::")[0]])
 
 
