@@ -55,11 +55,19 @@ def pytest_addoption(parser):
 def pytest_collection_modifyitems(config, items):
     """Workers get the longest files first, so that they end at about the same time.
 
-    A file that was never timed counts as long.
+    They begin in different folders: what one of them compiles the next may need. A file that was never timed
+    counts as long.
     """
-    if hasattr(config, "workerinput"):
-        seconds = json.loads(DURATIONS.read_text())
-        items.sort(key=lambda item: -seconds.get(item.nodeid.split("::")[0], 30.0))
+    if not hasattr(config, "workerinput"):
+        return
+    seconds = json.loads(DURATIONS.read_text())
+    files = dict.fromkeys(item.nodeid.split("::")[0] for item in items)
+    files = sorted(files, key=lambda name: -seconds.get(name, 30.0))
+    longest = {}  # of each folder
+    for name in files:
+        longest.setdefault(name.rpartition("/")[0], name)
+    rank = {name: i for i, name in enumerate(dict.fromkeys([*list(longest.values())[:4], *files]))}
+    items.sort(key=lambda item: rank[item.nodeid.split("::")[0]])
 
 
 class Durations:

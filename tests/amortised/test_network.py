@@ -190,7 +190,7 @@ def test_point_estimates_and_their_errors(method):
         return Dataset(labels, flux, jnp.full_like(flux, 1e4)), errors, centre, sigma
 
     batch, _, centre, sigma = make(jax.random.key(5), 2000)
-    labels, flux, ivar = batch
+    labels, flux, ivar = batch.labels, batch.flux, batch.ivar
     network, _ = network_and_batch("affine")
     config = dataclasses.replace(network.config, point_weight=0.7)
     network = PosteriorNetwork(config, network.label_set, 12, rngs=nnx.Rngs(0))

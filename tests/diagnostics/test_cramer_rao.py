@@ -154,10 +154,10 @@ def test_line_errors_are_those_of_the_simulations(forward):
     """Covariance of many perturbed spectra. Amplitudes between 0 and 1 have a mean square of 1/3, not 1/4,
     and the heavy tail of the fine errors a variance of 1."""
     model = forward(jnp.asarray(SUN[0]), jax.tree.map(lambda v: jnp.asarray(v[0]), QUIET))
-    n = 20_000
+    n, whole = 20_000, jax.jit(perturb_lines, static_argnums=(2, 3))
     for name, width in (("line_error", LINE_ERROR_WIDTH), ("core_error", 1.0)):
         config = NuisanceConfig(**{name: 0.1})
-        made = perturb_lines(jax.random.key(1), jnp.tile(model, (n, 1)), TOY_INSTRUMENT, config)
+        made = whole(jax.random.key(1), jnp.tile(model, (n, 1)), TOY_INSTRUMENT, config)
         errors = line_errors(np.asarray(model, float), TOY_INSTRUMENT, config).toarray() / width
         expected = errors @ errors.T * (4.0 / 3.0)
         found = np.cov(np.asarray(made, float).T)
