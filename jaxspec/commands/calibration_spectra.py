@@ -21,7 +21,7 @@ from jaxspec.amortised.amortised import AmortisedPosterior
 from jaxspec.amortised.storage import load_weights
 from jaxspec.labels import LabelSet
 from jaxspec.physics.forward import forward_model
-from jaxspec.runs import atomically, begin, checksum, resumable, write_json
+from jaxspec.runs import atomically, begin, checksum, package_data, resumable, write_json
 from jaxspec.simulation.simulator import SpectrumModel
 from jaxspec.surveys.observations import Sky, Survey
 from jaxspec.surveys.results import Calibration
@@ -59,6 +59,7 @@ def recover(
     begun = time.perf_counter()
     stated = {"spectra": config, "seed": settings.seed, "weights": checksum(checkpoint)}
     stated["forward"] = checksum(settings.forward) if Path(settings.forward).exists() else settings.forward
+    stated["data"] = package_data()  # the shipped emulator is in it
     pool = make_pool(folder / "pool", stated, posterior, forward, config, settings.seed)
     seconds = {"spectra": time.perf_counter() - begun}
     # Differences of spectra bend the offsets of labels, and one sky after another is fitted.
