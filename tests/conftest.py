@@ -56,13 +56,13 @@ def pytest_collection_modifyitems(config, items):
     """Workers get the longest files first, so that they end at about the same time.
 
     They begin in different folders: what one of them compiles the next may need. A file that was never timed
-    counts as long.
+    counts as short.
     """
     if not hasattr(config, "workerinput"):
         return
     seconds = json.loads(DURATIONS.read_text())
     files = dict.fromkeys(item.nodeid.split("::")[0] for item in items)
-    files = sorted(files, key=lambda name: -seconds.get(name, 30.0))
+    files = sorted(files, key=lambda name: -seconds.get(name, 10.0))
     longest = {}  # of each folder
     for name in files:
         longest.setdefault(name.rpartition("/")[0], name)

@@ -26,6 +26,7 @@ THREE = label_set("teff", "logg", "fe_h")
 SIMULATION = SimulationConfig(n_stars=500, n_surveys=3, overlap=0.25, anchors=0.03)
 CONFIG = SurveyConfig(components=2)
 SHORT_GUIDE = SviConfig(steps=40, learning_rate=0.05, particles=1, round=20)
+SHORT_CHAINS = NutsConfig(2, 20, 20, round=10, threads=1, max_tree_depth=4)
 SHORT = FitConfig(
     nuts=NutsConfig(chains=2, warmup=100, draws=200, round=50),
     svi=SviConfig(steps=800, batch=1000, round=100),
@@ -89,7 +90,7 @@ def test_coverage_over_skies():
 
 
 def test_a_stopped_run_goes_on_to_the_same_numbers(sky_and_truth, tmp_path, monkeypatch):
-    sky, settings = sky_and_truth[0], FitConfig(NutsConfig(2, 20, 20, round=10, threads=1), guide=SHORT_GUIDE)
+    sky, settings = sky_and_truth[0], FitConfig(SHORT_CHAINS, guide=SHORT_GUIDE)
     whole = fit(sky, CONFIG, jax.random.key(5), "nuts", settings)
     save, calls = sampling._save, []
 
