@@ -112,6 +112,8 @@ def read_arguments(name: str, module: Any, arguments: Sequence[str]) -> tuple[An
     for missing in (f for f in required if f not in values):
         example = f"jaxspec {name} FILE" if missing == take else f"jaxspec {name} {missing}=..."
         raise InputError(missing, "nothing", "a value", f"write {example}")
+    if getattr(module, "OUTPUT", "folder") == "file" and not parsed.output:
+        raise InputError("output", "nothing", "the file to write", f"write jaxspec {name} ... -o {name}.h5")
     default = Path("outputs") / name / time.strftime("%Y-%m-%d_%H-%M-%S")
     output = Path(parsed.output) if parsed.output else default
     if "output" in own:

@@ -65,6 +65,13 @@ def test_files_options_and_assignments_mix():
     assert output.parts[:2] == ("outputs", "job")
 
 
+def test_a_single_result_needs_a_name():
+    job = types.SimpleNamespace(Settings=Settings, INPUT="spectra", OUTPUT="file", __doc__="Do it.")
+    with pytest.raises(InputError, match=r"output: found nothing.*-o job\.h5"):
+        cli.read_arguments("job", job, ["a.fits"])
+    assert cli.read_arguments("job", job, ["a.fits", "-o", "a.h5"])[1] == Path("a.h5")
+
+
 def test_a_file_with_an_equals_sign_is_a_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("n_draws=3.fits").touch()
