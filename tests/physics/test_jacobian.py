@@ -13,7 +13,7 @@ from jaxspec.physics.model import StellarModel
 from jaxspec.physics.synthesis import Window
 
 # Ca II 8542 and Paschen 15, several blocks of pixels and continuum nodes; Mg I 5528, at another step.
-WINDOWS = (Window(8524.0, 8572.0, 0.03), Window(5525.0, 5531.0, 0.02))
+WINDOWS = (Window(8534.0, 8562.0, 0.03), Window(5527.0, 5530.0, 0.02))
 STARS = {
     "Sun": ([5777.0, 4.44, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0], 1.0),
     "K giant": ([4510.0, 2.1, -0.3, 0.1, 0.0, -0.2, -0.3, -0.1, 0.0], 1.5),
