@@ -63,6 +63,10 @@ def test_rotation_is_exponential_with_a_uniform_tail(drawn):
 
     assert below(found.vsini, cdf) < KS
     assert found.vsini.min() >= 0.0 and found.vsini.max() <= config.vsini_max
+    # Eight scales out nearly all are of the tail, up to the very limit.
+    tail = found.vsini[found.vsini > 8.0 * config.vsini_scale]
+    beyond = stats.uniform(8.0 * config.vsini_scale, config.vsini_max - 8.0 * config.vsini_scale)
+    assert stats.ks_1samp(tail, beyond.cdf).pvalue > 1e-4
 
 
 def test_velocities_are_of_two_gaussians(drawn):

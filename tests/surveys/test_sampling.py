@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from jaxspec.errors import InputError
+from jaxspec.runs import resumable
 from jaxspec.surveys.density import Gaussian, Objective
 from jaxspec.surveys.model import Batch
 from jaxspec.surveys.sampling import NutsConfig, run_nuts
@@ -28,9 +29,10 @@ class Target(Objective):
 
 @pytest.fixture(scope="module")
 def run():
-    def once(config=CONFIG, key=0, checkpoint=None):
+    def once(config=CONFIG, folder=None):
+        items = list(resumable([f"chain_{i}" for i in range(config.chains)], {"nuts": config}, folder))
         with jax.enable_x64(True):
-            return run_nuts(Target(), START, jax.random.key(key), config, checkpoint)
+            return run_nuts(Target(), START, jax.random.key(0), config, items)
 
     return once
 
@@ -53,13 +55,13 @@ def test_draws_have_the_moments_of_the_density(chains):
 
 
 def test_a_saved_run_has_the_same_numbers_and_goes_on_only_as_it_was(run, chains, tmp_path):
-    saved = run(checkpoint=tmp_path)
-    again = run(checkpoint=tmp_path)
+    saved = run(folder=tmp_path)
+    again = run(folder=tmp_path)
     for name in ("u", "diverged", "steps", "acceptance"):
         np.testing.assert_array_equal(getattr(saved, name), getattr(chains, name))
         np.testing.assert_array_equal(getattr(again, name), getattr(chains, name))
     with pytest.raises(InputError):
-        run(dataclasses.replace(CONFIG, draws=300), checkpoint=tmp_path)
+        run(dataclasses.replace(CONFIG, draws=300), folder=tmp_path)
 
 
 @pytest.mark.parametrize("name", ["chains", "warmup", "draws", "round", "threads"])
