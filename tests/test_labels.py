@@ -231,7 +231,7 @@ def test_stored_labels_take_what_they_lack_from_those_of_their_name():
     with pytest.raises(InputError, match=r"label\.steps: found no such setting.*did you mean label\.step"):
         Label.from_dict({**old, "steps": 1.0})
     shipped = json.loads((ROOT / "jaxspec" / "amortised" / "weights" / "giraffe" / "config.json").read_text())
-    assert LabelSet(tuple(map(Label.from_dict, shipped["label_set"]))) == NINE_LABELS
+    assert LabelSet(tuple(map(Label.from_dict, shipped["settings"]["label_set"]))) == NINE_LABELS
 
 
 # Arrays that hold one number for each label.

@@ -16,7 +16,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from tqdm import tqdm
 
 from jaxspec import diagnostics
@@ -101,8 +101,8 @@ def run(settings: Settings, folder: Path) -> dict[str, Any]:
 
 def draw(
     posterior: AmortisedPosterior, simulator: Simulator, settings: Settings, name: str, n: int
-) -> tuple[Posterior, Float[np.ndarray, "n l"], Int[np.ndarray, " n"]]:
-    """Posteriors of `n` simulated stars, their labels and sets of observed arms."""
+) -> tuple[Posterior, Float[np.ndarray, "n l"], np.ndarray]:
+    """Posteriors of `n` simulated stars, their labels and names of their sets of observed arms `[n]`."""
     key = named_key(settings.seed, name)
     results, labels, arms = [], [], []
     for i in tqdm(range(-(-n // BATCH)), unit="batch", desc=name):

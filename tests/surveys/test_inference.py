@@ -198,7 +198,9 @@ def test_what_a_file_says_of_itself(laplace, tmp_path):
         ({"calibration": json.dumps(config["settings"])}, zero_point.values, None),
     ):
         tree.attrs = attrs
-        tree["posterior"]["zero_point"] = (zero_point.dims, draws)
+        tree["posterior"] = xr.DataTree(
+            tree["posterior"].to_dataset().assign(zero_point=(zero_point.dims, draws))
+        )
         tree.to_netcdf(path, engine="h5netcdf")
         if message is None:
             assert Calibration.load(path).offsets()["mean"].tolist() == laplace.offsets()["mean"].tolist()
