@@ -21,8 +21,6 @@ import xarray as xr
 from astropy.table import QTable
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from jaxspec.amortised.amortised import AmortisedPosterior
-from jaxspec.amortised.ensemble import Ensemble
 from jaxspec.amortised.reweighting import sample_under
 from jaxspec.amortised.storage import load_weights
 from jaxspec.errors import InputError
@@ -32,6 +30,7 @@ from jaxspec.fitting.likelihood import LikelihoodConfig
 from jaxspec.fitting.refine import RefineConfig, refine_posterior
 from jaxspec.labels import LabelSet
 from jaxspec.physics.forward import load_forward_model
+from jaxspec.posterior.model import PosteriorModel
 from jaxspec.posterior.results import Posterior
 from jaxspec.reading import ReaderConfig, read_for
 from jaxspec.runs import named_key
@@ -150,7 +149,7 @@ class Inference:
 
 def read_spectra(
     paths: str | Path | Sequence[str | Path],
-    posterior: AmortisedPosterior | Ensemble | None = None,
+    posterior: PosteriorModel | None = None,
     *,
     forward: SpectrumModel | None = None,
     config: ReaderConfig | None = None,
@@ -174,7 +173,7 @@ def read_spectra(
 
 def infer(
     spectra: Spectra,
-    posterior: AmortisedPosterior | Ensemble | None = None,
+    posterior: PosteriorModel | None = None,
     config: InferenceConfig = InferenceConfig(),
     *,
     key: PRNGKeyArray | None = None,
@@ -205,7 +204,7 @@ def infer(
 
 def infer_normalised(
     key: PRNGKeyArray,
-    posterior: AmortisedPosterior | Ensemble,
+    posterior: PosteriorModel,
     forward: SpectrumModel,
     flux: Float[Array | np.ndarray, "n p"],
     ivar: Float[Array | np.ndarray, "n p"],

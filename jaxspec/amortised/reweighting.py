@@ -10,11 +10,10 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 from scipy.special import logsumexp
 
-from jaxspec.amortised.amortised import AmortisedPosterior
-from jaxspec.amortised.ensemble import Ensemble
 from jaxspec.errors import InputError
 from jaxspec.fitting.importance import pareto_smooth
 from jaxspec.fitting.tempered import systematic
+from jaxspec.posterior.model import PosteriorModel
 from jaxspec.posterior.results import Posterior
 from jaxspec.simulation.prior import StellarPrior
 
@@ -96,7 +95,7 @@ def under_prior(
 
 def sample_under(
     prior: StellarPrior | None,
-    posterior: AmortisedPosterior | Ensemble,
+    posterior: PosteriorModel,
     key: PRNGKeyArray,
     flux: Float[Array | np.ndarray, "s p"],
     ivar: Float[Array | np.ndarray, "s p"],

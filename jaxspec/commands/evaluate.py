@@ -20,8 +20,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from jaxspec import diagnostics
-from jaxspec.amortised.amortised import AmortisedPosterior
-from jaxspec.amortised.ensemble import Ensemble, load_ensemble
+from jaxspec.amortised.ensemble import load_ensemble
 from jaxspec.amortised.storage import weights_file
 from jaxspec.commands.tasks import Task, load_task
 from jaxspec.datasets import Dataset
@@ -32,6 +31,7 @@ from jaxspec.fitting.importance import ImportanceConfig, trusted
 from jaxspec.fitting.likelihood import LikelihoodConfig
 from jaxspec.inference import EXACT, NONE, ROBUST, InferenceConfig, infer_normalised, refinement
 from jaxspec.physics.forward import forward_model
+from jaxspec.posterior.model import PosteriorModel
 from jaxspec.runs import begin, checksum, describe_device, named_key, versions, write_json
 from jaxspec.simulation.nuisances import PURE, NuisanceConfig
 from jaxspec.simulation.prior import StellarPrior
@@ -152,7 +152,7 @@ def run(settings: Settings, folder: Path) -> dict[str, Any]:
 
 
 def evaluate(
-    posterior: AmortisedPosterior | Ensemble,
+    posterior: PosteriorModel,
     task: Task,
     config: EvaluationConfig,
     folder: Path,
@@ -238,7 +238,7 @@ def other_simulator(simulator: Simulator, options: TestSet) -> Simulator:
 
 
 def measure(
-    posterior: AmortisedPosterior | Ensemble,
+    posterior: PosteriorModel,
     stars: Dataset,
     name: str,
     forward: SpectrumModel,
@@ -268,9 +268,7 @@ def measure(
     return values, KnownStars(name, posterior.label_set, np.asarray(stars.labels), draws, stars.measured_snr)
 
 
-def negative_log_likelihood(
-    posterior: AmortisedPosterior | Ensemble, stars: Dataset, batch: int = 64
-) -> float:
+def negative_log_likelihood(posterior: PosteriorModel, stars: Dataset, batch: int = 64) -> float:
     """Mean of -ln q(labels | spectrum), densities per unit of all labels."""
     total = 0.0
     for i in range(0, len(stars.labels), batch):
