@@ -159,7 +159,10 @@ def fit(
     runner = make_runner(config.parallel, graphdef, loss_fn, config.optimiser, batch_fn, config.n_devices)
 
     def batch_of(step: int) -> PyTree:
-        return source(step) if source is not None else jax.jit(batch_fn)(step_keys(key, step)[0], step)
+        if batch_fn is not None:
+            return jax.jit(batch_fn)(step_keys(key, step)[0], step)
+        assert source is not None
+        return source(step)
 
     def report(rate: float) -> None:
         row = progress.row(step, rate)
@@ -192,7 +195,7 @@ def fit(
                     raise_non_finite(float(loss), bad, batch_of(bad), directory)
             if first:
                 # Compilation is no part of the speed, nor of the time budget.
-                size = batch_size(batch if source is not None else jax.eval_shape(batch_fn, key, 0))
+                size = batch_size(batch if batch_fn is None else jax.eval_shape(batch_fn, key, 0))
                 log.write({"step": step, "compile_seconds": seconds})
                 seconds = 0.0
             progress.add(losses, norms, seconds, 0 if first else size * len(losses))

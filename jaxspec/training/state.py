@@ -47,8 +47,8 @@ def create_state(
     """Split a model once into its static graph and a fresh training state (copies: the state is donated
     later). `trained` says which of its variables are trained.
     """
-    graphdef, params, constants = nnx.split(model, trained, ...)
-    params, constants = (jax.tree.map(jnp.copy, nnx.to_pure_dict(x)) for x in (params, constants))
+    graphdef, *states = nnx.split(model, trained, ...)
+    params, constants = (jax.tree.map(jnp.copy, nnx.to_pure_dict(x)) for x in states)
     state = TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
