@@ -146,5 +146,6 @@ def run_svi(
             average = {} if total is None else {"loc": total[0], "scale": total[1]}
             item.save(steps=step + 1, losses=losses, **average, **tree_arrays(state))
     n = config.steps - config.steps // 2
+    assert total is not None
     loc, scale = total[0] / n, total[1] / n
     return Gaussian(start.mean + start.root @ loc, start.root * scale), losses
