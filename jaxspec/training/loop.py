@@ -65,7 +65,7 @@ class TrainConfig:
 class FitResult(NamedTuple):
     """What `fit` returns."""
 
-    model: nnx.Module  # with averaged weights
+    model: Any  # that which was given, with averaged weights
     state: TrainState  # the last state, averages and moments included
     history: list[dict[str, Any]]  # the rows of metrics.jsonl
     finished: bool  # False if the time budget ended training early
@@ -118,7 +118,7 @@ def fit(
     source: Callable[[int], PyTree] | None = None,
     directory: str | Path | None = None,
     resume: bool = True,
-    evaluate: Callable[[nnx.Module], dict[str, float]] | None = None,
+    evaluate: Callable[[Any], dict[str, float]] | None = None,
     trained: nnx.filterlib.Filter = nnx.Param,
 ) -> FitResult:
     """Minimise the mean of ``loss_fn(model, batch, key)`` and return the model with averaged weights.

@@ -1,7 +1,7 @@
 """What training carries from step to step, and the pure function that makes one step."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from jaxspec.training.optimiser import (
     make_optimiser,
 )
 
-LossFn = Callable[[nnx.Module, PyTree, PRNGKeyArray], Float[Array, ""]]
+LossFn = Callable[[Any, PyTree, PRNGKeyArray], Float[Array, ""]]  # of the model, whatever its class
 
 
 class TrainState(NamedTuple):
