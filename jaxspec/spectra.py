@@ -258,6 +258,10 @@ def air_to_vacuum(wavelength: ArrayLike) -> np.ndarray | np.float64:
     return vacuum
 
 
+@overload
+def doppler_shift(wavelength: np.ndarray, velocity: ArrayLike) -> np.ndarray: ...
+@overload
+def doppler_shift(wavelength: ArrayLike, velocity: ArrayLike) -> np.ndarray | np.float64: ...
 def doppler_shift(wavelength: ArrayLike, velocity: ArrayLike) -> np.ndarray | np.float64:
     """Wavelength at which light emitted at `wavelength` arrives from a source that recedes at `velocity`
     km/s.
