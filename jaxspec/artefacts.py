@@ -120,7 +120,8 @@ def save(
     with files of two artefacts is refused by `load`. Returns the folder."""
     folder = Path(folder)
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **{name: np.asarray(array) for name, array in arrays.items()})
+    plain: dict[str, Any] = {name: np.asarray(array) for name, array in arrays.items()}
+    np.savez_compressed(buffer, **plain)
     content = buffer.getvalue()
     config = describe(kind, settings, domain, provenance)
     config["arrays"] = {"file": ARRAYS, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}

@@ -92,7 +92,8 @@ def read_arguments(name: str, module: Any, arguments: Sequence[str]) -> tuple[An
         else (arguments, [])
     )
     parsed = make_parser(name, module, options).parse_intermixed_args(arguments)
-    assignments, inputs = list(after), []
+    assignments: list[str] = list(after)
+    inputs: list[str] = []
     for text in parsed.inputs:
         key = text.partition("=")[0]
         setting = "=" in text and key.split(".")[0] in own and not Path(text).exists()
@@ -100,9 +101,9 @@ def read_arguments(name: str, module: Any, arguments: Sequence[str]) -> tuple[An
     given = [(k, v) for k, v in vars(parsed).items() if k.startswith("set__") and v is not None]
     assignments = [f"{k[5:].replace('__', '.')}={v}" for k, v in given] + assignments
     values = parse(assignments)
-    if inputs and take is None:
-        raise InputError("arguments", f"{inputs[0]!r}", "name=value", f"see jaxspec {name} --help")
     if inputs:
+        if take is None:
+            raise InputError("arguments", f"{inputs[0]!r}", "name=value", f"see jaxspec {name} --help")
         field = next(f for f in dataclasses.fields(module.Settings) if f.name == take)
         if len(inputs) > 1 and "tuple" not in str(field.type):
             fix = f"give one, as in jaxspec {name} {inputs[0]}"

@@ -6,11 +6,9 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from jaxspec.spectra import median_snr
-
-Arrays = Array | np.ndarray
 
 
 class Dataset(NamedTuple):
@@ -24,11 +22,12 @@ class Dataset(NamedTuple):
         nuisances: the true broadening and velocity of simulated stars; else None.
     """
 
-    labels: Float[Arrays, "n l"]
-    flux: Float[Arrays, "n p"]
-    ivar: Float[Arrays, "n p"]
-    errors: Float[Arrays, "n l"] | None = None
-    snr: Float[Arrays, " n"] | None = None
+    # Arrays of NumPy on the host, of JAX on a device and as a loss sees a batch.
+    labels: Float[Any, "n l"]
+    flux: Float[Any, "n p"]
+    ivar: Float[Any, "n p"]
+    errors: Float[Any, "n l"] | None = None
+    snr: Float[Any, " n"] | None = None
     nuisances: Any = None
 
     @property

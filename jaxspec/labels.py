@@ -15,7 +15,6 @@ import distrax
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike as Numbers
 from jaxtyping import Array, Float
 from numpy.typing import ArrayLike
 
@@ -246,13 +245,14 @@ class LabelSet:
         """The label set of these names, in this order."""
         return LabelSet(tuple(self.labels[self.index(name)] for name in names))
 
-    def column(self, labels: Float[Array | np.ndarray, "*batch n"], name: str) -> Float[Numbers, "*batch"]:
+    # What these give is of the labels' own kind, NumPy's or JAX's: hence `Any`.
+    def column(self, labels: Float[Array | np.ndarray, "*batch n"], name: str) -> Float[Any, "*batch"]:
         """One label of labels `[..., n]`, in its unit."""
         return labels[..., self.index(name)]
 
     def take(
         self, labels: Float[Array | np.ndarray, "*batch n"], names: Sequence[str]
-    ) -> Float[Array | np.ndarray, "*batch m"]:
+    ) -> Float[Any, "*batch m"]:
         """The labels of these names, in their order: `[..., m]` of labels `[..., n]`."""
         place = [self.index(name) for name in names]
         first = place[0] if place else 0
@@ -260,11 +260,11 @@ class LabelSet:
         together = place == list(range(first, first + len(place)))
         return labels[..., first : first + len(place)] if together else labels[..., np.array(place)]
 
-    def stellar(self, labels: Float[Array | np.ndarray, "*batch n"]) -> tuple[Float[Numbers, "*batch"], ...]:
+    def stellar(self, labels: Float[Array | np.ndarray, "*batch n"]) -> tuple[Float[Any, "*batch"], ...]:
         """teff [K], logg and fe_h [dex] of labels `[..., n]`, on which atmospheres and turbulence depend."""
         return tuple(self.column(labels, name) for name in ("teff", "logg", "fe_h"))
 
-    def x_fe(self, labels: Float[Array | np.ndarray, "*batch n"]) -> Float[Array | np.ndarray, "*batch m"]:
+    def x_fe(self, labels: Float[Array | np.ndarray, "*batch n"]) -> Float[Any, "*batch m"]:
         """[X/Fe] of each of `elements`, from labels `[..., n]`."""
         return self.take(labels, self.elements) - self.column(labels, "fe_h")[..., None]
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -86,8 +87,8 @@ def read_for(
             return Spectra.create(flux, ivar, instrument.wavelength, names=store.names), []
     template = make_template(forward)
     assume = Assume(medium=config.medium, unit=config.unit, estimate_noise=config.snr is None, origin=origin)
-    given = dict(frame=config.frame, snr=config.snr)
-    resolving_power = config.resolving_power
+    given: dict[str, Any] = dict(frame=config.frame, snr=config.snr)
+    resolving_power: float | dict[str, float] | None = config.resolving_power
     if resolving_power is None:
         resolving_power = judge_all(files, instrument, template, assume, given)
     return read_spectra(
@@ -105,13 +106,13 @@ def read_for(
 
 def make_template(forward: SpectrumModel) -> Template:
     """The model's own spectra of typical stars, for radial velocities and line widths."""
-    labels = []
+    rows = []
     for teff, logg, fe_h in TEMPLATES:
         alpha = 0.3 if fe_h < -1.0 else 0.0
         enhanced = {"mg_h": alpha, "ca_h": alpha, "ti_h": alpha, "si_h": alpha}
         values = {"teff": teff, "logg": logg}
-        labels.append([values.get(name, fe_h + enhanced.get(name, 0.0)) for name in forward.label_set.names])
-    labels = jnp.asarray(labels, jnp.float32)
+        rows.append([values.get(name, fe_h + enhanced.get(name, 0.0)) for name in forward.label_set.names])
+    labels = jnp.asarray(rows, jnp.float32)
     stellar = forward.label_set.stellar(labels)
     one = jnp.ones(len(labels))
     nuisances = Nuisances(

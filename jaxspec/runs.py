@@ -139,7 +139,7 @@ def _recorded_array(array: Any) -> Any:
         return recorded(array.tolist())
     digest = hashlib.sha256(f"{array.dtype.str} {array.shape}".encode())
     for start in range(0, len(array), BLOCK):
-        digest.update(np.ascontiguousarray(array[start : start + BLOCK]).view(np.uint8))
+        digest.update(np.ascontiguousarray(array[start : start + BLOCK]).view(np.uint8).data)
     return f"sha256 {digest.hexdigest()[:16]}"
 
 
@@ -230,7 +230,7 @@ def use_compilation_cache() -> Path | None:
     """
     import jax
 
-    if jax.config.jax_compilation_cache_dir:
+    if jax.config.values["jax_compilation_cache_dir"]:
         return None
     where = os.environ.get("JAXSPEC_CACHE") or str(platformdirs.user_cache_path("jaxspec") / "programs")
     if where.lower() in ("off", "0", "no", "false"):

@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -60,7 +60,9 @@ def _convert(hint: Any, value: Any, entry: str, default: Any = None) -> Any:
             if typing.get_origin(option) in (dict, Mapping) and len(typing.get_args(option)) == 2:
                 item = typing.get_args(option)[1]
                 return {name: _convert(item, v, f"{entry}.{name}") for name, v in value.items()}
-        inner = [option for option in options if dataclasses.is_dataclass(option)]
+        inner = [
+            option for option in options if isinstance(option, type) and dataclasses.is_dataclass(option)
+        ]
         if not inner:
             return dict(value)
         kind = inner[0] if len(inner) == 1 else _by_kind(inner, value, entry)
@@ -88,9 +90,11 @@ def _convert(hint: Any, value: Any, entry: str, default: Any = None) -> Any:
     return tupled(value)
 
 
-def _by_kind(options: list[type], value: Mapping[str, Any], entry: str) -> type:
+def _by_kind(options: Sequence[type], value: Mapping[str, Any], entry: str) -> type:
     """The class among several whose `kind` is that of the mapping; the first where it has none."""
-    kinds = {next(f.default for f in dataclasses.fields(x) if f.name == "kind"): x for x in options}
+    kinds: dict[Any, type] = {
+        next(f.default for f in dataclasses.fields(x) if f.name == "kind"): x for x in options
+    }
     kind = value.get("kind", next(iter(kinds)))
     if kind not in kinds:
         names = sorted(kinds)

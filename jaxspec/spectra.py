@@ -7,7 +7,7 @@ which is 30 m/s. Velocities are in km/s, positive when the star recedes.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, overload
 
 import equinox as eqx
 import numpy as np
@@ -237,6 +237,10 @@ def _check_optical(wavelength: ArrayLike) -> np.ndarray:
     return wavelength
 
 
+@overload
+def vacuum_to_air(wavelength: np.ndarray) -> np.ndarray: ...
+@overload
+def vacuum_to_air(wavelength: ArrayLike) -> np.ndarray | np.float64: ...
 def vacuum_to_air(wavelength: ArrayLike) -> np.ndarray | np.float64:
     """Air wavelength of a vacuum wavelength, both in A, any shape (the IAU standard: Morton 2000, eq. 8)."""
     wavelength = _check_optical(wavelength)
@@ -254,6 +258,10 @@ def air_to_vacuum(wavelength: ArrayLike) -> np.ndarray | np.float64:
     return vacuum
 
 
+@overload
+def doppler_shift(wavelength: np.ndarray, velocity: ArrayLike) -> np.ndarray: ...
+@overload
+def doppler_shift(wavelength: ArrayLike, velocity: ArrayLike) -> np.ndarray | np.float64: ...
 def doppler_shift(wavelength: ArrayLike, velocity: ArrayLike) -> np.ndarray | np.float64:
     """Wavelength at which light emitted at `wavelength` arrives from a source that recedes at `velocity`
     km/s.
@@ -264,7 +272,10 @@ def doppler_shift(wavelength: ArrayLike, velocity: ArrayLike) -> np.ndarray | np
     beta = np.asarray(velocity, np.float64) / SPEED_OF_LIGHT
     if not (np.abs(beta) < 1).all():
         raise InputError(
-            "velocity", f"{velocity} km/s", "less than the speed of light", "check that it is in km/s"
+            "velocity",
+            f"{np.asarray(velocity)} km/s",
+            "less than the speed of light",
+            "check that it is in km/s",
         )
     return np.asarray(wavelength, np.float64) * np.sqrt((1 + beta) / (1 - beta))
 
@@ -340,10 +351,10 @@ def rebin(
     shape = flux.shape[:-1]
     flux, ivar = flux.reshape(-1, n_in), ivar.reshape(-1, n_in)
     out_flux, out_ivar = np.zeros((len(flux), n_out)), np.zeros((len(flux), n_out))
-    weights, last = None, None
+    weights, last = None, np.zeros(0, bool)
     for i in range(len(flux)):
         good = ivar[i] > 0
-        if last is None or not np.array_equal(good, last):
+        if weights is None or not np.array_equal(good, last):
             level = np.where(good[source], share, 0.0)
             both = sloped.copy()
             both[1:-1] &= good[1:-1] & good[2:] & good[:-2]

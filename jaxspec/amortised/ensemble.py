@@ -198,8 +198,9 @@ def load_ensemble(
     """
     if dropout == 1 or dropout < 0:
         raise InputError("dropout", f"{dropout}", "0, or at least 2 parts of the network", "choose about 16")
-    alone = isinstance(path, str | os.PathLike | None)
-    loaded = [load_weights(one) for one in ([path] if alone else path)]
+    alone = path is None or isinstance(path, str | os.PathLike)
+    paths = [path] if path is None or isinstance(path, str | os.PathLike) else path
+    loaded = [load_weights(one) for one in paths]
     members, folders = [posterior for posterior, _ in loaded], [folder for _, folder in loaded]
     if dropout:
         key = named_key(seed, "dropout")

@@ -8,7 +8,8 @@ again: its layers are small, and what they have left to tell of a fit is little.
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +39,7 @@ N_SHARE, SHARED = 32, 8  # draws of a star for the share of them that its prior 
 class KnownFits(NamedTuple):
     """Fits of stars whose labels are known."""
 
-    labels: Float[Array | np.ndarray, "n l"]
+    labels: Float[Any, "n l"]
     fitted: Fitted
 
 
@@ -57,6 +58,7 @@ def flow_loss(
     should. For one star in `SHARED` the share inside is estimated. Flows that are trained by matching have
     no such likelihood.
     """
+    assert network.linear_fit is not None
     context = network.linear_fit(batch.fitted)
     loss = jnp.mean(network.loss_given(key, batch.labels, context))
     if prior is None or isinstance(network.flow, MatchingFlow):
@@ -94,6 +96,9 @@ def make_fits(
         fitted = nnx.merge(graph, state).fitted(stars.flux, stars.ivar, jax.random.fold_in(key, 1))
         return KnownFits(stars.labels, fitted)
 
+    def piece_of(block, j):
+        return jax.device_get(some(jax.random.fold_in(block, j), state))
+
     blocks = []
     names = [f"{i:05d}" for i in range(-(-n // BLOCK))]
     items = list(resumable(names, settings, folder))
@@ -103,10 +108,7 @@ def make_fits(
         # The last file of a smaller n ends early, always with a whole batch.
         begun, wanted = len(arrays.get("labels", ())) // batch, -(-size // batch)
         if begun < wanted:
-            pieces = concurrently(
-                lambda j, block=block: jax.device_get(some(jax.random.fold_in(block, j), state)),
-                range(begun, wanted),
-            )
+            pieces = concurrently(partial(piece_of, block), range(begun, wanted))
             new = [{"labels": piece.labels, **piece.fitted._asdict()} for piece in pieces]
             pieces = [arrays, *new] if arrays else new
             arrays = {name: np.concatenate([x[name] for x in pieces]) for name in new[0]}

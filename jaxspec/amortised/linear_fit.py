@@ -186,8 +186,8 @@ class LinearFit(nnx.Module):
         """-ln of independent Gaussians about the guess of labels (unconstrained and standardised) and of
         nuisances (in units of their scatter), less a constant: what the guess is trained by."""
         z = (self.label_set.to_unconstrained(labels) - self.location[...]) / self.scale[...]
-        centre = expected_nuisances(self.label_set.stellar(labels), self.config.nuisances)
-        centre = jnp.stack(centre, axis=-1)
+        expected = expected_nuisances(self.label_set.stellar(labels), self.config.nuisances)
+        centre = jnp.stack(expected, axis=-1)
         u = (jnp.stack(nuisances, axis=-1) - centre) / nuisance_scale(self.config)
         u = u.at[:, VSINI].set(jnp.log(u[:, VSINI] + SLOWEST))
         mean, log_sigma = self._guess(context)

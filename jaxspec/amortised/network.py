@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -83,15 +84,14 @@ class PosteriorNetwork(nnx.Module):
             if config.point_weight > 0.0
             else None
         )
-        if config.linear_fit is not None and forward is None:
+        if config.linear_fit is None:
+            self.linear_fit = None
+        elif forward is None:
             raise InputError(
                 "PosteriorNetwork: linear_fit", "no forward model", "the one to fit with", "pass forward="
             )
-        self.linear_fit = (
-            None
-            if config.linear_fit is None
-            else LinearFit(config.linear_fit, label_set, forward, n_context, rngs=rngs)
-        )
+        else:
+            self.linear_fit = LinearFit(config.linear_fit, label_set, forward, n_context, rngs=rngs)
 
     def set_statistics(
         self, labels: Float[Array, "m l"], flux: Float[Array, "n p"], ivar: Float[Array, "n p"]
@@ -118,10 +118,11 @@ class PosteriorNetwork(nnx.Module):
         self, flux: Float[Array, "b p"], ivar: Float[Array, "b p"], key: PRNGKeyArray | None = None
     ) -> Fitted:
         """The linear fits of a network that has them; with a `key`, with dropout."""
+        assert self.linear_fit is not None
         ivar = floored_ivar(ivar, self.config.error_floor)
         return self.linear_fit.fitted(self.encoder(flux, ivar, key), flux, ivar)
 
-    def summary(self, context: Float[Array | np.ndarray, "*b k"]) -> Float[Array | np.ndarray, "*b c"]:
+    def summary(self, context: Float[Array | np.ndarray, "*b k"]) -> Float[Any, "*b c"]:
         """The part of a context that layers see, without the linear fit's Gaussian."""
         return context[..., : self.config.encoder.n_context]
 
@@ -194,6 +195,7 @@ class PosteriorNetwork(nnx.Module):
     ) -> Float[Array, " b"]:
         """How far the guess that a linear fit starts from is from the true labels and nuisances (each
         `[b]`): see `LinearFit.guess_loss`. Without a `key` there is no dropout."""
+        assert self.linear_fit is not None
         ivar = floored_ivar(ivar, self.config.error_floor)
         return self.linear_fit.guess_loss(self.encoder(flux, ivar, _dropout_key(key)), labels, nuisances)
 
@@ -219,6 +221,7 @@ class PosteriorNetwork(nnx.Module):
     def point_estimate(self, context: Float[Array, "b k"]) -> tuple[Float[Array, "b l"], Float[Array, "b l"]]:
         """The head's estimate of each label and its standard deviation; for networks with a `point_weight`
         only. Estimates are Gaussian in the labels themselves and know nothing of their ranges."""
+        assert self.point_head is not None
         fixed = self.flow if self.linear_fit is None else self.linear_fit
         location, scale = fixed.location[...], fixed.scale[...]
         low, middle, high = (self.label_set.to_labels(location + sign * scale) for sign in (-1.0, 0.0, 1.0))
@@ -328,5 +331,6 @@ def noisy_label_loss(
         return jnp.mean(loss)
     context = network.context(flux, ivar, _dropout_key(key))
     # Of Gaussians the integral is known: the errors add in quadrature.
-    point = network.point_loss(*((draws, 0.0) if method == "convolve" else (labels, errors)), context)
-    return jnp.mean(loss) + jnp.mean(point)
+    if method == "convolve":
+        return jnp.mean(loss) + jnp.mean(network.point_loss(draws, 0.0, context))
+    return jnp.mean(loss) + jnp.mean(network.point_loss(labels, errors, context))

@@ -41,7 +41,10 @@ KIND, EMULATOR = "posterior", "emulator"
 REMAKE = "give the folder `posterior` of experiments.train"
 OLD_FORMAT, OLD_EMULATOR = "jaxspec amortised posterior", "emulator.npz"
 # Fields of a posterior that are calibrated on simulations, after its training.
-CALIBRATED = {"limits": Limits, "recalibration": Recalibration}
+CALIBRATED: dict[str, type[Limits] | type[Recalibration]] = {
+    "limits": Limits,
+    "recalibration": Recalibration,
+}
 # Of a network's arrays: all but those of a forward model.
 STORED = nnx.Not(ForwardArray)
 
@@ -122,17 +125,18 @@ def load_posterior(folder: str | os.PathLike, forward: SpectrumModel | None = No
         mean, root = (arrays[f"reference/{name}"].astype(np.float64) for name in ("mean", "inverse_root"))
         reference = Reference(mean, root, settings["reference"]["limit"])
     prior = None if settings["prior"] is None else build(StellarPrior, settings["prior"])
-    calibrated = {name: settings.get(name) for name in CALIBRATED}
+    stated = {name: settings.get(name) for name in CALIBRATED}
+    calibrated: dict[str, Any] = {
+        name: None if values is None else CALIBRATED[name].from_dict(values)
+        for name, values in stated.items()
+    }
     return AmortisedPosterior(
         network,
         instrument,
         prior,
         reference,
         settings["snr_limit"],
-        **{
-            name: None if values is None else CALIBRATED[name].from_dict(values)
-            for name, values in calibrated.items()
-        },
+        **calibrated,
         provenance=stored.config["provenance"],
     )
 
@@ -192,9 +196,11 @@ def copy_weights(source: PosteriorNetwork, target: PosteriorNetwork, where: str)
 
     Raises: InputError naming `where` and the first array that differs, with both shapes.
     """
-    if (target.linear_fit is None) != (source.linear_fit is None):
-        source, target = source.encoder, target.encoder
-    _set_network_arrays(target, {path: array for path, array, _ in _network_arrays(source)}, where)
+    whole = (target.linear_fit is None) == (source.linear_fit is None)
+    arrays = _network_arrays(source if whole else source.encoder)
+    _set_network_arrays(
+        target if whole else target.encoder, {path: array for path, array, _ in arrays}, where
+    )
 
 
 def _domain(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -99,11 +99,11 @@ class Catalogue:
     def rows(self, which: np.ndarray) -> "Catalogue":
         """The catalogue of these rows (indices or a mask)."""
         index = np.arange(len(self))[which]
-        picked = {
+        picked: dict[str, Any] = {
             name: None if getattr(self, name) is None else getattr(self, name)[index]
             for name in ("labels", "covariance", "flags", "magnitude", "cluster")
         }
-        texts = {
+        texts: dict[str, Any] = {
             name: tuple(getattr(self, name)[i] for i in index) if getattr(self, name) else ()
             for name in ("names", "files")
         }

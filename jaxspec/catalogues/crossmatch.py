@@ -333,10 +333,10 @@ def _doubts_of(catalogues, a: int, b: int, rows_a, rows_b, radius: float) -> lis
     separation = at_epoch(x, epoch).separation(at_epoch(y, epoch)).to_value(u.arcsec)
     for n in np.flatnonzero(known & (separation > 5.0 * radius)):
         note("position", int(n), f'{separation[n]:.1f}" apart')
-    for n in range(len(rows_a)):
-        apart = magnitudes_apart(left, int(rows_a[n]), right, int(rows_b[n]))
+    for pair in range(len(rows_a)):
+        apart = magnitudes_apart(left, int(rows_a[pair]), right, int(rows_b[pair]))
         if apart:
-            note("magnitude", n, apart)
+            note("magnitude", pair, apart)
     difference = right.labels[rows_b] - left.labels[rows_a]
     for j, label in enumerate(left.label_set):
         for n in far(difference[:, j], LARGE.get(label.name, LARGE_ABUNDANCE)):

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -92,10 +93,11 @@ def read_label_table(
     name_column = next((lower[c] for c in ("source", "name", "cname", "star", "object") if c in lower), None)
     names = strings(table, name_column) if name_column else tuple(str(i) for i in range(n))
     files = strings(table, lower["file"]) if "file" in lower else ("",) * n
+    who: dict[str, Any] = {"name": names} if name_column else {}
     catalogue = Catalogue(
         path.name.split(".")[0],
         label_set,
-        identifiers(n, **({"name": names} if name_column else {}), where=str(path)),
+        identifiers(n, **who, where=str(path)),
         labels,
         _diagonal(np.where(np.isfinite(labels), errors, 0.0)),
         np.zeros(n, np.int64),

@@ -132,6 +132,7 @@ def _stem(name: str) -> str:
 
 def _add_stars(table: Table, spec: TableSpec) -> list[str]:
     """Join the columns of the table of stars by `source`; what to know of it."""
+    assert spec.stars is not None
     path = Path(spec.stars)
     stars = open_table(path)
     if SOURCE not in stars.colnames or not spec.identifiers:

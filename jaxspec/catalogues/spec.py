@@ -319,10 +319,10 @@ def _flags(value: Any, where: str) -> tuple[FlagRule, ...]:
         bits = (bits,) if isinstance(bits, int) else tuple(bits)
         if any(isinstance(b, bool) or not isinstance(b, int) or not 0 <= b < 63 for b in bits):
             raise InputError(f"{place}.bits", repr(bits), "positions of bits, 0 to 62", "correct them")
-        limits = {
+        limits: dict[str, Any] = {
             k: None if item.get(k) is None else _number(item[k], f"{place}.{k}") for k in ("below", "above")
         }
-        lists = {
+        lists: dict[str, Any] = {
             k: tuple(item[k]) if isinstance(item.get(k), list) else () if k not in item else (item[k],)
             for k in ("values", "not_values", "contains")
         }

@@ -86,7 +86,8 @@ def run(settings: Settings, folder: Path) -> Table:
         forward = forward_model(settings.forward, settings.instrument)
     else:
         instrument = get_instrument(settings.instrument)
-        forward = ExactModel.for_instrument(instrument, step=settings.step, calibrated=settings.calibrated)
+        exact = ExactModel.for_instrument(instrument, step=settings.step, calibrated=settings.calibrated)
+        forward = exact  # type: ignore[assignment]  # made for an instrument, it has one
     vmic, rows = calibrated_vmic(stars), []
     for i in tqdm(range(len(stars)), unit="star", desc="bound"):
         labels = stars.labels[i].astype(np.float32)

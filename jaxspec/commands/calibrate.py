@@ -163,7 +163,7 @@ def run(settings: Settings, folder: Path) -> tuple[Calibration, dict[str, Any]]:
     calibrated = calibrate_sky(result, loaded.sky, settings.prior)
     flags = loaded.stars.flags | np.where(calibrated.outlier > OUTLIER, int(StarFlag.OUTLIER), 0)
     _write_stars(folder / "calibrated.fits", loaded, calibrated, flags, "on the common scale")
-    metrics = {
+    metrics: dict[str, Any] = {
         "stars": loaded.sky.n_stars,
         "surveys": {s.name: {"rows": len(s), "anchor": s.anchor} for s in loaded.sky.surveys},
         "shared": shared(loaded.sky),
@@ -424,6 +424,7 @@ def _number(table: QTable, name: str, values: np.ndarray, description: str, ucd:
 def write_matches(path: Path, loaded: Input) -> None:
     """Findings of the cross-match, one a row; rows count from 0, after `select`."""
     names = [catalogue.name for catalogue in loaded.catalogues]
+    assert loaded.match is not None
     rows = [
         (f.kind, f.star, names[f.a[0]], f.a[1], names[f.b[0]], f.b[1], f.detail)
         for f in loaded.match.findings

@@ -151,11 +151,11 @@ def check_truth(result: Calibration, calibrated: Calibrated, sky: Sky, truth: Tr
     its offset, so that one sky's coverage scatters by far more than its number of stars says."""
     free = [k for k, survey in enumerate(sky.surveys) if not survey.anchor]
     place = np.concatenate([PIVOT, np.full(truth.labels.shape[1] - len(PIVOT), PIVOT[2])])[None]
-    z = []
+    scores = []
     for k in free:
         mean, sd = result.offset(sky.surveys[k].name, place)
-        z.append((mean[0] - truth.offset(k, place)[0]) / sd[0])
-    z = np.array(z)
+        scores.append((mean[0] - truth.offset(k, place)[0]) / sd[0])
+    z = np.array(scores)
     seen = np.isfinite(calibrated.mean).all(1)
     for k in free:
         seen[sky.surveys[k].star[truth.outlier[k]]] = False
@@ -251,7 +251,9 @@ def _offset_draws(result: Calibration, calibrated: Calibrated, n: int = 60):
     scales = result.scales
     rows = np.isfinite(calibrated.mean).all(1)
     low, high = np.quantile(calibrated.mean[rows], [0.025, 0.975], axis=0)
-    grid, offsets = {}, {name: {} for s, name in enumerate(result.names) if not result.is_anchor[s]}
+    free = [name for s, name in enumerate(result.names) if not result.is_anchor[s]]
+    grid: dict[str, np.ndarray] = {}
+    offsets: dict[str, dict[str, np.ndarray]] = {name: {} for name in free}
     for j in scales.inputs:
         label = result.label_set.names[j]
         grid[label] = np.linspace(low[j], high[j], n)

@@ -75,7 +75,8 @@ def recover(
         log.info("sky %d of %d: rms z %.2f", k + 1, config.n_skies, np.sqrt(np.mean(found[-1].z ** 2)))
     seconds["fits"] = time.perf_counter() - begun - seconds["spectra"]
     arrays = zip(*(one[:4] for one in found), strict=True)
-    recovery = Recovery(*(np.stack(parts) for parts in arrays), found[0].offsets)
+    planted, planted_error, inferred, error = map(np.stack, arrays)
+    recovery = Recovery(planted, planted_error, inferred, error, found[0].offsets)
     table = recovery_table(recovery, posterior.label_set)
     atomically(folder / "recovery.ecsv", lambda p: table.write(p, format="ascii.ecsv", overwrite=True))
     print_recovery(table)
@@ -102,6 +103,7 @@ def recover(
         f"rms z {metrics['rms_z']:.2f}; {folder}\n",
         flush=True,
     )
+    assert result is not None
     return result, metrics
 
 
@@ -130,7 +132,10 @@ def make_pool(
     (item,) = resumable(["pool"], stated, folder)
     arrays = item.result(simulate)
     star = np.arange(len(arrays["labels"]))
-    surveys = (Survey(name, star, *(arrays[f"{name}/{array}"] for array in ARRAYS)) for name in NAMES)
+    surveys = []
+    for name in NAMES:
+        values, covariance, flagged = (arrays[f"{name}/{array}"] for array in ARRAYS)
+        surveys.append(Survey(name, star, values, covariance, flagged))
     return Pool(arrays["labels"], tuple(surveys))
 
 

@@ -174,6 +174,7 @@ def evaluate(
     metrics, sets = {}, []
     model = forward_model(forward, posterior.instrument) if task.simulator is None else task.simulator.forward
     for set_name, options in config.sets.items() if task.simulator is not None else ():
+        assert task.simulator is not None
         log.info("evaluating %s: %d simulated stars", set_name, options.n)
         simulator = other_simulator(task.simulator, options)
         stars = simulate_many(simulator, named_key(seed, f"test {set_name}"), options.n, options.snr)
@@ -277,7 +278,7 @@ def negative_log_likelihood(posterior: PosteriorModel, stars: Dataset, batch: in
     return total / len(stars.labels)
 
 
-def bounds(simulator, stars: Dataset, n: int, key) -> dict[str, np.ndarray]:
+def bounds(simulator, stars: Dataset, n: int, key) -> dict[str, Any]:
     """Smallest possible errors of the first `n` stars: `bound` from the spectrum alone, infinite where it
     tells nothing, and `bound_with_prior`, the error of the best Gaussian posterior."""
     first = jax.tree.map(lambda x: x[:n], stars.nuisances)

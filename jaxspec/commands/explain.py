@@ -14,7 +14,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -136,11 +138,11 @@ def run(settings: Settings, folder: Path) -> Table:
         name = stem(names[i])
         figure = plot_saliency(mean, best, instrument, label_set, near, title=names[i])
         save(figure, folder / f"{name}_saliency.png")
-        arrays = {"wavelength": instrument.wavelength, "labels": np.array(label_set.names)}
+        arrays: dict[str, Any] = {"wavelength": instrument.wavelength, "labels": np.array(label_set.names)}
         arrays |= {"mean": mean.astype(np.float32), "width": width.astype(np.float32)}
-        atomically(folder / f"{name}_saliency.npz", lambda p, a=arrays: np.savez_compressed(p, **a))
-    for error in refused:
-        print(f"refused: {error}")
+        atomically(folder / f"{name}_saliency.npz", partial(np.savez_compressed, **arrays))
+    for refusal in refused:
+        print(f"refused: {refusal}")
     if not rows:
         raise InputError("explain", "no star that could be used", "one or more", "see what was refused")
     influence, best, width = (np.sqrt(np.mean(np.square(x), axis=0)) for x in zip(*shares, strict=True))
@@ -166,7 +168,7 @@ def stars(
     simulator = Simulator(forward, posterior.prior or StellarPrior(), settings.nuisances)
     key_labels, key_rest = jax.random.split(named_key(settings.seed, "simulated"))
     labels = simulator.prior.sample(key_labels, settings.n_stars)
-    snr = np.full(settings.n_stars, settings.snr, np.float32)
+    snr = jnp.full(settings.n_stars, settings.snr, jnp.float32)
     simulated = simulator.observe(key_rest, labels, snr)
     columns = (np.asarray(labels)[:, posterior.label_set.index(name)] for name in STELLAR)
     names = [

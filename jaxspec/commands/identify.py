@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from astropy import units as u
@@ -102,17 +104,14 @@ def run(settings: Settings, folder: Path) -> dict[str, QTable]:
             "vmic": float(vmic[i]),
             **dict(zip(model.label_set.names, map(float, stars.labels[i]), strict=True)),
         }
-        atomically(
-            folder / f"{name}_lines.ecsv",
-            lambda p, t=table: t.write(p, format="ascii.ecsv", overwrite=True),
-        )
-        arrays = {
+        atomically(folder / f"{name}_lines.ecsv", partial(table.write, format="ascii.ecsv", overwrite=True))
+        arrays: dict[str, Any] = {
             "wavelength": identified.wavelength,
             "flux": identified.flux,
             "elements": np.array(identified.elements),
             "share": identified.share.astype(np.float32),
         }
-        atomically(folder / f"{name}_pixels.npz", lambda p, a=arrays: np.savez_compressed(p, **a))
+        atomically(folder / f"{name}_pixels.npz", partial(np.savez_compressed, **arrays))
         figure = plot_identification(identified, settings.ranges or middle, title=stars.names[i])
         save(figure, folder / f"{name}_lines.png")
         log.info("%s: %d lines of %g mA or more", stars.names[i], len(table), settings.smallest_width)

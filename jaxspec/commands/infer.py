@@ -128,6 +128,7 @@ def write(
     """Files, plots and the printed table of an inference. `truth [n, l]` are the labels of simulated stars;
     values from the literature are looked up by file name."""
     posterior, spectra = result.posterior, result.spectra
+    assert spectra is not None
     known, known_name = truth, "truth"
     if truth is None:
         known, known_name = literature(settings.literature, spectra, posterior.label_set), "literature"
@@ -292,6 +293,7 @@ def draw(
 def predictive(forward: SpectrumModel, result: Inference, star: int, n: int = 64):
     """Median model of a star with its fitted continuum, and the central 95 % of the models of its draws."""
     fit, posterior = result.fit, result.posterior
+    assert fit is not None
     nuisances = jax.tree.map(lambda x: jnp.asarray(x[star]), fit.nuisances)
     rows = np.linspace(0, len(posterior.draws) - 1, n).astype(int)
     labels = np.concatenate([posterior.median[star : star + 1], posterior.draws[rows, star]])

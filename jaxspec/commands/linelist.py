@@ -101,24 +101,21 @@ class KnownStar:
 STARS = (
     KnownStar("hr10/sun_uves.txt", 5772.0, 4.438, 0.0, 0.005),
     KnownStar(
-        *("hr10/delta_eri_uves.txt", 5026.0, 3.83, 0.09),
-        **dict(mg_h=0.179, si_h=0.139, ca_h=0.025, ti_h=0.038, ni_h=0.092),
+        "hr10/delta_eri_uves.txt", 5026.0, 3.83, 0.09,
+        mg_h=0.179, si_h=0.139, ca_h=0.025, ti_h=0.038, ni_h=0.092,
     ),
     KnownStar(
-        *("hr10/procyon_uves_1.txt", 6582.0, 3.98, -0.02),
-        **dict(mg_h=-0.037, si_h=-0.033, ca_h=0.036, ti_h=-0.069, ni_h=-0.112),
+        "hr10/procyon_uves_1.txt", 6582.0, 3.98, -0.02,
+        mg_h=-0.037, si_h=-0.033, ca_h=0.036, ti_h=-0.069, ni_h=-0.112,
     ),
     KnownStar(
-        *("uves/hd_175305_narval.fits", 4902.0, 2.53, -1.45),
-        **dict(mg_h=-1.1, si_h=-1.15, ca_h=-1.15, ti_h=-1.2, al_h=-1.2, resolving_power=47_000.0),
+        "uves/hd_175305_narval.fits", 4902.0, 2.53, -1.45,
+        mg_h=-1.1, si_h=-1.15, ca_h=-1.15, ti_h=-1.2, al_h=-1.2, resolving_power=47_000.0,
     ),
-)
+)  # fmt: skip
 HELD_OUT = (
     KnownStar("hr10/sun_vesta_harps.txt", 5772.0, 4.438, 0.0),
-    KnownStar(
-        *("hr10/mu_ara_uves.txt", 5902.0, 4.30, 0.35),
-        **dict(si_h=0.327, ca_h=0.32, ti_h=0.388, ni_h=0.416),
-    ),
+    KnownStar("hr10/mu_ara_uves.txt", 5902.0, 4.30, 0.35, si_h=0.327, ca_h=0.32, ti_h=0.388, ni_h=0.416),
     KnownStar("hr10/16_cyg_a_harps.txt", 5849.0, 4.28, 0.08),
     KnownStar("hr10/beta_vir_harps_1.txt", 6093.0, 4.08, 0.13),
     KnownStar("hr10/alpha_cen_b_uves.txt", 5207.0, 4.53, 0.24),
@@ -348,7 +345,7 @@ def run(settings: Settings, folder: Path) -> dict[str, Any]:
             log.info("step %d: loss %.0f", step + 1, float(loss))
 
     after = [misfit(fit, change, shape, star) for shape, star in zip(shapes, stars, strict=True)]
-    summary = [
+    summary: list[dict[str, Any]] = [
         {"spectrum": row.spectrum, "held_out": k >= len(settings.stars), "before": b, "after": a}
         for k, (row, b, a) in enumerate(zip(rows, before, after, strict=True))
     ]
@@ -379,7 +376,8 @@ def worst_places(fit: LineFit, star: Star, shape: Float[Array, " 3"], change: Fl
     before = np.array(fit.residual(synthesise(fit, 0 * change, star), star.start, star))
     surface = synthesise(fit, change, star)
     after = np.asarray(fit.residual(surface, shape, star))
-    size, rows = np.abs(before), []
+    size = np.abs(before)
+    rows: list[dict[str, Any]] = []
     while len(rows) < WORST and size.max() > 0:
         pixel = int(np.argmax(size))
         at = fit.wavelength[pixel]

@@ -112,7 +112,7 @@ def draw(
         results.append(posterior.sample_normalised(sampled, stars.flux, stars.ivar, settings.n_draws))
         labels.append(np.asarray(stars.labels))
         arms.append(observed_arms(np.asarray(stars.ivar), posterior.instrument))
-    together = {
+    together: dict[str, Any] = {
         name: np.concatenate([getattr(result, name) for result in results], axis=-1)
         for name in ("log_prob", "snr", "chi2", "flags")
     }

@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -66,7 +67,7 @@ def run(settings: Settings, folder: Path) -> ResidualModel:
     found, gain = fit_residuals(residual, ivar)
     found.save(folder / "residuals", instrument)
     save(plot_residuals(residual, ivar, found, instrument), folder / "residuals.png")
-    metrics = {
+    metrics: dict[str, Any] = {
         "spectra": len(good),
         "used": int(good.sum()),
         "outliers": outliers,
@@ -76,8 +77,9 @@ def run(settings: Settings, folder: Path) -> ResidualModel:
     metrics["rms"] = rms(found, instrument)
     write_json(folder / "metrics.json", metrics)
     print("factors   gain in ln density of left-out spectra per pixel, over the stated noise alone")
+    best = max(gain, key=lambda k: gain[k])
     for k, value in gain.items():
-        print(f"{'none' if k < 0 else k:>7}   {value:.4f}{'  taken' if k == max(gain, key=gain.get) else ''}")
+        print(f"{'none' if k < 0 else k:>7}   {value:.4f}{'  taken' if k == best else ''}")
     for name, (shared, own) in metrics["rms"].items():
         print(f"{name}: {100 * shared:.2f} % of the continuum shared by pixels, {100 * own:.2f} % not")
     return found
@@ -89,8 +91,9 @@ def read(
     """Residuals, ivar and flags of one file of results."""
     try:
         with xr.open_datatree(path, engine="h5netcdf") as tree:
-            observed = {name: tree["observed_data"][name].values for name in ("flux", "model", "ivar")}
-            flags = tree["constant_data"]["flags"].values
+            groups = {name: group.dataset for name, group in tree.children.items()}
+            observed = {name: groups["observed_data"][name].values for name in ("flux", "model", "ivar")}
+            flags = groups["constant_data"]["flags"].values
     except (OSError, KeyError, ValueError) as error:
         raise InputError(
             str(path),
@@ -113,6 +116,6 @@ def rms(found: ResidualModel, instrument: Instrument) -> dict[str, tuple[float, 
     shared = np.sum(np.square(np.asarray(found.components, float)), axis=0)
     own = np.square(np.asarray(found.scatter, float))
     return {
-        arm: tuple(float(np.sqrt(np.mean(part[where]))) for part in (shared, own))
+        arm: (float(np.sqrt(np.mean(shared[where]))), float(np.sqrt(np.mean(own[where]))))
         for arm, where in instrument.slices.items()
     }

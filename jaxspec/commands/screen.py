@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -94,13 +95,14 @@ def run(settings: Settings, folder: Path) -> dict[str, Any]:
     rows, examples = {}, {}
     faults = {fault or ORDINARY: fault for fault in (None, *FAULTS)}
     models = {"simulator": simulator, "forward_model": forward}
+
+    def screened(fault: str | None, n: int) -> dict[str, np.ndarray]:
+        return screen(posterior, forward, simulator, fault, n, settings)._asdict()
+
     for item in resumable(faults, stated | models, folder / "screened"):
         name, fault = item.name, faults[item.name]
         n = settings.n if fault else 5 * settings.n
-        arrays = item.result(
-            lambda f=fault, n=n: screen(posterior, forward, simulator, f, n, settings)._asdict()
-        )
-        stars = Screened(**arrays)
+        stars = Screened(**item.result(partial(screened, fault, n)))
         rows[name], examples[name] = shares(stars.flags), stars
         print(
             f"{name:<28}{n:>6}{rows[name]['flagged']:>9.1%}{rows[name]['out_of_range']:>14.1%}"
@@ -126,6 +128,7 @@ def calibrate(
         how = InferenceConfig(settings.n_draws, "none")
         inferred = infer_normalised(jax.random.fold_in(key, 1), plain, forward, stars.flux, stars.ivar, how)
         result, fit = inferred.posterior, inferred.fit
+        assert fit is not None
         arms = observed_arms(np.asarray(stars.ivar), posterior.instrument)
         # Weights that were trained on few stars have no reference to measure novelty by.
         novelty = {name: x for name, x in result.stats.items() if name == "novelty"}
@@ -163,7 +166,9 @@ def screen(
         result = infer_normalised(jax.random.fold_in(one, 1), posterior, forward, flux[rows], ivar[rows], how)
         flags.append(result.flags)
         if example is None:
+            assert result.fit is not None
             example = np.asarray(flux[0]), np.asarray(ivar[0]), result.fit.model[0]
+    assert example is not None
     return Screened(np.concatenate(flags), *example)
 
 
@@ -195,7 +200,7 @@ def draw(examples: dict[str, Screened], forward: SpectrumModel, path: Path) -> N
             seen = np.where(stars.ivar > 0, stars.flux, np.nan)[arm]
             ax.plot(wavelength, seen, color=plots.GREY, lw=0.5)
             ax.plot(wavelength, stars.model[arm], color=plots.RED, lw=0.7)
-            hit = [f.name for f in (Flag.OUT_OF_RANGE, Flag.BAD_FIT) if stars.flags[0] & int(f)]
+            hit = [str(f.name) for f in (Flag.OUT_OF_RANGE, Flag.BAD_FIT) if stars.flags[0] & int(f)]
             ax.set_title(f"{name}: {', '.join(hit) or 'no flag'}", fontsize=8, loc="left")
             low, high = np.nanquantile(seen, [0.002, 0.998])
             ax.set(

@@ -29,7 +29,7 @@ from jaxspec.io import SpectraStore
 from jaxspec.labels import NINE_LABELS
 from jaxspec.physics import turbulence
 from jaxspec.physics.emulator_fit import gaussian_resampling
-from jaxspec.physics.forward import SHIPPED, Nuisances, forward_model
+from jaxspec.physics.forward import SHIPPED, ForwardModel, Nuisances, forward_model
 from jaxspec.physics.model import StellarModel
 from jaxspec.physics.synthesis import Window
 from jaxspec.runs import checksum, named_key, package_data, versions
@@ -182,6 +182,13 @@ def through_instrument(settings: Settings) -> Engine:
         )
     if settings.engine != SYNTHESIS:
         raise InputError("engine", repr(settings.engine), "synthesis or emulator", "write engine=synthesis")
+    if not isinstance(forward, ForwardModel):
+        raise InputError(
+            "forward",
+            settings.forward,
+            "one that has an emulator's grids",
+            "leave it out, or write engine=emulator",
+        )
     # The emulator's own grids and base broadening, filled by the synthesis instead of the network.
     grids = list(dict.fromkeys(response.grid for response in forward.responses))
     windows = tuple(Window(g.wavelength[0] - 0.5, g.wavelength[-1] + 0.5, settings.step) for g in grids)

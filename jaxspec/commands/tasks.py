@@ -108,7 +108,7 @@ class Task:
     label_set: LabelSet
     prior: StellarPrior | None
     loss: Callable
-    batches: dict[str, Callable]  # batch_fn or source of `jaxspec.training.fit`
+    batches: dict[str, Any]  # batch_fn or source of `jaxspec.training.fit`
     examples: Dataset  # of the training distribution
     validation: Dataset
     simulator: Simulator | None = None
@@ -199,7 +199,7 @@ def survey(data: SurveyData, instrument: str | Instrument, batch: int, seed: int
     bright = snr > data.snr_min
     held_out = np.array([_share(names[i]) < data.test_fraction for i in spectrum], bool)
     parts = {"train": bright & ~held_out, "test": bright & held_out, "noisy": ~bright & (snr > 0)}
-    facts = {
+    facts: dict[str, Any] = {
         "spectra": len(names),
         "refused": [str(error) for error in refused],
         "not_in_catalogue": len(names) - len(entry),

@@ -252,7 +252,8 @@ def learn_to_fit(
 ) -> tuple[PosteriorNetwork, Task]:
     """The network with its guess trained, and the task that is left: to train its flow on fits of simulated
     stars. Both survive a kill: `guess/` and `fits/` in the run's folder."""
-    config, seed, plan = settings.trainer.config, settings.seed, settings.fits
+    config, seed, plan, simulator = settings.trainer.config, settings.seed, settings.fits, task.simulator
+    assert simulator is not None  # a linear fit needs its forward model
     log.info("learning where to start fits from: %d steps", plan.guess_steps)
     guessed = fit(
         network,
@@ -261,12 +262,12 @@ def learn_to_fit(
         key=named_key(seed, "guess"),
         directory=folder / "guess",
         trained=fits.GUESS,
-        batch_fn=lambda key, step: task.simulator.simulate(key, plan.batch),
+        batch_fn=lambda key, step: simulator.simulate(key, plan.batch),
     )
     log.info("fitting %d simulated stars", plan.n_stars)
     known = fits.make_fits(
         guessed.model,
-        task.simulator,
+        simulator,
         named_key(seed, "fits"),
         plan.n_stars,
         folder / "fits",
@@ -335,8 +336,8 @@ def start_from(network: PosteriorNetwork, stored: AmortisedPosterior, task: Task
     copy_weights(stored.network, network, where)
     grids = stored.instrument.wavelength, task.instrument.wavelength
     if not np.allclose(*grids, rtol=0.0, atol=1e-3):
-        was, now = (f"{grid[0]:.2f}-{grid[-1]:.2f} A" for grid in grids)
-        raise InputError(f"{where}, wavelengths", was, now, "start from a network for this instrument")
+        its, ours = (f"{grid[0]:.2f}-{grid[-1]:.2f} A" for grid in grids)
+        raise InputError(f"{where}, wavelengths", its, ours, "start from a network for this instrument")
 
 
 def refuse_other_run(settings: Settings, folder: Path) -> None:

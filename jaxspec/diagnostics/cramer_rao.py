@@ -93,7 +93,7 @@ def cramer_rao(
     """
     labels, n_label = np.asarray(labels), np.shape(labels)[-1]
     prior = np.zeros((n_label, n_label)) if prior_precision is None else np.asarray(prior_precision, float)
-    covariance = []
+    covariances = []
     for start in range(0, len(labels), batch):
         rows = np.minimum(np.arange(start, start + batch), len(labels) - 1)
         model, columns = jacobian(
@@ -107,8 +107,8 @@ def cramer_rao(
             errors = line_errors(np.asarray(model[i], float), forward.instrument, simulated)
             left, errors = with_residuals(np.asarray(ivar[row], float), errors, simulated, residuals)
             information = information_matrix(design, left, errors) + precision
-            covariance.append(marginal_covariance(information, n_label))
-    covariance = np.stack(covariance)
+            covariances.append(marginal_covariance(information, n_label))
+    covariance = np.stack(covariances)
     return Bound(covariance, np.sqrt(np.diagonal(covariance, axis1=1, axis2=2)))
 
 

@@ -156,8 +156,9 @@ def coverage_by_bins(stars: KnownStars) -> Result:
             inside = (row["labels"][name]["coverage_68"] for name in names)
             rows.append([_range(*row[quantity]), str(row["n"]), *(f"{x:.2f}" for x in inside)])
         rows.append(["p of all bins", "", *map(_p_value, combined)])
-        flagged = {(len(bins), j + 2) for j in np.flatnonzero(combined <= limit)}
-        flagged |= {(i, j + 2) for i, j in np.argwhere((cells <= FALSE_ALARM) & (combined <= limit))}
+        flagged = {(len(bins), j + 2) for j in np.flatnonzero(combined <= limit).tolist()}
+        low = np.argwhere((cells <= FALSE_ALARM) & (combined <= limit)).tolist()
+        flagged |= {(i, j + 2) for i, j in low}
         of = QUANTITIES[quantity] + ("" if quantity == "snr" else ", posterior median")
         caption = f"Coverage of the 68 % interval by {of}; p: the ranks are uniform in all bins."
         tables.append(Table(caption, [of.split(" [")[0], *header], rows, frozenset(flagged)))

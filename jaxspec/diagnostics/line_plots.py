@@ -153,7 +153,7 @@ def _plot_shares(
                 )
                 ax.fill_between(centres, behind, step="mid", color=GREY, alpha=0.55, lw=0)
                 ax.step(centres, share, where="mid", color=COLOURS[0], lw=0.9)
-                chosen = []
+                chosen: list[float] = []
                 for k in np.argsort(-share)[:n_marks]:
                     if share[k] > 0.015 and all(abs(centres[k] - other) > 14.0 for other in chosen):
                         chosen.append(centres[k])

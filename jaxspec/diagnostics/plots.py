@@ -10,6 +10,7 @@ import io
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -82,7 +83,7 @@ def plot_recovery(
         figure, axes = plt.subplots(
             rows, columns, figsize=(3.1 * columns, 2.35 * rows), squeeze=False, layout="constrained"
         )
-        points = None
+        points: Any = None
         for i, label in enumerate(label_set):
             ax, offset = axes.flat[i], median[:, i] - truth[:, i]
             scatter = robust_scatter(offset)
@@ -126,7 +127,7 @@ def plot_recovery(
         if snr is not None:
             bar = figure.colorbar(points, ax=axes, aspect=45, pad=0.01, fraction=0.02)
             ticks = [5, 10, 30, 100, 300]
-            bar.set_ticks(np.log10(ticks), labels=[str(t) for t in ticks])
+            bar.set_ticks(np.log10(ticks).tolist(), labels=[str(t) for t in ticks])
             bar.set_label("S/N per pixel")
     return figure
 
@@ -217,7 +218,8 @@ def plot_spectrum(
             len(panels), 1, left=0.065, right=0.99, bottom=0.42 / height, top=1.0 - 0.28 / height, hspace=0.2
         )
         for i, (arm, low, high) in enumerate(panels):
-            ax, rest = outer[i].subgridspec(2, 1, height_ratios=[3, 1], hspace=0.0).subplots(sharex=True)
+            inner = outer[i].subgridspec(2, 1, height_ratios=[3, 1], hspace=0.0)
+            ax, rest = inner.subplots(sharex=True, squeeze=False)[:, 0]
             inside = (wavelength >= low) & (wavelength < high)
             x, seen = wavelength[inside], good[inside]
             f, e, m = flux[inside], sigma[inside], model[inside]

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from html import escape
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 from jaxspec.diagnostics.evaluators import EVALUATORS
@@ -49,7 +50,7 @@ def report(
     found = {stars.name: [evaluate(stars) for evaluate in EVALUATORS] for stars in sets}
     sizes = {stars.name: stars.draws.shape[:2] for stars in sets}
     text = page(found, sizes, facts or {}, title)
-    atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+    atomically(Path(path), lambda partial: partial.write_text(text, encoding="utf-8"))
     return found
 
 

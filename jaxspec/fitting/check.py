@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -144,7 +144,8 @@ def check_posterior(
     arms = {f"chi2_{arm.name}": fit.chi2_arm[:, i] for i, arm in enumerate(forward.instrument.arms)}
     # One bad arm is a bad fit, also where the other, longer one dilutes it.
     found = statistics(fit)
-    highest, factor = {}, np.full(len(fit.chi2), ERRORS_FAIR)
+    highest: dict[str, Any] = {}  # one for all stars, or one a star
+    factor = np.full(len(fit.chi2), ERRORS_FAIR)
     if limits is not None:
         observed = observed_arms(np.asarray(ivar), forward.instrument)
         # Limits that were stored before a statistic was thought of lack it.

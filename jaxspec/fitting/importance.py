@@ -194,7 +194,8 @@ def _from_network(rng, posterior: Posterior, mode: Mode, which, config) -> tuple
     covariance = mode.covariance[which].astype(float)
     centre = np.broadcast_to(mode.centre[which, None].astype(float), (*about.shape[:2], covariance.shape[1]))
     known = np.arange(n_label)
-    nuisances, log_t = _draw(rng, *_given(centre, covariance, known, about), config)
+    rest, left = _given(centre, covariance, known, about)
+    nuisances, log_t = _draw(rng, rest, left, config)
     return np.concatenate([about, nuisances], axis=2), log_q + log_t
 
 

@@ -37,6 +37,8 @@ from jaxspec.simulation.nuisances import PURE, RESOLUTION_RANGE, NuisanceConfig,
 from jaxspec.simulation.prior import StellarPrior
 from jaxspec.simulation.simulator import CONTINUUM_DEGREE, SpectrumModel
 
+Arrays = Array | np.ndarray
+
 N_NUISANCES = len(Nuisances._fields)
 # Place of vsini among the nuisances, from the end: also that in `u`.
 VSINI = Nuisances._fields.index("vsini") - N_NUISANCES
@@ -109,11 +111,11 @@ class Observed(NamedTuple):
 
 
 def spectrum_at(
-    u: Float[Array, " d"], start: Float[Array, " l"], label_set: LabelSet, config: LikelihoodConfig
+    u: Float[Arrays, " d"], start: Float[Arrays, " l"], label_set: LabelSet, config: LikelihoodConfig
 ) -> tuple[Float[Array, " l"], Nuisances]:
     """Labels and nuisances of parameters `u`."""
     n_label = start.size
-    labels = start + jnp.asarray(label_set.step) * u[:n_label]
+    labels = jnp.asarray(start) + jnp.asarray(label_set.step) * u[:n_label]
     centre = jnp.stack(expected_nuisances(label_set.stellar(labels), config.nuisances))
     return labels, Nuisances(*(centre + nuisance_scale(config) * u[n_label:]))
 
@@ -165,7 +167,7 @@ def log_prior_velocity(u: Float[Array, ""], config: NuisanceConfig) -> Float[Arr
 def observe(
     reference: Float[Array, " p"],
     flux: Float[Array, " p"],
-    ivar: Float[Array, " p"],
+    ivar: Float[Arrays, " p"],
     forward: SpectrumModel,
     config: LikelihoodConfig,
 ) -> Observed:
@@ -241,7 +243,7 @@ def log_density(
     prior: StellarPrior,
     config: LikelihoodConfig,
     u: Float[Array, " d"],
-    start: Float[Array, " l"],
+    start: Float[Arrays, " l"],
     observed: Observed,
 ) -> Float[Array, ""]:
     """Log of prior times likelihood at `u`, a density per unit of all labels and of the nuisances in `u`,

@@ -172,7 +172,7 @@ def nuisance_range(stellar: Stellar, n_arms: int, config: RefineConfig) -> Float
     (velocity, vsini, vmic, resolution), width = nuisance_prior(stellar, fit)
     vmac, scattered = turbulence.vmac_calibration(*stellar), FITTED["scattered_light"]
     light = [jnp.full((), scattered.mean)] * n_arms
-    width = [width[0], fit.vsini_prior**2, width[2], width[3], config.vmac_prior]
+    widths = [width[0], fit.vsini_prior**2, width[2], width[3], config.vmac_prior]
 
     def limits(end):
         low = {name: getattr(FITTED[name], end) for name in (*ADJUSTED, "vmac")}
@@ -183,7 +183,7 @@ def nuisance_range(stellar: Stellar, n_arms: int, config: RefineConfig) -> Float
     return jnp.stack(
         [
             jnp.stack([velocity, vsini**2, vmic, resolution, vmac, *light]),
-            jnp.asarray(width + [scattered.sigma] * n_arms),
+            jnp.asarray([*widths, *[scattered.sigma] * n_arms]),
             limits("low"),
             limits("high"),
         ]

@@ -85,11 +85,16 @@ class MaskedConditioner(nnx.Module):
         y = features + x @ _masked(self.from_variables, variables[:, None] <= degrees)
         y = jax.nn.gelu(y)
         for layer in self.hidden:
-            y = y + jax.nn.gelu(y @ _masked(layer, degrees[:, None] <= degrees) + layer.bias[...])
+            y = y + jax.nn.gelu(y @ _masked(layer, degrees[:, None] <= degrees) + _bias(layer))
         readers = np.repeat(variables, self.n_out)
-        y = y @ _masked(self.last, degrees[:, None] < readers) + self.last.bias[...]
+        y = y @ _masked(self.last, degrees[:, None] < readers) + _bias(self.last)
         return y.reshape(*x.shape[:-1], self.n_dim, self.n_out)
 
 
 def _masked(layer: nnx.Linear, mask: np.ndarray) -> Float[Array, "n m"]:
     return jnp.where(mask, layer.kernel[...], 0.0)
+
+
+def _bias(layer: nnx.Linear) -> Float[Array, " m"]:
+    assert layer.bias is not None
+    return layer.bias[...]

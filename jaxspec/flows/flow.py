@@ -1,5 +1,7 @@
 """The conditional flow of invertible layers: a density exact to evaluate and to sample."""
 
+from typing import Any
+
 import distrax
 import numpy as np
 from flax import nnx
@@ -35,6 +37,9 @@ def layer_orders(n_dim: int, n_layers: int, seed: int) -> list[tuple[int, ...]]:
     return orders
 
 
+Coupling = AffineCoupling | Autoregressive | SplineCoupling
+
+
 class ConditionalFlow(Flow):
     """p(z | context) by invertible layers, trained by maximum likelihood.
 
@@ -47,7 +52,7 @@ class ConditionalFlow(Flow):
     def __init__(self, config: FlowConfig, *, n_dim: int, n_context: int, rngs: nnx.Rngs):
         super().__init__(n_dim, n_context)
         self.config = config
-        layers: list[nnx.Module] = []
+        layers: list[ConditionalAffine | LULinear | Permutation | Coupling] = []
         if config.conditional_affine:
             layers.append(ConditionalAffine(n_dim, n_context, width=config.width, rngs=rngs))
         for order in layer_orders(n_dim, config.n_layers, config.seed):
@@ -67,8 +72,8 @@ class ConditionalFlow(Flow):
         return -self.log_prob(z, context)
 
 
-def _coupling(config: FlowConfig, n_dim: int, n_context: int, rngs: nnx.Rngs) -> nnx.Module:
-    common = dict(width=config.width, depth=config.depth, rngs=rngs)
+def _coupling(config: FlowConfig, n_dim: int, n_context: int, rngs: nnx.Rngs) -> Coupling:
+    common: dict[str, Any] = dict(width=config.width, depth=config.depth, rngs=rngs)
     if config.coupling == "affine":
         return AffineCoupling(n_dim, n_context, clamp=config.clamp, **common)
     if config.coupling == "autoregressive":

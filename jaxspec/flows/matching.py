@@ -70,6 +70,7 @@ class MatchingFlow(Flow):
             gaussian = jnp.log(self.scale[...]).sum() - normal_log_prob(x) - log_det
             # The regression must not flatten its own target.
             x = jax.lax.stop_gradient(x)
+        assert key is not None, "the loss of a matching flow draws times"
         key_times, key_noise = jax.random.split(key)
         # One time in each N_TIMES-th of the unit interval: the same mean as independent ones, less scatter.
         begin = jnp.arange(N_TIMES, dtype=x.dtype)[:, None]

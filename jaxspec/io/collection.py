@@ -114,8 +114,9 @@ def read_spectra(
     error and origin, S/N, resolving power, masked pixel counts, everything assumed. Raises `InputError` when
     no file could be used.
     """
-    rows, refused = [], []
-    options = dict(
+    rows: list[GridSpectrum] = []
+    refused: list[InputError] = []
+    options: dict[str, Any] = dict(
         template=template,
         velocity=velocity,
         frame=frame,
@@ -128,7 +129,10 @@ def read_spectra(
         snr_max=snr_max,
     )
     for item in iter_spectra(paths, instrument, **options):
-        (refused if isinstance(item, InputError) else rows).append(item)
+        if isinstance(item, InputError):
+            refused.append(item)
+        else:
+            rows.append(item)
     if refused:
         log.warning(
             "%d of %d files refused: %s",
@@ -264,11 +268,11 @@ def measure_velocity(
         if inside.sum() < 100 or known.sum() < 100:
             continue
         best: RadialVelocity | None = None
-        pixels = _binned(file.wavelength[inside], file.flux[inside], file.ivar[inside], arm.step)
+        x, y, weight = _binned(file.wavelength[inside], file.flux[inside], file.ivar[inside], arm.step)
         for flux in template.flux:
             try:
                 found = radial_velocity(
-                    *pixels, template.wavelength[known], flux[known], max_velocity=max_velocity
+                    x, y, weight, template.wavelength[known], flux[known], max_velocity=max_velocity
                 )
             except InputError as error:
                 reason = error
@@ -278,14 +282,14 @@ def measure_velocity(
         if best is not None:
             values.append(best)
     if not values:
-        found = (
+        missing = (
             f"no measurable radial velocity ({reason.found})"
             if reason
             else "no pixels in any arm to measure a velocity with"
         )
         raise InputError(
             file.path,
-            found,
+            missing,
             "a spectrum that overlaps the instrument and looks like the templates",
             "give velocity=, or check air/vacuum and the unit of the wavelengths",
         )
@@ -388,7 +392,13 @@ def to_grid(
     return GridSpectrum(file.name, file.star, flux, ivar, quality, meta)
 
 
-def _to_resolution(part, file: SpectrumFile, arm: Arm, native: bool, notes: list[str]):
+def _to_resolution(
+    part: tuple[np.ndarray, np.ndarray, np.ndarray],
+    file: SpectrumFile,
+    arm: Arm,
+    native: bool,
+    notes: list[str],
+) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], str]:
     """Convolve down to the arm's resolution where the source's is known and higher; says what was done."""
     source, target = file.resolving_power, arm.resolution(part[0])
     nominal = float(np.median(target))
@@ -413,7 +423,7 @@ def _to_resolution(part, file: SpectrumFile, arm: Arm, native: bool, notes: list
         return part, f"{source:.0f}"
     if source <= nominal * 1.02:
         return part, f"{source:.0f}"
-    flux, ivar = convolve_to_resolution(*part, source=float(source), target=np.minimum(target, source))
+    flux, ivar = convolve_to_resolution(*part, float(source), np.minimum(target, source))
     return (part[0], flux, ivar), f"{nominal:.0f} from {source:.0f}"
 
 
@@ -443,7 +453,7 @@ def combine_stars(rows: Sequence[GridSpectrum]) -> list[GridSpectrum]:
         mean = np.where(total > 0, (flux * ivar).sum(0) / np.where(total > 0, total, 1.0), 0.0)
         quality = np.bitwise_or.reduce(np.stack([np.where(r.ivar > 0, r.quality, 0) for r in group]), axis=0)
         every = np.bitwise_and.reduce(np.stack([r.quality for r in group]), axis=0)
-        quality = np.where(total > 0, quality, every)
+        quality = np.asarray(np.where(total > 0, quality, every), np.int32)
         good = total > 0
         meta = {
             **group[0].meta,
@@ -451,5 +461,5 @@ def combine_stars(rows: Sequence[GridSpectrum]) -> list[GridSpectrum]:
             "arms": tuple(dict.fromkeys(a for r in group for a in r.meta["arms"])),
             "snr": float(np.median(mean[good] * np.sqrt(total[good]))),
         }
-        merged.append(GridSpectrum(star, star, mean, total, quality.astype(np.int32), meta))
+        merged.append(GridSpectrum(star, star, mean, total, quality, meta))
     return merged

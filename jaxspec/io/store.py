@@ -133,13 +133,13 @@ class SpectraStore:
         if not Path(path).exists():
             return cls.create(path, wavelength, **how)
         store = cls.open(path, "r+")
-        want = {
+        want: dict[str, Any] = {
             "wavelength": np.asarray(wavelength, np.float64),
             "labels": dict(how["labels"]),
             "columns": dict(how.get("columns") or {}),
             "provenance": json.loads(_json(how.get("provenance") or {}, store.path)),
         }
-        have = {
+        have: dict[str, Any] = {
             "wavelength": store.wavelength,
             "labels": store.label_units,
             "columns": store.column_units,
@@ -477,9 +477,9 @@ def _checksum(
     flux: np.ndarray, ivar: np.ndarray, labels: np.ndarray, columns: np.ndarray, name: bytes
 ) -> int:
     """CRC-32 over everything a row holds."""
-    value = zlib.crc32(np.ascontiguousarray(flux))
+    value = zlib.crc32(np.ascontiguousarray(flux).data)
     for part in (ivar, labels, columns):
-        value = zlib.crc32(np.ascontiguousarray(part), value)
+        value = zlib.crc32(np.ascontiguousarray(part).data, value)
     return zlib.crc32(name, value)
 
 

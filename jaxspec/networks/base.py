@@ -80,7 +80,7 @@ class Encoder(nnx.Module):
                 "put the spectra on the encoder's wavelength grid",
             )
         y = self.enter(self.features(flux, ivar))
+        drop = key if self.config.dropout > 0.0 else None
         for i, block in enumerate(self.head):
-            drop = key is not None and self.config.dropout > 0.0
-            y = block(y, self.keep(key, i, y.shape) if drop else None)
+            y = block(y, None if drop is None else self.keep(drop, i, y.shape))
         return self.leave(y)

@@ -24,7 +24,8 @@ def make_encoder(config: EncoderConfig, grid: Float[np.ndarray, " p"] | int, *, 
     """
     wavelength = None if isinstance(grid, int) else np.asarray(grid)
     if config.kind == "residual":
-        return SpectrumEncoder(config, n_pixels=grid if wavelength is None else wavelength.size, rngs=rngs)
+        n_pixels = grid if isinstance(grid, int) else np.size(grid)
+        return SpectrumEncoder(config, n_pixels=n_pixels, rngs=rngs)
     if wavelength is None:
         raise InputError(
             f"the {config.kind} encoder",

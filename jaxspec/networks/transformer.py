@@ -57,10 +57,10 @@ def cut_patches(wavelength: Float[np.ndarray, " p"], cell: float, patch_cells: i
     # Wavelengths ascend, so the pixels of a cell stand together.
     first = np.searchsorted(place, place, side="left")
     member = np.arange(len(place)) - first
-    shape = (len(patches) * patch_cells, int(member.max()) + 1)
-    pixels, used = np.zeros(shape, np.int32), np.zeros(shape, bool)
+    most = int(member.max()) + 1
+    pixels, used = (np.zeros((len(patches) * patch_cells, most), kind) for kind in (np.int32, bool))
     pixels[place, member], used[place, member] = np.arange(len(place)), True
-    shape = (len(patches), patch_cells, shape[1])
+    shape = (len(patches), patch_cells, most)
     centre = (patches[:, 1] + 0.5) * patch_cells * cell
     return PatchGrid(pixels.reshape(shape), used.reshape(shape), centre, patch_cells * cell)
 
@@ -133,7 +133,8 @@ class PatchTransformer(nnx.Module):
         x = pixel_features(flux, ivar, mean[pixels], scale[pixels], bin_pixels=m, clip=self.clip)
         cells = jnp.stack([x.residual, x.weight - 1.0, x.log_snr - 3.0], -1)
         seen = (x.weight > 0).reshape(-1, t, k).any(-1)
-        factor, shift = jnp.split(self.place(wavelength_code(self.grid.centre, self.grid.width)), 2, -1)
+        code = jnp.asarray(wavelength_code(self.grid.centre, self.grid.width))
+        factor, shift = jnp.split(self.place(code), 2, -1)
         return self.embed(cells.reshape(-1, t, 3 * k)) * (1.0 + factor) + shift, seen
 
     def __call__(

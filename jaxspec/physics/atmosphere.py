@@ -66,9 +66,11 @@ class AtmosphereGrid(eqx.Module):
 
     def inside(self, teff: Float[Array, "..."], logg: Float[Array, "..."], m_h: Float[Array, "..."]) -> Array:
         """Whether the parameters lie inside the grid, and no node that is `missing` has a part in them."""
-        result = True
-        for x, nodes in ((teff, self.teff), (logg, self.logg), (m_h, self.m_h)):
-            result = result & (x >= nodes[0]) & (x <= nodes[-1])
+        axes = (self.teff, self.logg, self.m_h)
+        within = [
+            (x >= nodes[0]) & (x <= nodes[-1]) for x, nodes in zip((teff, logg, m_h), axes, strict=True)
+        ]
+        result = within[0] & within[1] & within[2]
         if self.missing is None:
             return result
 
@@ -76,7 +78,6 @@ class AtmosphereGrid(eqx.Module):
             weights = (_linear_weights(v, nodes) for v, nodes in zip(x, axes, strict=True))
             return jnp.einsum("i,j,k,ijk->", *weights, self.missing.astype(np.float32))
 
-        axes = (self.teff, self.logg, self.m_h)
         return result & (jnp.vectorize(share)(*jnp.broadcast_arrays(teff, logg, m_h)) == 0)
 
     def check(self, teff: Float[Array, "..."], logg: Float[Array, "..."], m_h: Float[Array, "..."]) -> None:

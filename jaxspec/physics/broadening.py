@@ -4,6 +4,8 @@ On a grid uniform in ln(wavelength) each of them is a convolution in velocity wi
 product of the transforms is applied at once, and each is smooth in its parameter.
 """
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -89,7 +91,7 @@ def convolve(
     return 1.0 + jnp.fft.irfft(jnp.fft.rfft(flux - 1.0) * transform * phase, n=grid.n)
 
 
-def lsf_variance(resolving_power: Float[ArrayLike, "..."]) -> Float[ArrayLike, "..."]:
+def lsf_variance(resolving_power: Float[ArrayLike, "..."]) -> Float[Any, "..."] | float:
     """Variance (km/s)^2 of a Gaussian line-spread function of R = lambda / FWHM."""
     return (SPEED_OF_LIGHT / (FWHM_PER_SIGMA * resolving_power)) ** 2
 

@@ -5,7 +5,8 @@ absorption that of Mg I, Al I and Si I is here, up to a tenth of the whole in th
 that of Fe I and others, which matters below 4000 A, is left out.
 """
 
-from functools import cache
+import operator
+from functools import cache, reduce
 from importlib import resources
 
 import jax.numpy as jnp
@@ -184,7 +185,7 @@ def absorption(
 ) -> Float[Array, ""]:
     """True continuous absorption, cm^-1, at `wavelength` (A) in a layer of `temperature` (K)."""
     terms = (h_minus, hydrogen, helium_minus, h2_plus, metals)
-    return sum(term(wavelength, temperature, state) for term in terms)
+    return reduce(operator.add, (term(wavelength, temperature, state) for term in terms))
 
 
 def scattering(wavelength: Float[Array, ""], state: ChemicalState) -> Float[Array, ""]:

@@ -29,7 +29,7 @@ LEVEL_TOLERANCE = 0.01  # eV, within which a line's level is one of the table's
 class LineDepartures(NamedTuple):
     """Coefficients of the levels of some lines of a list, in each layer; the other lines are in LTE."""
 
-    index: Int[np.ndarray, " chosen"]  # of the lines, on the host
+    line: Int[np.ndarray, " chosen"]  # places in the list, on the host
     lower: Float[Array, "chosen layers"]
     upper: Float[Array, "chosen layers"]
 
@@ -113,7 +113,7 @@ def with_departures(
     The second has kappa_LTE b_u - kappa in place of the opacity: what a line emits beyond kappa B, in units
     of B (negative where it emits less). With b = 1 the first is unchanged to the last bit and the second 0.
     """
-    chosen, (_, lower, upper) = departures.index, departures
+    chosen, (_, lower, upper) = departures.line, departures
     lte = LineStrengths(*(x[chosen] for x in strengths))
     x = HC_EV_ANGSTROM / lines.wavelength[chosen].astype(np.float32)[:, None] / (BOLTZMANN_EV * temperature)
     factor = lower + (lower - upper) / jnp.expm1(x)

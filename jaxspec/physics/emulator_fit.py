@@ -89,12 +89,12 @@ def fit_emulator(
     mean, basis = principal_components(flux, n_components)
     target = (flux - mean) @ basis.T
     size = target.std(axis=0)
-    inputs = np.asarray(
+    raw = np.asarray(
         jax.vmap(lambda x, v: relative_inputs(x, v, label_set))(jnp.asarray(labels), jnp.asarray(vmic))
     )
-    centre = 0.5 * (inputs.max(axis=0) + inputs.min(axis=0))
-    scale = 0.5 * (inputs.max(axis=0) - inputs.min(axis=0))
-    inputs = jnp.asarray((inputs - centre) / scale, jnp.float32)
+    centre = 0.5 * (raw.max(axis=0) + raw.min(axis=0))
+    scale = 0.5 * (raw.max(axis=0) - raw.min(axis=0))
+    inputs = jnp.asarray((raw - centre) / scale, jnp.float32)
     scaled = jnp.asarray(target / size, jnp.float32)
     # Flux error is the plain sum over components; this weight keeps the small ones from being learnt last.
     importance = jnp.asarray(size / size.sum(), jnp.float32)

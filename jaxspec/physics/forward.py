@@ -24,20 +24,23 @@ from jaxspec.spectra import vacuum_to_air
 class Nuisances(NamedTuple):
     """What shapes a spectrum beside the labels: speeds in km/s; `resolution` multiplies R, 1 is nominal."""
 
-    vmic: Float[Array, "..."]
-    vmac: Float[Array, "..."]
-    vsini: Float[Array, "..."]
-    velocity: Float[Array, "..."]
-    resolution: Float[Array, "..."]
+    vmic: Float[Any, "..."]  # an array of JAX or NumPy, or a number
+    vmac: Float[Any, "..."]
+    vsini: Float[Any, "..."]
+    velocity: Float[Any, "..."]
+    resolution: Float[Any, "..."]
 
 
 @runtime_checkable
 class SpectrumModel(Protocol):
     """Anything that can stand for the forward model: `ForwardModel`, the exact synthesis, a toy in tests."""
 
-    label_set: LabelSet
-    instrument: Instrument
-    approximation: str
+    @property
+    def label_set(self) -> LabelSet: ...
+    @property
+    def instrument(self) -> Instrument: ...
+    @property
+    def approximation(self) -> str: ...
 
     def __call__(self, labels: Float[Array, " l"], nuisances: Nuisances) -> Float[Array, " p"]: ...
 

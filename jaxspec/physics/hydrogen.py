@@ -185,13 +185,14 @@ def hydrogen_opacity(
         return jnp.zeros((n, layers), temperature.dtype)
     # Distances on the host, in float64: at the corners of all cells, and at the pixels of the cells next to
     # the centre. One loop over lines, compiled once.
-    lines = HydrogenLine(*np.array(found, float).T)
+    columns = np.array(found, float).T
+    lines, centre = HydrogenLine(*columns), columns[0]
     near = min(n_cells, 2 * int(np.ceil(NEAR / (step * cell))) + 1)
-    first = np.floor((lines.wavelength - NEAR - grid[0]) / (step * cell)).clip(0, n_cells - near).astype(int)
+    first = np.floor((centre - NEAR - grid[0]) / (step * cell)).clip(0, n_cells - near).astype(int)
     corners = grid[0] + step * cell * np.arange(n_cells + 1)
     pixels = grid[0] + step * (first[:, None] * cell + np.arange(near * cell + 1))
-    coarse = np.abs(corners - lines.wavelength[:, None])
-    fine = np.abs(pixels - lines.wavelength[:, None])
+    coarse = np.abs(corners - centre[:, None])
+    fine = np.abs(pixels - centre[:, None])
 
     def of_line(row):
         """A line's wings at all corners, at those near its centre, and the line at the pixels there."""

@@ -139,14 +139,14 @@ def _shares(
             nearest = jnp.clip(jnp.round(centre), 0, width - 1).astype(jnp.int32)
             return jax.lax.dynamic_update_slice(absorbed, old + part, (row, first)), part[nearest]
 
-        chosen = (x[group.index] for x in (*strengths, row))
+        chosen = (x[group.line] for x in (*strengths, row))
         opacity, doppler, damping, rows = chosen
         places = (group.start, group.centre, group.step, rows)
         absorbed, part = jax.lax.scan(add, absorbed, (opacity, doppler, damping, *places))
         pixel_of = group.start + np.round(group.centre).astype(int)
         inside = (pixel_of >= 0) & (pixel_of < len(grid))
         share = part * per_total[np.clip(pixel_of, 0, len(grid) - 1)]
-        at_centre = at_centre.at[group.index].set(jnp.where(inside, share, jnp.nan))
+        at_centre = at_centre.at[group.line].set(jnp.where(inside, share, jnp.nan))
     of_hydrogen = jnp.sum(response * hydrogen, axis=1)
     share = jnp.concatenate([of_hydrogen[None], absorbed]) * per_total
     return at_centre, flux, share
@@ -158,5 +158,5 @@ def strongest(
     """The `n` lines of largest equivalent width between two wavelengths (A), in order of wavelength."""
     lines = identification.lines
     inside = np.flatnonzero((lines.wavelength >= low) & (lines.wavelength <= high))
-    chosen = inside[np.argsort(-lines.equivalent_width[inside])[:n]]
-    return lines[np.sort(chosen)]
+    chosen = np.sort(inside[np.argsort(-lines.equivalent_width[inside])[:n]])
+    return IdentifiedLines(*(column[chosen] for column in lines))

@@ -157,8 +157,8 @@ def _in_window(
             old = jax.lax.dynamic_slice_in_dim(total, first, width)
             return jax.lax.dynamic_update_slice_in_dim(total, old + new, first, 0), None
 
-        chosen = LineStrengths(*(x[group.index] for x in state.strengths))
-        rows = (*chosen, group.start, group.centre, group.step, of_lines[group.index])
+        chosen = LineStrengths(*(x[group.line] for x in state.strengths))
+        rows = (*chosen, group.start, group.centre, group.step, of_lines[group.line])
         jacobian, _ = jax.lax.scan(add, jacobian, rows)
 
     continuum = jnp.exp(weights @ state.ln_continuum)

@@ -159,7 +159,7 @@ def line_strengths(
 class LineGroup(NamedTuple):
     """Lines of a similar reach and where they stand on a grid of `n` uniform steps, laid out on the host."""
 
-    index: Int[np.ndarray, " lines"]
+    line: Int[np.ndarray, " lines"]  # places in the list
     start: Int[np.ndarray, " lines"]  # first pixel
     centre: Float[np.ndarray, " lines"]  # line centre, in pixels from `start`
     step: Float[np.ndarray, " lines"]  # pixel step / wavelength
@@ -170,7 +170,7 @@ def group_lines(lines: LineList, start: float, step: float, n_pixels: int) -> li
     """Sort lines into groups of equal pixel width (powers of four from 32) that cover their reach."""
     position = (lines.wavelength - start) / step
     needed = 2 * lines.reach / step
-    groups, smallest, width = [], 0, 32
+    groups, smallest, width = [], 0.0, 32
     while smallest < np.inf:
         whole = width >= n_pixels
         use = (needed > smallest) & ((needed <= width) | whole)
@@ -212,6 +212,6 @@ def line_opacity(
             new = old + profile(opacity, doppler, damping, centre, step)
             return jax.lax.dynamic_update_slice_in_dim(total, new, first, 0), None
 
-        chosen = LineStrengths(*(x[group.index] for x in strengths))
+        chosen = LineStrengths(*(x[group.line] for x in strengths))
         total, _ = jax.lax.scan(add, total, (*chosen, group.start, group.centre, group.step))
     return total

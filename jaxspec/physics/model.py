@@ -86,7 +86,11 @@ class StellarModel(eqx.Module):
     def composition(self, labels: Float[Array, " labels"]) -> Float[Array, " elements"]:
         """ln n_X / n_H of every element for these labels."""
         value = dict(zip(self.label_set.names, labels, strict=True))
-        x_h = {self.label_set[name].atomic_number: value[name] for name in self.label_set.elements}
+        x_h = {}
+        for name in self.label_set.elements:
+            z = self.label_set[name].atomic_number
+            assert z is not None
+            x_h[z] = value[name]
         return abundances(value["fe_h"], x_h)
 
     def structure(self, labels: Float[Array, " labels"]) -> tuple[Atmosphere, ChemicalState]:

@@ -193,7 +193,7 @@ def synthesize(
     strengths, excess = line_strengths(lines, atoms, t, state, vmic), None
     if departures is not None:
         strengths, extra = with_departures(strengths, lines, departures, t)
-        groups = group_lines(lines[departures.index], grid[0], window.step, len(grid))
+        groups = group_lines(lines[departures.line], grid[0], window.step, len(grid))
         excess = line_opacity(extra, groups, len(grid))
     opacity = line_opacity(strengths, group_lines(lines, grid[0], window.step, len(grid)), len(grid))
     opacity = opacity + hydrogen_opacity(grid, t, state, vmic)

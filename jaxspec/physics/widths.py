@@ -150,7 +150,7 @@ def abundances_from_widths(
             "give the width of each line, and leave out lines without one",
         )  # fmt: skip
     change = np.arange(round((GROWTH[1] - GROWTH[0]) / GROWTH[2]) + 1) * GROWTH[2] + GROWTH[0]
-    run = jax.jit(lambda *star: curves_of_growth(lines, atoms, *star, change))
+    run = jax.jit(lambda gas, solved, vmic: curves_of_growth(lines, atoms, gas, solved, vmic, change))
     growth = np.log10(np.maximum(np.asarray(run(atmosphere, state, vmic), float), 1e-6))
     rows = []
     for curve, width, error in zip(growth, widths, np.zeros(len(lines)) if errors is None else errors,

@@ -37,7 +37,7 @@ def describe(flags: int) -> list[str]:
 
 def names(flags: int) -> str:
     """The bits set in `flags` by name, joined with `|`; "OK" for 0."""
-    return "|".join(flag.name for flag in Flag if int(flags) & flag) or "OK"
+    return "|".join(str(flag.name) for flag in Flag if int(flags) & flag) or "OK"
 
 
 def legend() -> str:

@@ -56,7 +56,8 @@ class Recalibration:
         """
         draws, truths = _standardise(posterior, truth)
         log_snr = np.log(np.maximum(posterior.snr, 1e-3))
-        knots = np.linspace(*np.quantile(log_snr, [0.005, 0.995]), N_KNOTS)
+        low, high = np.quantile(log_snr, [0.005, 0.995])
+        knots = np.linspace(low, high, N_KNOTS)
         drawn, found = {}, {}
         for which in np.unique(arms):
             rows = np.flatnonzero(arms == which)

@@ -301,14 +301,16 @@ class Posterior:
         try:
             with xr.open_datatree(path, engine="h5netcdf") as tree:
                 attrs = dict(tree.attrs)
-                labels = label_set(*np.atleast_1d(tree["posterior"].attrs["sampled_variables"]).tolist())
-                draws = np.stack([tree["posterior"][name].values for name in labels.names], axis=-1)
-                log_prob = tree["sample_stats"]["lp"].values
+                groups = {name: group.dataset for name, group in tree.children.items()}
+                drawn = groups["posterior"]
+                labels = label_set(*np.atleast_1d(drawn.attrs["sampled_variables"]).tolist())
+                draws = np.stack([drawn[name].values for name in labels.names], axis=-1)
+                log_prob = groups["sample_stats"]["lp"].values
                 raw = None
-                if "raw_posterior" in tree:
-                    raw = np.stack([tree["raw_posterior"][name].values for name in labels.names], axis=-1)
-                names = tuple(str(name) for name in np.atleast_1d(tree["posterior"]["star"].values))
-                stats = {str(k): v.values for k, v in tree["constant_data"].data_vars.items()}
+                if "raw_posterior" in groups:
+                    raw = np.stack([groups["raw_posterior"][name].values for name in labels.names], axis=-1)
+                names = tuple(str(name) for name in np.atleast_1d(drawn["star"].values))
+                stats = {str(k): v.values for k, v in groups["constant_data"].data_vars.items()}
             fixed = {name: stats.pop(name) for name in ("snr", "chi2", "flags")}
         except (OSError, KeyError, ValueError) as error:
             raise InputError(

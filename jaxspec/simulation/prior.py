@@ -280,7 +280,7 @@ def triangulate(polygon: Corners) -> np.ndarray:
                 "a polygon that does not cross itself",
                 "order the corners along the edge",
             )
-    triangles.append(tuple(points))
+    triangles.append((points[0], points[1], points[2]))
     return np.asarray(triangles)
 
 

@@ -201,8 +201,8 @@ def _fill(out: np.ndarray, at: np.ndarray, values: np.ndarray) -> None:
 
 def _groups(cluster: Shaped[np.ndarray, " n"]) -> tuple[Int[np.ndarray, " n"], list[str]]:
     """Index of each star's cluster, -1 for none and for clusters of a single star; their names."""
-    names, counts = np.unique(cluster.astype(str), return_counts=True)
-    names = [str(name) for name, count in zip(names, counts, strict=True) if name and count > 1]
+    unique, counts = np.unique(cluster.astype(str), return_counts=True)
+    names = [str(name) for name, count in zip(unique, counts, strict=True) if name and count > 1]
     index = {name: i for i, name in enumerate(names)}
     return np.array([index.get(str(c), -1) for c in cluster], np.int64), names
 

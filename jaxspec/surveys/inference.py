@@ -3,6 +3,7 @@
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -129,7 +130,7 @@ def _pieces(
     folder: str | Path | None,
 ) -> list[Item]:
     """The pieces of a run: its start, the fit of a guide, each chain."""
-    used = {
+    used: dict[str, dict[str, Any]] = {
         "nuts": {"nuts": settings.nuts, "guide": settings.guide},
         "svi": {"svi": settings.svi},
         "laplace": {},

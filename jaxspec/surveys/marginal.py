@@ -218,7 +218,8 @@ def _cells(function, evidence: list[Evidence], population: list[Population]) -> 
         rest = rest.reshape(n, c, -1) if own else rest
         weight = jnp.broadcast_to(prior.log_weight, (n, len(log_det)))
         parts = [x.reshape(n, c, *x.shape[1:]) for x in parts]
-        result.append((tree.unflatten(parts), rest + one.log_constant[:, :, None] + weight[:, None]))
+        whole = jax.tree.unflatten(tree, parts)
+        result.append((whole, rest + one.log_constant[:, :, None] + weight[:, None]))
     return result
 
 

@@ -127,4 +127,5 @@ def choose_mixture(evidence: Evidence, most: int, rng: np.random.Generator) -> M
         criterion = -2.0 * total + k * per_component * np.log(n)
         if criterion < lowest:
             best, lowest = mixture, criterion
+    assert best is not None  # there is always one component
     return best

@@ -346,7 +346,7 @@ def sample_population(structure: Structure) -> PopulationTerms:
         log_scatter = _normal("log_group_scatter", (), np.log(structure.config.group_scatter), 0.5)
         group_scatter = jnp.exp(log_scatter)
     return PopulationTerms(
-        mean=start.mean + jnp.einsum("kij,kj->ki", chol, shift),
+        mean=jnp.asarray(start.mean) + jnp.einsum("kij,kj->ki", chol, shift),
         root=upper @ inverse,
         log_det=2.0 * (jnp.sum(diagonal, axis=1) + np.log(np.diagonal(inverse, axis1=1, axis2=2)).sum(1)),
         log_weight=log_weight,

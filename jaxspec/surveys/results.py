@@ -297,5 +297,5 @@ class Calibration:
 
 def _checksum(*groups: xr.Dataset) -> str:
     return artefacts.contents(
-        {name: np.asarray(x.values, float) for group in groups for name, x in group.data_vars.items()}
+        {str(name): np.asarray(x.values, float) for group in groups for name, x in group.data_vars.items()}
     )

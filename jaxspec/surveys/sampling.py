@@ -96,9 +96,9 @@ def run_nuts(
         return state, (state.z, state.diverging, state.num_steps, state.accept_prob)
 
     states = [start(k) for k in jax.random.split(key, config.chains)]
-    advance_round = jax.jit(lambda state: jax.lax.scan(advance, state, None, length=config.round))
     begun = time.perf_counter()
-    advance_round = advance_round.lower(states[0]).compile()
+    scan = jax.jit(lambda state: jax.lax.scan(advance, state, None, length=config.round))
+    advance_round = scan.lower(states[0]).compile()
     compile_seconds = time.perf_counter() - begun
     total = config.warmup + config.draws
     rounds = -(-total // config.round)
@@ -121,7 +121,8 @@ def run_nuts(
 
     with ThreadPoolExecutor(config.threads) as pool:
         chains = list(pool.map(run, range(config.chains)))
-    return Chains(*(np.stack(x) for x in zip(*chains, strict=True)), compile_seconds)
+    u, diverged, steps, acceptance = (np.stack(x) for x in zip(*chains, strict=True))
+    return Chains(u, diverged, steps, acceptance, compile_seconds)
 
 
 def _save(item: Item, state, parts, done: int) -> None:

@@ -166,17 +166,19 @@ def simulate_sky(
         values = labels[star] + rng.normal(0.0, 1.0, error.shape) * error
         no_flags = np.zeros(n_anchors, bool)
         surveys.append(Survey("anchor", star, values, diagonal(error), no_flags, anchor=True))
-    pairs = np.ix_(columns, columns)
+    one, other = np.ix_(columns, columns)
     truth = Truth(
         label_set=label_set,
         labels=labels[:, columns],
         zero_point=truth.zero_point[:, columns],
         trend=truth.trend[:, columns],
-        scatter=truth.scatter[:, *pairs],
+        scatter=truth.scatter[:, one, other],
         inflation=truth.inflation,
         outlier=tuple(outliers),
     )
-    surveys = [replace(s, values=s.values[:, columns], covariance=s.covariance[:, *pairs]) for s in surveys]
+    surveys = [
+        replace(s, values=s.values[:, columns], covariance=s.covariance[:, one, other]) for s in surveys
+    ]
     return make_sky(label_set, surveys, config.n_stars, group), truth
 
 

@@ -6,7 +6,7 @@ sample of other stars (`measure_offset`). A fit to a sky must find them again.
 """
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -219,8 +219,9 @@ def _observe(
 
 
 def _join(pieces: list[Survey]) -> Survey:
-    arrays = ("star", "values", "covariance", "flagged")
-    return replace(pieces[0], **{name: np.concatenate([getattr(p, name) for p in pieces]) for name in arrays})
+    names = ("star", "values", "covariance", "flagged")
+    arrays: dict[str, Any] = {name: np.concatenate([getattr(p, name) for p in pieces]) for name in names}
+    return replace(pieces[0], **arrays)
 
 
 def pick(survey: Survey, rows: Int[np.ndarray, " m"], star: Int[np.ndarray, " m"]) -> Survey:
@@ -329,8 +330,7 @@ def compare(result: Calibration, reference: Pool) -> Recovery:
     places = np.array([result.label_set.scaled_solar(*star) for star in STARS.values()])
     x = functions(reference.labels)
     offsets = tuple(measure_offset(x, reference.labels, survey) for survey in reference.surveys)
-    planted = [offset.at(functions(places)) for offset in offsets]
-    inferred = [result.offset(name, places) for name in NAMES]
-    return Recovery(
-        *(np.stack(parts) for pairs in (planted, inferred) for parts in zip(*pairs, strict=True)), offsets
-    )
+    at_places = functions(places)
+    planted, planted_error = map(np.stack, zip(*(offset.at(at_places) for offset in offsets), strict=True))
+    inferred, error = map(np.stack, zip(*(result.offset(name, places) for name in NAMES), strict=True))
+    return Recovery(planted, planted_error, inferred, error, offsets)

@@ -90,7 +90,7 @@ class TieIndex(NamedTuple):
     start: Int[np.ndarray, " t1"]
     survey: Int[np.ndarray, " r"]
     row: Int[np.ndarray, " r"]
-    count: Int[np.ndarray, " t"]
+    size: Int[np.ndarray, " t"]
     member: Int[np.ndarray, " t"]
     grouped: Bool[np.ndarray, " t"]
     n_classes: int
@@ -229,8 +229,8 @@ def arrange(
     sorted_which = np.sort(which)
     blocks, n_field = [], 0
     for grouped in (False, True):
-        for m in np.unique(index.count[which][index.grouped[which] == grouped]):
-            chosen = which[(index.count[which] == m) & (index.grouped[which] == grouped)]
+        for m in np.unique(index.size[which][index.grouped[which] == grouped]):
+            chosen = which[(index.size[which] == m) & (index.grouped[which] == grouped)]
             place = np.searchsorted(sorted_which, chosen)
             entry = start[place][:, None] + np.arange(m)
             values, covariance = rows.values[entry], rows.covariance[entry]

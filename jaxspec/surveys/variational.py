@@ -65,13 +65,13 @@ class Minibatches:
         self.sky, self.layout, self.index = sky, layout, index
         self.strata = []
         for grouped in (False, True):
-            for m in np.unique(index.count[index.grouped == grouped]):
+            for m in np.unique(index.size[index.grouped == grouped]):
                 self.strata.append(np.flatnonzero((index.count == m) & (index.grouped == grouped)))
-        self.n_field = len(np.unique(index.count[~index.grouped]))
+        self.n_field = len(np.unique(index.size[~index.grouped]))
         share = [len(x) / len(index) for x in self.strata]
         self.sizes = [min(len(x), max(8, round(size * f))) for x, f in zip(self.strata, share, strict=True)]
         self.weight = tuple(len(x) / n for x, n in zip(self.strata, self.sizes, strict=True))
-        counts = [int(index.count[x[0]]) for x in self.strata]
+        counts = [int(index.size[x[0]]) for x in self.strata]
         self.states = tuple(configurations(m) for m in counts)
 
     def draw(self, rng: np.random.Generator) -> Batch:
@@ -146,5 +146,6 @@ def run_svi(
             average = {} if total is None else {"loc": total[0], "scale": total[1]}
             item.save(steps=step + 1, losses=losses, **average, **tree_arrays(state))
     n = config.steps - config.steps // 2
+    assert total is not None
     loc, scale = total[0] / n, total[1] / n
     return Gaussian(start.mean + start.root @ loc, start.root * scale), losses

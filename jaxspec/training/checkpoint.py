@@ -114,6 +114,6 @@ def _from_arrays(arrays: dict[str, np.ndarray], template: PyTree) -> PyTree:
         return jax.numpy.asarray(x)
 
     leaves, structure = jax.tree.flatten(template)
-    return structure.unflatten(
-        [like(arrays[n], old) for n, old in zip(_names(template), leaves, strict=True)]
+    return jax.tree.unflatten(
+        structure, [like(arrays[n], old) for n, old in zip(_names(template), leaves, strict=True)]
     )

@@ -2,6 +2,7 @@
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -23,7 +24,7 @@ def raise_non_finite(loss: float, step: int, batch: PyTree, directory: Path | No
     folder = Path(tempfile.mkdtemp(prefix="jaxspec-")) if directory is None else directory
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"nonfinite_batch_step{step:07d}.npz"
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for where, leaf in jax.tree_util.tree_leaves_with_path(batch):
         if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
@@ -32,7 +33,7 @@ def raise_non_finite(loss: float, step: int, batch: PyTree, directory: Path | No
     bad = []
     for name, x in arrays.items():
         if x.dtype.kind == "f" and not np.isfinite(x).all():
-            rows = np.unique(np.argwhere(~np.isfinite(x))[:, 0])[:5] if x.ndim else []
+            rows = np.unique(np.argwhere(~np.isfinite(x))[:, 0])[:5].tolist() if x.ndim else []
             bad.append(f"{name} (rows {', '.join(map(str, rows))}, ...)")
     suspects = (
         f"its arrays with values that are not finite: {'; '.join(bad)}"

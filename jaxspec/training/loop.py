@@ -65,7 +65,7 @@ class TrainConfig:
 class FitResult(NamedTuple):
     """What `fit` returns."""
 
-    model: nnx.Module  # with averaged weights
+    model: Any  # that which was given, with averaged weights
     state: TrainState  # the last state, averages and moments included
     history: list[dict[str, Any]]  # the rows of metrics.jsonl
     finished: bool  # False if the time budget ended training early
@@ -118,7 +118,7 @@ def fit(
     source: Callable[[int], PyTree] | None = None,
     directory: str | Path | None = None,
     resume: bool = True,
-    evaluate: Callable[[nnx.Module], dict[str, float]] | None = None,
+    evaluate: Callable[[Any], dict[str, float]] | None = None,
     trained: nnx.filterlib.Filter = nnx.Param,
 ) -> FitResult:
     """Minimise the mean of ``loss_fn(model, batch, key)`` and return the model with averaged weights.
@@ -159,7 +159,10 @@ def fit(
     runner = make_runner(config.parallel, graphdef, loss_fn, config.optimiser, batch_fn, config.n_devices)
 
     def batch_of(step: int) -> PyTree:
-        return source(step) if source is not None else jax.jit(batch_fn)(step_keys(key, step)[0], step)
+        if batch_fn is not None:
+            return jax.jit(batch_fn)(step_keys(key, step)[0], step)
+        assert source is not None
+        return source(step)
 
     def report(rate: float) -> None:
         row = progress.row(step, rate)
@@ -192,7 +195,7 @@ def fit(
                     raise_non_finite(float(loss), bad, batch_of(bad), directory)
             if first:
                 # Compilation is no part of the speed, nor of the time budget.
-                size = batch_size(batch if source is not None else jax.eval_shape(batch_fn, key, 0))
+                size = batch_size(batch if batch_fn is None else jax.eval_shape(batch_fn, key, 0))
                 log.write({"step": step, "compile_seconds": seconds})
                 seconds = 0.0
             progress.add(losses, norms, seconds, 0 if first else size * len(losses))

@@ -49,15 +49,15 @@ def batch_size(batch: PyTree) -> int:
     shapes = {
         jax.tree_util.keystr(path): np.shape(x) for path, x in jax.tree_util.tree_leaves_with_path(batch)
     }
-    sizes = {shape[0] if shape else None for shape in shapes.values()}
-    if len(sizes) != 1 or None in sizes:
+    sizes = {shape[:1] for shape in shapes.values()}
+    if len(sizes) != 1 or () in sizes:
         raise InputError(
             "batch",
             f"arrays of shapes {shapes}",
             "one common first axis, the examples",
             "give every array of the batch one row per example",
         )
-    return int(sizes.pop())
+    return int(sizes.pop()[0])
 
 
 def check_divisible(batch: PyTree, n_devices: int) -> None:
@@ -169,7 +169,7 @@ class PmapRunner:
 
 def make_runner(mode: str, *args: Any, **kwargs: Any) -> Runner:
     """The runner called `mode`."""
-    runners = {"jit": JitRunner, "pmap": PmapRunner}
+    runners: dict[str, type[JitRunner | PmapRunner]] = {"jit": JitRunner, "pmap": PmapRunner}
     if mode not in runners:
         raise InputError("parallel", repr(mode), "'jit' or 'pmap'", "correct the configuration")
     return runners[mode](*args, **kwargs)

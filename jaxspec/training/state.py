@@ -1,7 +1,7 @@
 """What training carries from step to step, and the pure function that makes one step."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from jaxspec.training.optimiser import (
     make_optimiser,
 )
 
-LossFn = Callable[[nnx.Module, PyTree, PRNGKeyArray], Float[Array, ""]]
+LossFn = Callable[[Any, PyTree, PRNGKeyArray], Float[Array, ""]]  # of the model, whatever its class
 
 
 class TrainState(NamedTuple):
@@ -47,8 +47,8 @@ def create_state(
     """Split a model once into its static graph and a fresh training state (copies: the state is donated
     later). `trained` says which of its variables are trained.
     """
-    graphdef, params, constants = nnx.split(model, trained, ...)
-    params, constants = (jax.tree.map(jnp.copy, nnx.to_pure_dict(x)) for x in (params, constants))
+    graphdef, *states = nnx.split(model, trained, ...)
+    params, constants = (jax.tree.map(jnp.copy, nnx.to_pure_dict(x)) for x in states)
     state = TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,

@@ -105,7 +105,7 @@ def made_up_table(**changes) -> ElementDepartures:
 
 def test_levels_are_found_by_ion_and_energy(lines):
     found = departures_of(lines, (made_up_table(),), jnp.array([-5.0, -3.0, 0.0, 1.0]))
-    np.testing.assert_array_equal(found.index, [0])
+    np.testing.assert_array_equal(found.line, [0])
     np.testing.assert_allclose(found.lower[0], [0.5, np.sqrt(0.4), 1.0, 1.0], rtol=1e-5)
     np.testing.assert_allclose(found.upper[0], [0.25, np.sqrt(0.15), 1.0, 1.0], rtol=1e-5)
     assert departures_of(lines, (made_up_table(element=20),), jnp.zeros(4)) is None
@@ -137,5 +137,5 @@ def test_magnesium_of_the_shipped_list_is_found(sun):
     assert 0.3 < np.interp(5777.0, np.asarray(atmosphere.temperature), tau) < 0.55
     shipped = LineList.load(5526.0, 5531.0)
     found = departures_of(shipped, (made_up_table(),), jnp.log10(jnp.asarray(tau)))
-    np.testing.assert_allclose(shipped.wavelength[found.index], MAGNESIUM, atol=0.01)
-    assert len(found.index) >= 1 and np.all(shipped.element[found.index] == 11)
+    np.testing.assert_allclose(shipped.wavelength[found.line], MAGNESIUM, atol=0.01)
+    assert len(found.line) >= 1 and np.all(shipped.element[found.line] == 11)

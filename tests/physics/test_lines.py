@@ -152,17 +152,17 @@ def test_groups_hold_every_line_once_and_cover_its_reach(rng):
     reach = 10 ** rng.uniform(-1, 1.5, 300)
     lines = one_line(wavelength, element=26, reach=reach)
     groups = group_lines(lines, START, STEP, N_PIXELS)
-    assert sorted(np.concatenate([g.index for g in groups])) == list(range(300))
+    assert sorted(np.concatenate([g.line for g in groups])) == list(range(300))
     for group in groups:
         assert np.all(group.start >= 0) and np.all(group.start + group.width <= N_PIXELS)
         low = START + STEP * group.start
         high = START + STEP * (group.start + group.width - 1)
-        centre = lines.wavelength[group.index]
+        centre = lines.wavelength[group.line]
         np.testing.assert_allclose(low + STEP * group.centre, centre, atol=1e-4)
         # To the grid's edges at most, and to a pixel's rounding.
-        assert np.all(low <= np.maximum(centre - lines.reach[group.index], START) + 2 * STEP)
+        assert np.all(low <= np.maximum(centre - lines.reach[group.line], START) + 2 * STEP)
         assert np.all(
-            high >= np.minimum(centre + lines.reach[group.index], START + STEP * (N_PIXELS - 1)) - 2 * STEP
+            high >= np.minimum(centre + lines.reach[group.line], START + STEP * (N_PIXELS - 1)) - 2 * STEP
         )
 
 

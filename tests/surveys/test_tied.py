@@ -41,7 +41,7 @@ def test_the_stars_that_tie_and_their_rows(sky):
         entry = slice(index.start[t], index.start[t + 1])
         own = list(zip(index.survey[entry].tolist(), index.row[entry].tolist(), strict=True))
         assert own == sorted(rows[int(star)])
-        assert index.count[t] == len({s for s, _ in own})
+        assert index.size[t] == len({s for s, _ in own})
         assert index.grouped[t] == (sky.group[star] >= 0)
     # Field stars that one set of surveys saw are of one class, others of another.
     pattern = {t: frozenset(s for s, _ in rows[int(index.star[t])]) for t in np.flatnonzero(~index.grouped)}

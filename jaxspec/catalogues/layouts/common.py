@@ -6,6 +6,7 @@ what the entry does not say itself. What the entry says takes precedence, label 
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 from astropy.table import Table
 
@@ -22,7 +23,7 @@ def has(table: Table, *names: str) -> str | None:
     return next((name for name in names if name.lower() in lower), None)
 
 
-def identified(table: Table, **kinds: Iterable[str]) -> dict[str, str]:
+def identified(table: Table, **kinds: Iterable[str]) -> dict[str, Any]:
     """For each kind the first of its names that the table has, without the kinds that it lacks."""
     found = {kind: has(table, *names) for kind, names in kinds.items()}
     return {kind: name for kind, name in found.items() if name is not None}

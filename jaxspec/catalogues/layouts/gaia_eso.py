@@ -63,8 +63,8 @@ def gaia_eso(spec: TableSpec, table: Table) -> TableSpec:
     that say so are added to `table`.
     """
     columns = {}
-    for label, stages in COLUMNS.items():
-        stages = [c for c in stages if has(table, c)]
+    for label, known in COLUMNS.items():
+        stages = [c for c in known if has(table, c)]
         if stages:
             columns[label] = tuple(
                 Quantity(

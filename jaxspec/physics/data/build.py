@@ -22,7 +22,9 @@ taken:
 import re
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -87,7 +89,7 @@ def build_atoms(wheel: Path) -> None:
 
 def build_abo(wheel: Path) -> None:
     """Write `abo.npz`: sigma and alpha [lower momentum, higher momentum, 2] by pair of orbitals."""
-    tables = {}
+    tables: dict[str, Any] = {}
     with zipfile.ZipFile(wheel) as archive:
         for pair in ("sp", "pd", "df"):
             text = archive.read(f"lightweaver/Data/Barklem_{pair}data.dat").decode().splitlines()
@@ -246,7 +248,7 @@ def build_lines(source: Path) -> None:
 
 
 if __name__ == "__main__":
-    builders = {
+    builders: dict[str, Callable[..., None]] = {
         "atoms": build_atoms, "abo": build_abo, "bound_free": build_bound_free, "atlas9": build_atlas9,
         "lines": build_lines,
     }  # fmt: skip

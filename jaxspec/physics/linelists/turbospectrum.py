@@ -48,8 +48,8 @@ def read_turbospectrum(text: Text, low: float, high: float) -> RawLines:
 def transitions(rows: list[tuple[Row, str, str]]) -> Transitions:
     """The columns of some rows of `turbospectrum_rows`."""
     lines, lower, upper = zip(*rows, strict=True)
-    columns = (np.array([getattr(x, name) for x in lines]) for name in Transitions._fields[:5])
-    return Transitions(*columns, np.array(upper), np.array(lower))
+    columns = [np.array([getattr(x, name) for x in lines]) for name in Transitions._fields[:5]]
+    return Transitions(*columns, *(np.array(x) for x in (upper, lower)))
 
 
 def turbospectrum_rows(text: Text) -> Iterator[tuple[Row, str, str]]:
@@ -62,10 +62,10 @@ def turbospectrum_rows(text: Text) -> Iterator[tuple[Row, str, str]]:
             found = HEADING.match(line)
             if found:
                 _check_count(text, heading, announced, seen)
-                element, mass, stage, announced = found.groups()
+                element, mass, ion, n_lines = found.groups()
                 z, isotope = int(element), int(mass[:3])
                 z, isotope, seen, heading = (z, isotope, 0, number) if z < 100 else (MOLECULE, 0, 0, number)
-                stage, announced = int(stage) - 1, int(announced)
+                stage, announced = int(ion) - 1, int(n_lines)
             elif number != heading + 1:
                 raise text.refuse(number, "a heading: 'element.isotope', stage, number of lines")
             continue

@@ -35,7 +35,7 @@ class Layout(NamedTuple):
     energy: float  # eV per unit
     long: bool
     columns: tuple[int, int, int, int, int]  # wavelength, energy, log gf, radiative, van der Waals
-    count: int  # numbers of a line
+    size: int  # numbers of a line
 
 
 def is_vald(text: Text) -> bool:
@@ -99,13 +99,13 @@ def _row(text: Text, layout: Layout, number: int, found: re.Match, source: str) 
     z = number_of(symbol)
     if z is None:
         raise text.refuse(number, f"an element or molecule, which {symbol} is not", "correct the species")
-    fields = rest.split(",", layout.count)
+    fields = rest.split(",", layout.size)
     try:
-        values = [float(x) for x in fields[: layout.count]]
-        if len(values) < layout.count or (not layout.long and source.count("'") % 2):
+        values = [float(x) for x in fields[: layout.size]]
+        if len(values) < layout.size or (not layout.long and source.count("'") % 2):
             raise ValueError
     except ValueError:
-        raise text.refuse(number, f"{layout.count} numbers after the species, as the heading says") from None
+        raise text.refuse(number, f"{layout.size} numbers after the species, as the heading says") from None
     wavelength, energy, log_gf, gamma_rad, damping = (values[i] for i in layout.columns)
     isotope = ISOTOPE.search(source)
     return Row(
@@ -124,15 +124,15 @@ def _row(text: Text, layout: Layout, number: int, found: re.Match, source: str) 
 def _layout(text: Text) -> Layout:
     heading = next((line for line in text.lines if HEADING.search(line)), "")
     wavelength, energy = WAVELENGTH.search(heading), ENERGY.search(heading)
-    for name, found, units in (
+    for name, found, known in (
         ("WL_air(A) or WL_vac(A)", wavelength and wavelength[2], WAVELENGTH_UNITS),
         ("Excit(eV) or E_low(cm^-1)", energy and energy[1], ENERGY_UNITS),
     ):
-        if found not in units:
+        if found not in known:
             raise InputError(
                 text.where,
                 f"a heading without {name}" if not found else f"the unit {found}",
-                f"a heading with {name}; units known: {', '.join(units)}",
+                f"a heading with {name}; units known: {', '.join(known)}",
                 "keep VALD's own heading; ask VALD for Angstrom and eV",
             )
     long = "J lo" in heading
@@ -142,5 +142,6 @@ def _layout(text: Text) -> Layout:
         columns, count = (0, 1, 3, 4, 6), 9
     else:
         columns, count = (0, 1, 2, 3, 5), 7
+    assert wavelength and energy
     units = WAVELENGTH_UNITS[wavelength[2]], ENERGY_UNITS[energy[1]]
     return Layout(wavelength[1] == "vac", *units, long, columns, count)
