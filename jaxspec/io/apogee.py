@@ -5,9 +5,9 @@
 Wavelengths are in vacuum, log-linear by CRVAL1 and CDELT1 (log10 of A) or, of visits, written for each of the
 three detectors. HDU 1, 2 and 3 are flux, error and bit mask (of aspcapStar the third is ASPCAP's best fit).
 
-apStar's rows: the combined spectrum with pixel-based weights, the one with global weights, then each visit. The
-first is read unless `select` says otherwise. Visits are on the observed (topocentric) axis and come with their
-velocity and barycentric correction.
+apStar's rows: the combined spectrum with pixel-based weights, the one with global weights, then each visit.
+The first is read unless `select` says otherwise. Visits are on the observed (topocentric) axis and come with
+their velocity and barycentric correction.
 """
 
 from typing import Any
@@ -56,13 +56,21 @@ def _kind(file: FitsFile) -> str | None:
     if len(file) > 4 and units[1].startswith("flux") and units[4].startswith("wave") and flux.ndim == 2:
         return "visit"
     header = file.hdus[1].header
-    log = text(header, "CTYPE1").upper() in ("LOG-LINEAR", "WAVE-LOG", "") and 4.0 < _get(header, "CRVAL1") < 4.4
+    log = (
+        text(header, "CTYPE1").upper() in ("LOG-LINEAR", "WAVE-LOG", "")
+        and 4.0 < _get(header, "CRVAL1") < 4.4
+    )
     if not (log and 1e-7 < _get(header, "CDELT1") < 1e-4):
         return None
     third = _image(file, 3)
     if third is not None and third.dtype.kind == "i" and "NVISITS" in file.hdus[0].header:
         return "star"
-    if third is not None and third.dtype.kind == "f" and flux.shape == third.shape and flux.size == flux.shape[-1]:
+    if (
+        third is not None
+        and third.dtype.kind == "f"
+        and flux.shape == third.shape
+        and flux.size == flux.shape[-1]
+    ):
         return "aspcap"
     return "star" if units[1].startswith("flux") and units[2].startswith("err") else None
 
@@ -101,7 +109,17 @@ def read_apogee(file: FitsFile, select: str | None = None) -> RawSpectrum:
         "snr": value_of(header, "SNR"),
         "identifiers": {
             key.lower(): header[key]
-            for key in ("OBJID", "SDSS_ID", "HEALPIX", "FIELD", "PLATE", "LOCID", "MJD5", "FIBERID", "TELESCOP")
+            for key in (
+                "OBJID",
+                "SDSS_ID",
+                "HEALPIX",
+                "FIELD",
+                "PLATE",
+                "LOCID",
+                "MJD5",
+                "FIBERID",
+                "TELESCOP",
+            )
             if key in header and str(header[key]).strip()
         },
         "flags": {
@@ -151,7 +169,10 @@ def _star(file: FitsFile, select: str | None, notes: list[str]) -> RawSpectrum:
     shapes = {name: data.shape for name, data in arrays.items() if data is not None}
     if len(set(shapes.values())) != 1:
         raise InputError(
-            file.where, f"HDUs of shapes {shapes}", "one shape for flux, error and mask", "fetch the file again"
+            file.where,
+            f"HDUs of shapes {shapes}",
+            "one shape for flux, error and mask",
+            "fetch the file again",
         )
     flux, error, mask = arrays["flux"], arrays["error"], arrays["mask"]
     filled = [i for i in range(len(flux)) if np.any(np.nan_to_num(flux[i]) != 0)]
@@ -162,7 +183,9 @@ def _star(file: FitsFile, select: str | None, notes: list[str]) -> RawSpectrum:
     default = "combined" if "combined" in available else None
     chosen = choose(file.where, available, select, "row", default=default)
     if len(available) > 1 and select is None:
-        notes.append(f"{chosen} spectrum read; not used: {', '.join(available[1:])} (select={available[1]!r}, ...)")
+        notes.append(
+            f"{chosen} spectrum read; not used: {', '.join(available[1:])} (select={available[1]!r}, ...)"
+        )
     row = names.index(chosen)
     if mask is None:
         notes.append("no bit mask in HDU 3: pixels are judged by their errors alone")
@@ -233,7 +256,12 @@ def _aspcap(file: FitsFile, select: str | None, notes: list[str]) -> RawSpectrum
         if name not in labels and index < len(parameters) and parameters[index] > -900:
             labels[name] = float(parameters[index])
     meta: dict[str, Any] = {"survey_labels": labels, "flags": {k: v for k, v in flags.items() if v}}
-    for key, names in (("ra", ("RA",)), ("dec", ("DEC",)), ("snr", ("SNR",)), ("velocity_barycentric", ("VHELIO_AVG",))):
+    for key, names in (
+        ("ra", ("RA",)),
+        ("dec", ("DEC",)),
+        ("snr", ("SNR",)),
+        ("velocity_barycentric", ("VHELIO_AVG",)),
+    ):
         if (value := value_of(row, *names)) is not None:
             meta[key] = value
     return RawSpectrum(

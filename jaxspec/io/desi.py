@@ -1,9 +1,9 @@
-"""DESI's coadd and spectra files (desidatamodel.readthedocs.io; Guy et al. 2023, AJ 165, 144): many targets in
-one file, three arms (b, r, z) each with wavelengths, flux, inverse variance, mask and resolution matrix.
+"""DESI's coadd and spectra files (desidatamodel.readthedocs.io; Guy et al. 2023, AJ 165, 144): many targets
+in one file, three arms (b, r, z) each with wavelengths, flux, inverse variance, mask and resolution matrix.
 
-Wavelengths are in vacuum and barycentric, in A, in steps of 0.8 A that the arms share. Every bit of the mask is a
-bad pixel. Column j of the resolution matrix (stored by its diagonals) is what light at pixel j is spread into;
-its second moment gives the sigma of the line-spread function at each pixel.
+Wavelengths are in vacuum and barycentric, in A, in steps of 0.8 A that the arms share. Every bit of the mask
+is a bad pixel. Column j of the resolution matrix (stored by its diagonals) is what light at pixel j is spread
+into; its second moment gives the sigma of the line-spread function at each pixel.
 """
 
 from typing import Any
@@ -12,7 +12,18 @@ import numpy as np
 
 from jaxspec.errors import InputError
 from jaxspec.io.fitsfile import FitsFile, text
-from jaxspec.io.parts import Part, choose, columns_of, join, labels_of, masked, same_length, text_of, value_of
+from jaxspec.io.parts import (
+    FWHM,
+    Part,
+    choose,
+    columns_of,
+    join,
+    labels_of,
+    masked,
+    same_length,
+    text_of,
+    value_of,
+)
 from jaxspec.io.raw import RawSpectrum
 from jaxspec.io.wcs import to_angstrom
 
@@ -34,8 +45,8 @@ def is_desi(file: FitsFile) -> bool:
 
 
 def read_desi(file: FitsFile, select: str | None = None) -> RawSpectrum:
-    """The spectrum of one target, its arms joined; `select` is the TARGETID (with "-EXPID" of a file of single
-    exposures).
+    """The spectrum of one target, its arms joined; `select` is the TARGETID (with "-EXPID" of a file of
+    single exposures).
 
     The velocity is VRAD of a table RVTAB in the same file, if there is one. Raises: InputError for arms of
     different numbers of targets, or without wavelengths, and for several targets without `select`.
@@ -56,7 +67,9 @@ def read_desi(file: FitsFile, select: str | None = None) -> RawSpectrum:
     if skies := len(names) - len(stars):
         notes.append(f"{skies} fibres that are on no target (OBJTYPE) left out")
     if not stars:
-        raise InputError(file.where, "no fibre on a target", "OBJTYPE = TGT in FIBERMAP", "choose another file")
+        raise InputError(
+            file.where, "no fibre on a target", "OBJTYPE = TGT in FIBERMAP", "choose another file"
+        )
     chosen = choose(file.where, stars, select, "target (TARGETID)")
     row = [name for name, _ in names].index(chosen)
     joined = join([_arm(file, arm, row) for arm in arms], notes)
@@ -78,7 +91,7 @@ def read_desi(file: FitsFile, select: str | None = None) -> RawSpectrum:
         frame="barycentric",
         velocity=velocity,
         velocity_error=value_of(fit, "VRAD_ERR") if velocity is not None else None,
-        resolving_power=None if joined.lsf is None else _median_power(joined),
+        resolving_power=_median_power(joined),
         star=f"DESI {target}" if target else None,
         meta={
             "object": target,
@@ -107,10 +120,9 @@ def read_desi(file: FitsFile, select: str | None = None) -> RawSpectrum:
 
 
 def _median_power(part: Part) -> float | None:
-    from jaxspec.io.parts import FWHM
-
-    good = np.isfinite(part.lsf) & (part.lsf > 0)
-    return float(np.median(part.wavelength[good] / part.lsf[good]) / FWHM) if good.any() else None
+    lsf = np.zeros(0) if part.lsf is None else part.lsf
+    good = np.isfinite(lsf) & (lsf > 0)
+    return float(np.median(part.wavelength[good] / lsf[good]) / FWHM) if good.any() else None
 
 
 def _image(file: FitsFile, name: str, ndim: int) -> np.ndarray:
@@ -133,7 +145,11 @@ def _targets(file: FitsFile, fibermap: Any | None, n: int) -> list[tuple[str, st
         names = [f"{name}-{int(value)}" for name, value in zip(names, data[columns["expid"]], strict=True)]
     if len(set(names)) < len(names):
         names = [f"{name}-row{i + 1}" if names.count(name) > 1 else name for i, name in enumerate(names)]
-    kinds = [str(v).strip().upper() for v in data[columns["objtype"]]] if "objtype" in columns else [""] * len(names)
+    kinds = (
+        [str(v).strip().upper() for v in data[columns["objtype"]]]
+        if "objtype" in columns
+        else [""] * len(names)
+    )
     return list(zip(names, kinds, strict=True))
 
 
@@ -151,20 +167,25 @@ def _arm(file: FitsFile, arm: str, row: int) -> Part:
     lsf = None
     if file.find(f"{arm}_RESOLUTION") is not None:
         matrix = np.asarray(file.find(f"{arm}_RESOLUTION").data)
-        lsf = matrix_sigma(matrix[row] if matrix.ndim == 3 else matrix, where, len(flux)) * np.gradient(wavelength)
+        lsf = matrix_sigma(matrix[row] if matrix.ndim == 3 else matrix, where, len(flux)) * np.gradient(
+            wavelength
+        )
     return Part(arm.lower(), wavelength, *masked(flux, ivar, bad), lsf)
 
 
 def matrix_sigma(diagonals: np.ndarray, where: str, n: int) -> np.ndarray:
-    """Sigma in pixels of each column of a resolution matrix given by its diagonals `[d, n]`, from the uppermost
-    (+d//2) to the lowest; NaN where a column is empty.
+    """Sigma in pixels of each column of a resolution matrix given by its diagonals `[d, n]`, from the
+    uppermost (+d//2) to the lowest; NaN where a column is empty.
 
     Element j of the diagonal of offset k lies in row j - k and column j. The first d//2 and the last columns
     are cut off by the edge of the matrix and take the sigma of the nearest whole one.
     """
     if diagonals.ndim != 2 or diagonals.shape[1] != n:
         raise InputError(
-            where, f"a resolution matrix of shape {diagonals.shape}", f"(diagonals, {n})", "fetch the file again"
+            where,
+            f"a resolution matrix of shape {diagonals.shape}",
+            f"(diagonals, {n})",
+            "fetch the file again",
         )
     half = diagonals.shape[0] // 2
     offset = np.arange(half, half - diagonals.shape[0], -1)[:, None].astype(np.float64)

@@ -1,13 +1,13 @@
 """Mean spectra of Gaia's Radial Velocity Spectrometer (DR3, table `rvs_mean_spectrum`; Gaia DR3 documentation
 20.12.1, Seabroke et al. 2022) as the archive's DataLink service writes them: CSV, ECSV, VOTable and FITS.
 
-With the structure INDIVIDUAL or COMBINED there is one pixel a row: wavelength (nm), flux, flux_error. With RAW
-there is one star a row, flux and flux_error are arrays of 2401 values and the wavelengths are not written:
-they are 846 to 870 nm in steps of 0.01 nm. All are normalised, in vacuum, at rest. The service packs several
-files as a zip.
+With the structure INDIVIDUAL or COMBINED there is one pixel a row: wavelength (nm), flux, flux_error. With
+RAW there is one star a row, flux and flux_error are arrays of 2401 values and the wavelengths are not
+written: they are 846 to 870 nm in steps of 0.01 nm. All are normalised, in vacuum, at rest. The service packs
+several files as a zip.
 
-Pixels that no transit covers have no flux (NaN, null, or an empty cell) and are masked. Neighbouring pixels are
-correlated: the grid is 2.5 times finer than the detector's pixels.
+Pixels that no transit covers have no flux (NaN, null, or an empty cell) and are masked. Neighbouring pixels
+are correlated: the grid is 2.5 times finer than the detector's pixels.
 """
 
 import io
@@ -83,7 +83,8 @@ def read_gaia_text(data: bytes, where: str, select: str | None = None) -> RawSpe
     """One RVS spectrum of the archive's CSV, ECSV or VOTable.
 
     `select` is the source_id where the file holds several stars. Raises `InputError` for such a file without
-    it, for columns that are not there, wavelengths outside RVS's, and for XP spectra, which are of another kind.
+    it, for columns that are not there, wavelengths outside RVS's, and for XP spectra, which are of another
+    kind.
     """
     try:
         with warnings.catch_warnings():
@@ -111,7 +112,9 @@ def _table(data: bytes) -> tuple[Table, dict[str, Any]]:
     content = data.removeprefix(b"\xef\xbb\xbf")
     if content.lstrip().startswith(b"<"):
         votable = parse_single_table(io.BytesIO(content), verify="ignore")
-        parameters = {p.name.lower(): np.asarray(p.value).item() for p in votable.params if np.size(p.value) == 1}
+        parameters = {
+            p.name.lower(): np.asarray(p.value).item() for p in votable.params if np.size(p.value) == 1
+        }
         return votable.to_table(use_names_over_ids=True), parameters
     lines = content.decode("utf-8").splitlines()
     if lines and lines[0].startswith("# %ECSV"):
@@ -132,10 +135,15 @@ def _table(data: bytes) -> tuple[Table, dict[str, Any]]:
 def _spectrum(columns: dict[str, Any], unit: str, where: str, select: str | None) -> RawSpectrum:
     if missing := NEEDED - columns.keys():
         raise InputError(
-            where, f"columns {', '.join(columns)}", f"also {', '.join(sorted(missing))}", "fetch the file again"
+            where,
+            f"columns {', '.join(columns)}",
+            f"also {', '.join(sorted(missing))}",
+            "fetch the file again",
         )
     if "source_id" not in columns:
-        raise InputError(where, "no source_id", "the star's source_id as a column or parameter", "fetch it again")
+        raise InputError(
+            where, "no source_id", "the star's source_id as a column or parameter", "fetch it again"
+        )
     sources = np.atleast_1d(np.asarray(columns["source_id"])).astype(str)
     rows = np.ndim(columns["flux"]) == 2 or np.asarray(columns["flux"]).dtype.kind in "OUS"
     choices = list(dict.fromkeys(source.strip() for source in sources))
@@ -143,7 +151,9 @@ def _spectrum(columns: dict[str, Any], unit: str, where: str, select: str | None
     mine = np.array([source.strip() == chosen for source in sources])
     if rows:
         if mine.sum() != 1:
-            raise InputError(where, f"source_id {chosen} in {mine.sum()} rows", "one row a star", "remove the others")
+            raise InputError(
+                where, f"source_id {chosen} in {mine.sum()} rows", "one row a star", "remove the others"
+            )
         index = int(np.flatnonzero(mine)[0])
         flux, error = (_array(columns[key][index], f"{where} column {key}") for key in ("flux", "flux_error"))
         if "wavelength" in columns:
@@ -162,10 +172,13 @@ def _spectrum(columns: dict[str, Any], unit: str, where: str, select: str | None
             )
     else:
         if "wavelength" not in columns:
-            raise InputError(where, "no column wavelength", "wavelength, flux, flux_error", "fetch the file again")
+            raise InputError(
+                where, "no column wavelength", "wavelength, flux, flux_error", "fetch the file again"
+            )
         inside = mine if len(mine) == len(columns["flux"]) else np.ones(len(columns["flux"]), bool)
         flux, error, wavelength = (
-            _numbers(columns[key], f"{where} column {key}")[inside] for key in ("flux", "flux_error", "wavelength")
+            _numbers(columns[key], f"{where} column {key}")[inside]
+            for key in ("flux", "flux_error", "wavelength")
         )
     wavelength = wavelength * to_angstrom(unit or "nm", f"{where} column wavelength")
     if not (8400 < wavelength.min() and wavelength.max() < 8750):
@@ -198,7 +211,9 @@ def _spectrum(columns: dict[str, Any], unit: str, where: str, select: str | None
             **{key: others.pop(key) for key in ("ra", "dec") if key in others},
             "flags": others,
         },
-        notes=["Gaia's mean spectrum: normalised; neighbouring pixels are correlated (grid 2.5 times too fine)"],
+        notes=[
+            "Gaia's mean spectrum: normalised; neighbouring pixels are correlated (grid 2.5 times too fine)"
+        ],
         selected=chosen if len(choices) > 1 else None,
     )
 
@@ -247,4 +262,6 @@ def read_zip(data: bytes, where: str, select: str | None) -> tuple[bytes, str, s
     except InputError:
         raise
     except Exception as error:
-        raise InputError(where, f"{type(error).__name__}: {error}", "a sound zip", "fetch it again") from error
+        raise InputError(
+            where, f"{type(error).__name__}: {error}", "a sound zip", "fetch it again"
+        ) from error

@@ -1,13 +1,13 @@
-"""GALAH's spectra (HERMES at the Anglo-Australian Telescope): one file for each of the four detectors of a star
-(releases 2 to 4; docs.datacentral.org.au/galah, Kos et al. 2017, Buder et al. 2021, 2025).
+"""GALAH's spectra (HERMES at the Anglo-Australian Telescope): one file for each of the four detectors of a
+star (releases 2 to 4; docs.datacentral.org.au/galah, Kos et al. 2017, Buder et al. 2021, 2025).
 
-- Releases 2 and 3: the primary image is the sky-subtracted flux; `input_sigma` its *relative* error; then come
-  the flux and error before sky subtraction and the normalised flux, which are not used.
+- Releases 2 and 3: the primary image is the sky-subtracted flux; `input_sigma` its *relative* error; then
+  come the flux and error before sky subtraction and the normalised flux, which are not used.
 - Release 4 (extensions by number): 0 flux, 1 normalised flux, 2 relative error, 3 sky, 4 telluric absorption,
   7 full width of the line-spread function in A.
 
-Wavelengths are linear by CRVAL1 and CDELT1, in air, and barycentric. The four files of a star are one row with
-`combine=True`.
+Wavelengths are linear by CRVAL1 and CDELT1, in air, and barycentric. The four files of a star are one row
+with `combine=True`.
 """
 
 import re
@@ -32,7 +32,12 @@ def is_galah(file: FitsFile) -> bool:
     said = " ".join(text(header, key) for key in ("ORIGIN", "SURVEY", "INSTRUME")).upper()
     ours = "GALAH" in said or "HERMES" in said or ("RVCOM" in header and "WAV_OK" in header)
     data = file.hdus[0].data
-    return (ours or file.find(*SIGMA) is not None) and isinstance(data, np.ndarray) and data.ndim == 1 and len(file) > 2
+    return (
+        (ours or file.find(*SIGMA) is not None)
+        and isinstance(data, np.ndarray)
+        and data.ndim == 1
+        and len(file) > 2
+    )
 
 
 def read_galah(file: FitsFile, select: str | None = None) -> RawSpectrum:
@@ -59,7 +64,8 @@ def read_galah(file: FitsFile, select: str | None = None) -> RawSpectrum:
     good = np.isfinite(flux) & np.isfinite(relative) & (relative > 0) & (flux > 0)
     with np.errstate(divide="ignore", invalid="ignore"):
         if good.any() and np.median(relative[good]) > 1.0:
-            # A median S/N below 1 in every pixel: these are errors in counts, as early files of the format have.
+            # A median S/N below 1 in every pixel: these are errors in counts, as early files of the format
+            # have.
             notes.append("errors above 1 taken as counts, not as relative to the flux")
             ivar = np.where(relative > 0, relative, np.nan) ** -2.0
         else:
@@ -73,12 +79,18 @@ def read_galah(file: FitsFile, select: str | None = None) -> RawSpectrum:
         notes.append("air, as all GALAH spectra are")
     lsf = _profile(file, axis.wavelength) if layout == "4" else None
     high = text(header, "SLITMASK").upper() == "IN"
-    for key, problem in (("WAV_OK", "wavelength solution"), ("CROSS_OK", "cross-talk"), ("RV_OK", "radial velocity")):
+    for key, problem in (
+        ("WAV_OK", "wavelength solution"),
+        ("CROSS_OK", "cross-talk"),
+        ("RV_OK", "radial velocity"),
+    ):
         if key in header and value_of(header, key) == 0:
             notes.append(f"{key} = 0: the pipeline does not trust its {problem}")
     velocity = value_of(header, "RVCOM")
     stem = Path(file.where).name.split(".")[0]
-    sobject = text_of(header, "SOBJ_ID", "SOBJECT", "SOBJECT_ID") or (stem[:15] if re.fullmatch(r"\d{16}", stem) else "")
+    sobject = text_of(header, "SOBJ_ID", "SOBJECT", "SOBJECT_ID") or (
+        stem[:15] if re.fullmatch(r"\d{16}", stem) else ""
+    )
     star = f"GALAH {sobject}" if sobject else text_of(header, "OBJECT", "NAME") or None
     return RawSpectrum(
         product="galah",
@@ -108,7 +120,11 @@ def read_galah(file: FitsFile, select: str | None = None) -> RawSpectrum:
                 )
                 if value
             },
-            "flags": {key.lower(): header[key] for key in ("WAV_OK", "CROSS_OK", "RV_OK", "RED_FLAG") if key in header},
+            "flags": {
+                key.lower(): header[key]
+                for key in ("WAV_OK", "CROSS_OK", "RV_OK", "RED_FLAG")
+                if key in header
+            },
             "survey_labels": {},
         },
         notes=notes,

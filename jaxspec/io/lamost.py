@@ -6,14 +6,14 @@ Three layouts are in use:
 - Low resolution until DR7: rows of the primary image, named by EXTEN0. The third row is the
   continuum-normalised flux in early releases ("Subcontinuum") and the wavelength in later ones; wavelengths
   are also log-linear by COEFF0 and COEFF1.
-- Low resolution from DR8: a table COADD of one row whose cells are FLUX, IVAR, WAVELENGTH, ANDMASK, ORMASK and
-  NORMALIZATION.
+- Low resolution from DR8: a table COADD of one row whose cells are FLUX, IVAR, WAVELENGTH, ANDMASK, ORMASK
+  and NORMALIZATION.
 - Medium resolution: a table for each arm (COADD_B, COADD_R), and one for each arm and exposure
   (B-84420148, named by local modified Julian minute), with WAVELENGTH or LOGLAM and PIXMASK in exposures.
 
 The second row ("Inverse") is the inverse variance: flux times its root agrees with the header's S/N. Pixels
-that are bad in every exposure (ANDMASK, or PIXMASK of one exposure) are masked; those bad in some (ORMASK) are
-good in the mean and are used.
+that are bad in every exposure (ANDMASK, or PIXMASK of one exposure) are masked; those bad in some (ORMASK)
+are good in the mean and are used.
 """
 
 import re
@@ -106,12 +106,16 @@ def read_lamost(file: FitsFile, select: str | None = None) -> RawSpectrum:
         "date": text(source, "DATE-OBS"),
         "ra": value_of(source, "RA"),
         "dec": value_of(source, "DEC"),
-        "identifiers": _present(source, "OBSID", "DESIG", "UID", "GP_ID", "LMJD", "PLANID", "SPID", "FIBERID"),
+        "identifiers": _present(
+            source, "OBSID", "DESIG", "UID", "GP_ID", "LMJD", "PLANID", "SPID", "FIBERID"
+        ),
         "release": text(source, "DATA_V"),
         "survey_labels": _present(source, "CLASS", "SUBCLASS", "Z", "Z_ERR"),
         "flags": _present(source, "FIBERTYP", "OBJTYPE"),
         "snr": value_of(source, "SNRG", "SN_G", "SNR"),
-        "snr_bands": _present(source, "SNRU", "SNRG", "SNRR", "SNRI", "SNRZ", "SN_U", "SN_G", "SN_R", "SN_I", "SN_Z"),
+        "snr_bands": _present(
+            source, "SNRU", "SNRG", "SNRR", "SNRI", "SNRZ", "SN_U", "SN_G", "SN_R", "SN_I", "SN_Z"
+        ),
         "helio_rv": value_of(source, "HELIO_RV"),
     }
     return RawSpectrum(
@@ -124,13 +128,20 @@ def read_lamost(file: FitsFile, select: str | None = None) -> RawSpectrum:
         frame={True: "barycentric", False: "topocentric", None: None}[helio],
         velocity=velocity,
         velocity_error=SPEED_OF_LIGHT * error if velocity is not None and error and error > 0 else None,
-        barycentric_correction=value_of(source, "HELIO_RV") if helio is False else None,
+        barycentric_correction=_correction(source) if helio is False else None,
         resolving_power=resolving_power,
         star=text_of(source, "DESIG") or text_of(source, "OBSID") or None,
         meta=meta,
         notes=notes,
         selected=chosen,
     )
+
+
+def _correction(header: Any) -> float | None:
+    """What to add to velocities of an uncorrected axis: minus HELIO_RV, whose sign is SDSS's (that of the
+    shift to be taken out; astropy gives +26.8 km/s where a real header has -26.4)."""
+    shift = value_of(header, "HELIO_RV")
+    return None if shift is None else -shift
 
 
 def _present(header: Any, *keys: str) -> dict[str, Any]:
@@ -267,7 +278,9 @@ def _from_tables(
     chosen = choose(file.where, keys, select, "exposure", default="coadd" if "coadd" in tables else None)
     if len(keys) > 1 and select is None:
         others = [key for key in keys if key != chosen]
-        notes.append(f"coadded arms read; {len(others)} single exposures not used (select={others[0]!r}, ...)")
+        notes.append(
+            f"coadded arms read; {len(others)} single exposures not used (select={others[0]!r}, ...)"
+        )
     medium = any(name.startswith(("COADD_", "B-", "R-")) for items in tables.values() for name, _ in items)
     arms = [name for name, _ in tables[chosen]]
     if medium and len(arms) == 1:

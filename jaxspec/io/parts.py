@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 
 from jaxspec.errors import InputError
-from jaxspec.instruments import SPEED_OF_LIGHT
+from jaxspec.instruments import SPEED_OF_LIGHT, Instrument
 from jaxspec.io.quality import Quality
 
-SENTINEL = -900.0  # surveys write -999, -9999 or -999999 where there is no value; no label or velocity is there
+SENTINEL = (
+    -900.0
+)  # surveys write -999, -9999 or -999999 where there is no value; no label or velocity is there
 FWHM = 2.0 * np.sqrt(2.0 * np.log(2.0))  # of a Gaussian, in units of its sigma
 
 
@@ -69,8 +71,8 @@ def choose(
 
 
 def masked(flux: np.ndarray, ivar: np.ndarray, bad: np.ndarray | None = None) -> tuple[np.ndarray, ...]:
-    """Flux, ivar and quality bits with one mask: `bad` pixels (FLAGGED), flux that is not finite (NO_DATA) and
-    ivar that is not finite or not above 0 (NO_ERROR) all get ivar 0.
+    """Flux, ivar and quality bits with one mask: `bad` pixels (FLAGGED), flux that is not finite (NO_DATA)
+    and ivar that is not finite or not above 0 (NO_ERROR) all get ivar 0.
 
     A negative ivar counts as missing too: BOSS and LAMOST write it for rejected pixels.
     """
@@ -135,7 +137,8 @@ def same_length(where: str, **arrays: np.ndarray) -> None:
 
 
 def velocity_of_redshift(z: float | None) -> float | None:
-    """Velocity in km/s whose relativistic Doppler factor is 1 + z; None for no value or no star's (2000 km/s).
+    """Velocity in km/s whose relativistic Doppler factor is 1 + z; None for no value or no star's (2000
+    km/s).
 
     Surveys quote c z; the two differ by 0.04 km/s at 150 km/s.
     """
@@ -208,3 +211,27 @@ def cells(hdu: Any, name: str, row: int | None, where: str) -> np.ndarray:
 def pixel_rows(hdu: Any, name: str) -> bool:
     """Whether a table has one pixel a row in this column, rather than one spectrum a row."""
     return np.ndim(hdu.data[name]) == 1
+
+
+def check_overlap(good: np.ndarray, instrument: Instrument, where: str, max_velocity: float = 500.0) -> None:
+    """Raises `InputError` with both ranges when none of the wavelengths `good` [p] (A, of good pixels) lies
+    in an arm, at any velocity up to `max_velocity` km/s: before a velocity is measured, which could not say
+    why it fails."""
+    stretch = max_velocity / SPEED_OF_LIGHT
+    for arm in instrument.arms:
+        if ((good > arm.low * (1 - stretch)) & (good < arm.high * (1 + stretch))).any():
+            return
+    arms = ", ".join(f"{arm.name} {arm.low:g}-{arm.high:g}" for arm in instrument.arms)
+    raise InputError(
+        where,
+        f"good pixels in {_ranges(good)} A",
+        f"some in the arms of {instrument.name} ({arms} A)",
+        "choose the instrument that took the spectrum",
+    )
+
+
+def _ranges(wavelength: np.ndarray) -> str:
+    """The stretches of an axis, broken where it jumps by 20 A: "15144.7-15808.1, 15858.0-16433.5"."""
+    pieces = np.split(wavelength, np.flatnonzero(np.diff(wavelength) > 20.0) + 1)
+    shown = ", ".join(f"{piece[0]:.1f}-{piece[-1]:.1f}" for piece in pieces[:6] if len(piece))
+    return shown + (" ..." if len(pieces) > 6 else "")

@@ -1,11 +1,12 @@
 """Optical spectra of SDSS, BOSS and SDSS-V, and the Milky Way Mapper's files of both instruments
 (data.sdss.org/datamodel: spec-lite, spec-full, mwmStar, mwmVisit; Dawson et al. 2013; SDSS DR19, astra).
 
-- spec: HDU 1 is the coadded spectrum, one pixel a row (flux, loglam, ivar, and_mask, or_mask, wdisp), in vacuum
-  and heliocentric; a later table (SPECOBJ, SPALL) has the pipeline's class, redshift and labels; full files add
-  the single exposures, which are not read.
-- mwmStar, mwmVisit: four tables (BOSS/APO, BOSS/LCO, APOGEE/APO, APOGEE/LCO), some empty, one spectrum a row, at
-  rest, in vacuum. mwmVisit has no column of wavelengths: they are log-linear by CRVAL and CDELT of the table.
+- spec: HDU 1 is the coadded spectrum, one pixel a row (flux, loglam, ivar, and_mask, or_mask, wdisp), in
+  vacuum and heliocentric; a later table (SPECOBJ, SPALL) has the pipeline's class, redshift and labels; full
+  files add the single exposures, which are not read.
+- mwmStar, mwmVisit: four tables (BOSS/APO, BOSS/LCO, APOGEE/APO, APOGEE/LCO), some empty, one spectrum a row,
+  at rest, in vacuum. mwmVisit has no column of wavelengths: they are log-linear by CRVAL and CDELT of the
+  table.
 
 Only pixels that are bad in every exposure are masked (and_mask); of mwm files, whose flags are those of any
 exposure, only the bits that spoil the mean (`BOSS_FATAL`), and APOGEE's own.
@@ -64,7 +65,9 @@ def is_mwm(file: FitsFile) -> bool:
     header = file.hdus[0].header
     tables = [columns_of(hdu).keys() for hdu in file.hdus[1:]]
     known = any({"flux", "ivar", "pixel_flags"} <= names or "model_flux" in names for names in tables)
-    return known and ("V_ASTRA" in header or "SDSS_ID" in header or any("sdss_id" in names for names in tables))
+    return known and (
+        "V_ASTRA" in header or "SDSS_ID" in header or any("sdss_id" in names for names in tables)
+    )
 
 
 def read_spec(file: FitsFile, select: str | None = None) -> RawSpectrum:
@@ -99,6 +102,7 @@ def read_spec(file: FitsFile, select: str | None = None) -> RawSpectrum:
         # WDISP is a Gaussian sigma in pixels of the coadded grid.
         step = np.gradient(columns["loglam"])
         lsf = np.where(columns["wdisp"] > 0, columns["wdisp"] * step * np.log(10.0) * wavelength, np.nan)
+    values = masked(columns["flux"], columns["ivar"], bad)
     exposures = sum({"flux", "loglam", "ivar"} <= columns_of(h).keys() for h in file.hdus[2:])
     if exposures:
         notes.append(f"coadded spectrum read; {exposures} single exposures not used")
@@ -116,9 +120,9 @@ def read_spec(file: FitsFile, select: str | None = None) -> RawSpectrum:
     return RawSpectrum(
         product="sdss-spec",
         wavelength=wavelength,
-        flux=_masked(columns, bad)[0],
-        ivar=_masked(columns, bad)[1],
-        quality=_masked(columns, bad)[2],
+        flux=values[0],
+        ivar=values[1],
+        quality=values[2],
         medium="air" if vacuum is False else "vacuum",
         frame="barycentric",
         velocity=velocity,
@@ -135,7 +139,17 @@ def read_spec(file: FitsFile, select: str | None = None) -> RawSpectrum:
             "snr": value_of(row, "SN_MEDIAN_ALL", "SN_MEDIAN"),
             "identifiers": {
                 key.lower(): text_of(source, key)
-                for key in ("PLATEID", "PLATE", "FIELD", "MJD", "FIBERID", "FIBER", "CATALOGID", "SDSS_ID", "THING_ID")
+                for key in (
+                    "PLATEID",
+                    "PLATE",
+                    "FIELD",
+                    "MJD",
+                    "FIBERID",
+                    "FIBER",
+                    "CATALOGID",
+                    "SDSS_ID",
+                    "THING_ID",
+                )
                 for source in (row, header)
                 if text_of(source, key)
             },
@@ -149,10 +163,6 @@ def read_spec(file: FitsFile, select: str | None = None) -> RawSpectrum:
         },
         notes=notes,
     )
-
-
-def _masked(columns: dict[str, np.ndarray], bad: np.ndarray | None) -> tuple[np.ndarray, ...]:
-    return masked(columns["flux"], columns["ivar"], bad)
 
 
 def _star(header: Any, row: Any) -> str | None:
@@ -180,7 +190,9 @@ def read_mwm(file: FitsFile, select: str | None = None) -> RawSpectrum:
             continue
         table = text(hdu.header, "EXTNAME").lower() or "spectra"
         for row in range(len(hdu.data)):
-            key = table if len(hdu.data) == 1 else f"{table}/{text_of(hdu.data[row], 'mjd', 'MJD') or row + 1}"
+            key = (
+                table if len(hdu.data) == 1 else f"{table}/{text_of(hdu.data[row], 'mjd', 'MJD') or row + 1}"
+            )
             entries[key if key not in entries else f"{key}-{row + 1}"] = (hdu, row)
     if not entries:
         raise InputError(
@@ -199,7 +211,9 @@ def read_mwm(file: FitsFile, select: str | None = None) -> RawSpectrum:
     else:
         keys = [key if key in hdu.header else f"{key}1" for key in ("CRVAL", "CDELT", "CRPIX")]
         start, step = number(hdu.header, keys[0], where), number(hdu.header, keys[1], where)
-        wavelength = 10.0 ** (start + step * (np.arange(1, len(flux) + 1) - number(hdu.header, keys[2], where, 1.0)))
+        wavelength = 10.0 ** (
+            start + step * (np.arange(1, len(flux) + 1) - number(hdu.header, keys[2], where, 1.0))
+        )
     infrared = np.median(wavelength) > 12000
     bits = apogee.BAD_BITS if infrared else BOSS_FATAL
     flags = next((names[key] for key in ("pixel_flags", "bitmask", "or_mask") if key in names), None)
@@ -231,7 +245,8 @@ def read_mwm(file: FitsFile, select: str | None = None) -> RawSpectrum:
             "snr": value_of(row, "snr"),
             "velocity_barycentric": value_of(row, "v_rad", "xcsao_v_rad", "v_rel"),
             "identifiers": {
-                key.lower(): text_of(header, key) for key in ("SDSS_ID", "GAIA3_ID", "GAIA2_ID", "APOGEEID", "TIC_ID")
+                key.lower(): text_of(header, key)
+                for key in ("SDSS_ID", "GAIA3_ID", "GAIA2_ID", "APOGEEID", "TIC_ID")
             },
             "release": text_of(header, "V_ASTRA"),
             "flags": {

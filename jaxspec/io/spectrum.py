@@ -142,9 +142,9 @@ def read_spectrum(
         snr: signal-to-noise per pixel of a file without errors: sigma = local level / snr.
         estimate_noise: take the noise of a file without errors from its pixel-to-pixel differences (DER_SNR).
         resolving_power: R of a file that does not give it.
-        select: which spectrum of a file that holds several (a target, visit, exposure, or file of a zip). Without
-            it such a file is refused by an error that lists them, or its combined spectrum is read and a note
-            says so.
+        select: which spectrum of a file that holds several (a target, visit, exposure, or file of a zip).
+            Without it such a file is refused by an error that lists them, or its combined spectrum is read
+            and a note says so.
         assume: what to take where both the file and the arguments are silent.
 
     Raises `InputError`, which names the file, for anything that is not a sound spectrum or whose medium,
@@ -157,6 +157,10 @@ def read_spectrum(
     _check_choice("frame", assume.frame, (*FRAMES, "unknown"))
     _check_choice("medium", medium, MEDIA)
     _check_choice("medium", assume.medium, MEDIA)
+    if select == "all":
+        raise InputError(
+            "argument select", "'all' for one spectrum", "the name of one", "use read_spectra to read all"
+        )
     _check_number("snr", snr, 1e-2, 1e5)
     _check_number("velocity", velocity, -2000.0, 2000.0)
     _check_number("resolving_power", resolving_power, 100.0, 1e6)
@@ -248,8 +252,30 @@ def _dispatch(
         raise
 
 
+def complete(
+    raw: RawSpectrum,
+    name: str,
+    *,
+    frame: str | None = None,
+    medium: str | None = None,
+    velocity: float | None = None,
+    snr: float | None = None,
+    estimate_noise: bool = False,
+    resolving_power: float | None = None,
+    assume: Assume | None = None,
+) -> SpectrumFile:
+    """A spectrum that comes from elsewhere than a file, as `read_spectrum` returns one; `name` stands for the
+    file, the other arguments are as there."""
+    assume = assume or Assume()
+    _check_choice("frame", frame, (*FRAMES, "unknown"))
+    _check_choice("medium", medium, MEDIA)
+    return _complete(
+        raw, Path(name), frame, medium, velocity, None, snr, estimate_noise, resolving_power, assume
+    )
+
+
 def _only_one(where: str, select: str | None) -> None:
-    if select not in (None, "all"):
+    if select is not None:
         raise InputError(where, f"select={select!r} for a file of one spectrum", "no choice", "drop select=")
 
 
