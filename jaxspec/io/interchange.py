@@ -36,8 +36,8 @@ def from_specutils(
 
     Args:
         spectrum: one `Spectrum` (`Spectrum1D` of older versions) of one dimension; any spectral unit, any
-            kind of uncertainty. True in its mask is a bad pixel. `meta` may say what `to_specutils` writes there: "star",
-            "medium", "frame", "resolving_power".
+            kind of uncertainty. True in its mask is a bad pixel. `meta` may say what `to_specutils` writes
+            there: "star", "medium", "frame", "velocity", "resolving_power".
         name: stands for the file in messages and tables.
         medium, frame, velocity, snr, estimate_noise, resolving_power, assume: as for `read_spectrum`.
 
@@ -82,7 +82,8 @@ def from_specutils(
         ivar=None if ivar is None else values[1][order],
         quality=values[2][order],
         medium=_choice(meta.get("medium"), ("air", "vacuum")),
-        frame=_choice(stated, ("rest", "barycentric", "topocentric")),
+        # The object's velocity is that on its axis, so it stays when the caller says which frame that is.
+        frame=_choice(stated or (None if moving is None else frame), ("rest", "barycentric", "topocentric")),
         velocity=0.0 if stated == "rest" else moving,
         resolving_power=_number(meta.get("resolving_power")),
         star=str(meta["star"]) if meta.get("star") else None,

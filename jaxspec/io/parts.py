@@ -185,7 +185,7 @@ def text_of(source: Any, *keys: str) -> str:
 
 
 def labels_of(source: Any, names: dict[str, tuple[str, ...]]) -> dict[str, float]:
-    """The survey's own labels under our names, those that hold a value: `{"teff": ("TEFF", "RV_TEFF"), ...}`."""
+    """The survey's own labels under our names, those that hold a value; `names` maps ours to theirs."""
     found = {label: value_of(source, *keys) for label, keys in names.items()}
     return {label: value for label, value in found.items() if value is not None}
 
@@ -221,11 +221,11 @@ def check_overlap(good: np.ndarray, instrument: Instrument, where: str, max_velo
     for arm in instrument.arms:
         if ((good > arm.low * (1 - stretch)) & (good < arm.high * (1 + stretch))).any():
             return
-    arms = ", ".join(f"{arm.name} {arm.low:g}-{arm.high:g}" for arm in instrument.arms)
+    arms = ", ".join(f"{arm.low:g}-{arm.high:g}" for arm in instrument.arms)
     raise InputError(
         where,
         f"good pixels in {_ranges(good)} A",
-        f"some in the arms of {instrument.name} ({arms} A)",
+        f"an overlap with {instrument.name} ({arms} A)",
         "choose the instrument that took the spectrum",
     )
 

@@ -40,5 +40,8 @@ def read_survey_text(data: bytes, where: str, select: str | None = None) -> RawS
 
 
 def unpack(data: bytes, where: str, select: str | None) -> tuple[bytes, str, str | None] | None:
-    """Bytes and name of the chosen file of a zip, and the choice (None for the only file); None for no zip."""
+    """Bytes and name of the chosen file of a zip, and the choice (None for the only file).
+
+    None for what is no zip.
+    """
     return read_zip(data, where, select) if data[:4] == b"PK\x03\x04" else None
