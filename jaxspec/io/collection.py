@@ -226,7 +226,8 @@ def read_on_grid(
     power = resolving_power if isinstance(resolving_power, (int, float)) else None
     file = read_spectrum(path, frame=frame, velocity=fixed, resolving_power=power, assume=assume, **options)
     if isinstance(resolving_power, Mapping):
-        file = replace(file, resolving_power=_lookup(resolving_power, file) or file.resolving_power)
+        listed = _lookup(resolving_power, file)
+        file = file if listed is None else replace(file, resolving_power=listed, lsf=None)
     check_overlap(file.wavelength[file.ivar > 0], instrument, file.path)
     value, error, origin = _velocity(file, instrument, template, velocity, fixed)
     return to_grid(file, instrument, value, error, origin, snr_max)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from jaxspec.io.apogee import is_apogee, read_apogee
 from jaxspec.io.desi import is_desi, read_desi
 from jaxspec.io.fitsfile import FitsFile
-from jaxspec.io.gaia_rvs import is_gaia_fits, is_gaia_text, read_gaia_fits, read_gaia_text, read_zip
+from jaxspec.io.gaia import is_gaia_fits, is_gaia_text, read_gaia_fits, read_gaia_text, read_zip
 from jaxspec.io.galah import is_galah, read_galah
 from jaxspec.io.lamost import is_lamost, read_lamost
 from jaxspec.io.raw import RawSpectrum

@@ -19,7 +19,7 @@ TARGETS = np.array([39627652591521181, 39627652591521182, 39627652591521183])
 
 
 def diagonals(n, sigma_pixels, d=11):
-    """A resolution matrix of a Gaussian, stored as DESI does: element j of offset k is in row j - k, column j."""
+    """A Gaussian resolution matrix as DESI stores it: element j of offset k is in row j - k, column j."""
     offset = np.arange(d // 2, -(d // 2) - 1, -1)[:, None]
     edges = norm.cdf(np.stack([offset - 0.5, offset + 0.5]) / sigma_pixels)
     return np.repeat(edges[1] - edges[0], n, axis=1)
