@@ -56,11 +56,8 @@ def _kind(file: FitsFile) -> str | None:
     if len(file) > 4 and units[1].startswith("flux") and units[4].startswith("wave") and flux.ndim == 2:
         return "visit"
     header = file.hdus[1].header
-    log = (
-        text(header, "CTYPE1").upper() in ("LOG-LINEAR", "WAVE-LOG", "")
-        and 4.0 < _get(header, "CRVAL1") < 4.4
-    )
-    if not (log and 1e-7 < _get(header, "CDELT1") < 1e-4):
+    # All combined spectra are on this one grid, log10 of A.
+    if abs(_get(header, "CRVAL1") - 4.179) > 1e-4 or abs(_get(header, "CDELT1") - 6e-6) > 1e-9:
         return None
     third = _image(file, 3)
     if third is not None and third.dtype.kind == "i" and "NVISITS" in file.hdus[0].header:

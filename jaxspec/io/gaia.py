@@ -1,13 +1,15 @@
-"""Mean spectra of Gaia's Radial Velocity Spectrometer (DR3, table `rvs_mean_spectrum`; Gaia DR3 documentation
-20.12.1, Seabroke et al. 2022) as the archive's DataLink service writes them: CSV, ECSV, VOTable and FITS.
+"""Mean spectra of Gaia DR3 as the archive's DataLink service writes them, as CSV, ECSV, VOTable and FITS:
+those of the Radial Velocity Spectrometer (`rvs_mean_spectrum`; Gaia DR3 documentation 20.12.1, Seabroke et
+al. 2022) and the sampled low-resolution ones (`xp_sampled_mean_spectrum`; 20.12.4, Montegriffo et al. 2023).
 
 With the structure INDIVIDUAL or COMBINED there is one pixel a row: wavelength (nm), flux, flux_error. With
 RAW there is one star a row, flux and flux_error are arrays of 2401 values and the wavelengths are not
-written: they are 846 to 870 nm in steps of 0.01 nm. All are normalised, in vacuum, at rest. The service packs
-several files as a zip.
+written: they are 846 to 870 nm in steps of 0.01 nm. All are normalised, in vacuum, at rest. XP spectra are
+alike, with 336 to 1020 nm in steps of 2 nm, in W/m2/nm and not at rest. The service packs several files as a
+zip.
 
 Pixels that no transit covers have no flux (NaN, null, or an empty cell) and are masked. Neighbouring pixels
-are correlated: the grid is 2.5 times finer than the detector's pixels.
+are correlated: the grid of RVS is 2.5 times finer than the detector's pixels.
 """
 
 import io
@@ -28,8 +30,11 @@ from jaxspec.io.raw import RawSpectrum
 from jaxspec.io.wcs import to_angstrom
 
 GRID = 846.0 + 0.01 * np.arange(2401)  # nm
+XP_GRID = 336.0 + 2.0 * np.arange(343)  # nm
 RESOLVING_POWER = 11500.0  # nominal (Cropper et al. 2018, A&A 616, A5)
+XP_RESOLVING_POWER = 50.0  # within a factor of two over the range (Montegriffo et al. 2023, table 1)
 NEEDED = {"flux", "flux_error"}
+COEFFICIENTS = {"bp_coefficients", "rp_coefficients"}
 OTHERS = ("solution_id", "ra", "dec", "combined_transits", "combined_ccds", "deblended_ccds")
 
 
@@ -37,16 +42,13 @@ def is_gaia_text(data: bytes) -> bool:
     """Whether text, as CSV, ECSV or VOTable, names the columns of Gaia's sampled spectra."""
     head = data[:65536].decode("utf-8", "replace").lstrip("\ufeff")
     if head.lstrip().startswith("<"):
-        return "<VOTABLE" in head[:4096].upper() and "flux_error" in head
+        return "<VOTABLE" in head[:4096].upper() and ("flux_error" in head or "bp_coefficients" in head)
     lines = [line for line in head.splitlines() if line.strip() and not line.startswith("#")]
     if not lines:
         return False
     names = {name.strip().strip('"').lower() for name in lines[0].split("," if "," in lines[0] else None)}
-    return names >= NEEDED and bool(names & {"source_id", "wavelength"} and _ours(names, head))
-
-
-def _ours(names: set[str], head: str) -> bool:
-    return "source_id" in names or "source_id" in head.lower()
+    known = "source_id" in names or "source_id" in head.lower()
+    return known and (names >= NEEDED or bool(names & COEFFICIENTS))
 
 
 def is_gaia_fits(file: FitsFile) -> bool:
@@ -58,7 +60,7 @@ def _gaia_table(file: FitsFile) -> Any | None:
     for hdu in file.hdus[1:]:
         names = columns_of(hdu)
         known = "source_id" in names or "SOURCE_ID" in hdu.header or "SOURCE_ID" in file.hdus[0].header
-        if names.keys() >= NEEDED and known:
+        if known and (names.keys() >= NEEDED or names.keys() & COEFFICIENTS):
             return hdu
     return None
 
@@ -80,11 +82,10 @@ def read_gaia_fits(file: FitsFile, select: str | None = None) -> RawSpectrum:
 
 
 def read_gaia_text(data: bytes, where: str, select: str | None = None) -> RawSpectrum:
-    """One RVS spectrum of the archive's CSV, ECSV or VOTable.
+    """One RVS or XP spectrum of the archive's CSV, ECSV or VOTable.
 
     `select` is the source_id where the file holds several stars. Raises `InputError` for such a file without
-    it, for columns that are not there, wavelengths outside RVS's, and for XP spectra, which are of another
-    kind.
+    it, for columns that are not there, wavelengths of neither instrument, and for the coefficients of XP.
     """
     try:
         with warnings.catch_warnings():
@@ -133,6 +134,13 @@ def _table(data: bytes) -> tuple[Table, dict[str, Any]]:
 
 
 def _spectrum(columns: dict[str, Any], unit: str, where: str, select: str | None) -> RawSpectrum:
+    if COEFFICIENTS & columns.keys():
+        raise InputError(
+            where,
+            "coefficients of XP spectra",
+            "fluxes at wavelengths",
+            "sample them first (gaiaxpy.calibrate), or fetch XP_SAMPLED or RVS from the archive",
+        )
     if missing := NEEDED - columns.keys():
         raise InputError(
             where,
@@ -158,17 +166,14 @@ def _spectrum(columns: dict[str, Any], unit: str, where: str, select: str | None
         flux, error = (_array(columns[key][index], f"{where} column {key}") for key in ("flux", "flux_error"))
         if "wavelength" in columns:
             wavelength = _array(columns["wavelength"][index], f"{where} column wavelength")
-        elif len(flux) == len(GRID):
-            wavelength = GRID
+        elif len(flux) in (len(GRID), len(XP_GRID)):
+            wavelength = GRID if len(flux) == len(GRID) else XP_GRID
         else:
             raise InputError(
                 where,
-                f"{len(flux)} flux values without wavelengths"
-                + (" (a sampled XP spectrum)" if len(flux) == 343 else ""),
-                f"{len(GRID)}, the grid of RVS mean spectra",
-                "XP spectra have no lines to infer from: give the RVS spectrum"
-                if len(flux) == 343
-                else "fetch the file again",
+                f"{len(flux)} flux values without wavelengths",
+                f"{len(GRID)} (RVS) or {len(XP_GRID)} (sampled XP), whose grids are known",
+                "fetch the file again",
             )
     else:
         if "wavelength" not in columns:
@@ -181,38 +186,41 @@ def _spectrum(columns: dict[str, Any], unit: str, where: str, select: str | None
             for key in ("flux", "flux_error", "wavelength")
         )
     wavelength = wavelength * to_angstrom(unit or "nm", f"{where} column wavelength")
-    if not (8400 < wavelength.min() and wavelength.max() < 8750):
+    rvs = bool(8400 < wavelength.min() and wavelength.max() < 8750)
+    if not rvs and not (
+        len(wavelength) > 100 and 3200 < wavelength.min() < 5000 and 9000 < wavelength.max() < 11000
+    ):
         raise InputError(
             where,
             f"wavelengths {wavelength.min():.6g}-{wavelength.max():.6g} A",
-            "those of RVS, 8460-8700 A (the archive's files are in nm)",
-            "XP spectra have no lines to infer from: give the RVS spectrum"
-            if len(wavelength) == 343
-            else "correct the unit of the column wavelength",
+            "those of RVS, 8460-8700 A, or of XP, 3360-10200 A (the archive's files are in nm)",
+            "correct the unit of the column wavelength",
         )
     with np.errstate(divide="ignore", invalid="ignore"):
         ivar = np.where(error > 0, error, np.nan) ** -2.0
     flux, ivar, quality = masked(flux, ivar)
     others = {key: _scalar(columns[key], mine) for key in OTHERS if key in columns}
     return RawSpectrum(
-        product="gaia-rvs",
+        product="gaia-rvs" if rvs else "gaia-xp",
         wavelength=wavelength,
         flux=flux,
         ivar=ivar,
         quality=quality,
         medium="vacuum",
-        frame="rest",
-        velocity=0.0,
-        resolving_power=RESOLVING_POWER,
+        frame="rest" if rvs else "barycentric",
+        velocity=0.0 if rvs else None,
+        resolving_power=RESOLVING_POWER if rvs else XP_RESOLVING_POWER,
         star=f"Gaia DR3 {chosen}",
         meta={
-            "instrument": "Gaia RVS",
+            "instrument": "Gaia RVS" if rvs else "Gaia XP",
             "identifiers": {"source_id": int(chosen) if chosen.isdigit() else chosen},
             **{key: others.pop(key) for key in ("ra", "dec") if key in others},
             "flags": others,
         },
         notes=[
             "Gaia's mean spectrum: normalised; neighbouring pixels are correlated (grid 2.5 times too fine)"
+            if rvs
+            else "Gaia's sampled XP spectrum: errors are correlated over many pixels"
         ],
         selected=chosen if len(choices) > 1 else None,
     )

@@ -70,6 +70,8 @@ def from_specutils(
     values = masked(
         np.ma.filled(flux.astype(float), np.nan), np.ones(len(flux)) if ivar is None else ivar, bad
     )
+    # A masked pixel of flux 0 is one pixel: unmasked zeros mean that nothing was observed around them either.
+    values[0][bad & (values[0] == 0)] = 1.0
     meta = dict(getattr(spectrum, "meta", None) or {})
     moving = _velocity(spectrum)
     if moving is None and isinstance(meta.get("velocity"), (int, float)):

@@ -19,7 +19,7 @@ import numpy as np
 from jaxspec.errors import InputError
 from jaxspec.instruments import SPEED_OF_LIGHT
 from jaxspec.io import apogee
-from jaxspec.io.fitsfile import FitsFile, number, text
+from jaxspec.io.fitsfile import FitsFile, number, spectral_frame, text
 from jaxspec.io.parts import (
     cells,
     choose,
@@ -116,18 +116,20 @@ def read_spec(file: FitsFile, select: str | None = None) -> RawSpectrum:
         z = None
     error = value_of(row, "Z_ERR")
     velocity = velocity_of_redshift(z)
-    vacuum = header.get("VACUUM")
+    vacuum, ours = header.get("VACUUM"), _is_sdss(file)
+    if not ours:
+        notes.append("SDSS columns in a file that does not name SDSS: medium and frame are the header's")
     return RawSpectrum(
         product="sdss-spec",
         wavelength=wavelength,
         flux=values[0],
         ivar=values[1],
         quality=values[2],
-        medium="air" if vacuum is False else "vacuum",
-        frame="barycentric",
+        medium={True: "vacuum", False: "air"}.get(vacuum, "vacuum" if ours else None),
+        frame="barycentric" if ours else spectral_frame(header, file.where),
         velocity=velocity,
         velocity_error=SPEED_OF_LIGHT * error if velocity is not None and error and error > 0 else None,
-        resolving_power=BOSS_R,
+        resolving_power=BOSS_R if ours else None,
         lsf=lsf,
         star=_star(header, row),
         meta={
@@ -163,6 +165,14 @@ def read_spec(file: FitsFile, select: str | None = None) -> RawSpectrum:
         },
         notes=notes,
     )
+
+
+def _is_sdss(file: FitsFile) -> bool:
+    """Whether the header or a later table shows that SDSS's own pipeline wrote the file."""
+    header = file.hdus[0].header
+    said = any(key in header for key in ("VERS2D", "RUN2D", "PLATEID", "CARTID", "EXPID01"))
+    tables = any("zwarning" in columns_of(hdu) for hdu in file.hdus[2:])
+    return said or tables or "SDSS" in text(header, "TELESCOP").upper()
 
 
 def _star(header: Any, row: Any) -> str | None:

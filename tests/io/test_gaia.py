@@ -127,16 +127,38 @@ def test_several_stars_in_a_file_ask_for_one_by_its_source_id(tmp_path, how):
     assert chosen.star.endswith(str(two[1])) and len(chosen.flux) == 2401
 
 
-def test_xp_spectra_and_wrong_units_are_refused_by_what_they_are(tmp_path):
-    xp = Table(dict(source_id=[SOURCE], flux=[np.ones(343)], flux_error=[np.ones(343)]))
+def test_sampled_xp_spectra_are_read_as_such_and_coefficients_are_refused(tmp_path):
+    flux = 1e-16 * (1 + 0.1 * np.sin(np.arange(343) / 30))
+    xp = Table(dict(source_id=[SOURCE], flux=[flux], flux_error=[flux / 100]))
     xp.write(tmp_path / "xp.fits")
-    with pytest.raises(InputError, match="XP spectr"):
-        read_spectrum(tmp_path / "xp.fits")
+    spectrum = read_spectrum(tmp_path / "xp.fits")
+    assert (spectrum.product, spectrum.frame, spectrum.velocity) == ("gaia-xp", "barycentric", None)
+    np.testing.assert_allclose(spectrum.wavelength, vacuum_to_air(3360 + 20.0 * np.arange(343)), atol=1e-6)
+    np.testing.assert_allclose(spectrum.flux, flux, rtol=1e-6)
+    Table(dict(source_id=[SOURCE], bp_coefficients=[np.ones(55)])).write(tmp_path / "c.csv.fits")
+    with pytest.raises(InputError, match=r"gaiaxpy\.calibrate"):
+        read_spectrum(tmp_path / "c.csv.fits")
+
+
+def test_wavelengths_in_another_unit_are_refused(tmp_path):
     made = pixels()
     made["wavelength"] = NM * 10
     made.write(tmp_path / "a.csv", format="ascii.csv")
     with pytest.raises(InputError, match="the archive's files are in nm"):
         read_spectrum(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize("name", ["XP_SAMPLED_RAW.csv", "XP_SAMPLED_RAW.fits", "XP_CONTINUOUS_RAW.csv"])
+def test_real_xp_files(data, name):
+    path = data / "xp" / name
+    if "CONTINUOUS" in name:
+        with pytest.raises(InputError, match="coefficients of XP spectra"):
+            read_spectrum(path)
+        return
+    with pytest.raises(SeveralSpectra) as error:
+        read_spectrum(path)
+    spectrum = read_spectrum(path, select=error.value.choices[0])
+    assert spectrum.product == "gaia-xp" and len(spectrum.flux) == 343
 
 
 def test_a_cut_off_array_is_refused(tmp_path):

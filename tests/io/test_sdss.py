@@ -59,6 +59,13 @@ def test_what_the_pipeline_is_not_sure_of_gives_no_velocity(tmp_path):
     assert read_spectrum(spec(tmp_path / "c.fits", row=dict(ZWARNING=16))).velocity is not None
 
 
+def test_the_same_columns_in_a_file_of_nobodys_do_not_imply_medium_and_frame(tmp_path):
+    made = dict(flux=FLUX, loglam=LOGLAM, ivar=IVAR)
+    path = write(tmp_path / "a.fits", fits.PrimaryHDU(), table(made, "COADD"))
+    with pytest.raises(InputError, match="air or vacuum"):
+        read_spectrum(path)
+
+
 def test_without_masks_a_note_says_so(tmp_path):
     spectrum = read_spectrum(spec(tmp_path / "a.fits", drop=("and_mask", "or_mask")))
     assert any("judged by ivar alone" in note for note in spectrum.meta["notes"])
