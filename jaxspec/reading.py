@@ -52,6 +52,7 @@ class ReaderConfig:
         snr: per pixel, of files without errors; none: from pixel-to-pixel differences.
         snr_max: larger S/N is lowered to this, the largest of the training spectra.
         combine: merge files of the same star into one row.
+        select: which spectrum of files that hold several (a target, visit or exposure); all: every one.
     """
 
     medium: str = "air"
@@ -63,6 +64,7 @@ class ReaderConfig:
     snr: float | None = None
     snr_max: float | None = 300.0
     combine: bool = False
+    select: str | None = None
 
 
 def read_for(
@@ -90,7 +92,8 @@ def read_for(
     given: dict[str, Any] = dict(frame=config.frame, snr=config.snr)
     resolving_power: float | dict[str, float] | None = config.resolving_power
     if resolving_power is None:
-        resolving_power = judge_all(files, instrument, template, assume, given)
+        one = {**given, "select": None if config.select == "all" else config.select}
+        resolving_power = judge_all(files, instrument, template, assume, one)
     return read_spectra(
         files,
         instrument,
@@ -100,6 +103,7 @@ def read_for(
         assume=assume,
         snr_max=config.snr_max,
         combine=config.combine,
+        select=config.select,
         **given,
     )
 

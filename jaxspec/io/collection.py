@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 
 from jaxspec.errors import InputError
 from jaxspec.instruments import SPEED_OF_LIGHT, Arm, Instrument
+from jaxspec.io.parts import SeveralSpectra, check_overlap
 from jaxspec.io.quality import Quality, blockwise
 from jaxspec.io.spectrum import Assume, SpectrumFile, read_spectrum
 from jaxspec.spectra import Spectra, convolve_to_resolution, rebin
@@ -24,7 +25,7 @@ from jaxspec.velocity import RadialVelocity, radial_velocity
 log = logging.getLogger(__name__)
 
 MARGIN = 20.0  # A kept beyond an arm's edges, for the convolution kernel
-SUFFIXES = (".fits", ".fit", ".fts", ".txt", ".dat", ".asc", ".csv", ".gz")
+SUFFIXES = (".fits", ".fit", ".fts", ".txt", ".dat", ".asc", ".csv", ".gz", ".ecsv", ".vot", ".xml", ".zip")
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ def read_spectra(
     snr: float | None = None,
     estimate_noise: bool = False,
     resolving_power: float | Mapping[str, float] | None = None,
+    select: str | None = None,
     assume: Assume | None = None,
     snr_max: float | None = None,
     combine: bool = False,
@@ -105,6 +107,8 @@ def read_spectra(
             may be unknown.
         resolving_power: R of the files, or a mapping from file or star name (or pattern) to R. A spectrum
             sharper than an arm is convolved to the arm's; one whose R is unknown is taken as it is.
+        select: which spectrum of files that hold several, as for `read_spectrum`; "all" for a row of each
+            star, arm or visit in a file that would be refused without a choice.
         snr_max: errors are raised to at least the local level / snr_max (oversampled or degraded files claim
             too much).
         combine: merge files of the same star into one row: two arms of a star come in two files.
@@ -125,6 +129,7 @@ def read_spectra(
         snr=snr,
         estimate_noise=estimate_noise,
         resolving_power=resolving_power,
+        select=select,
         assume=assume,
         snr_max=snr_max,
     )
@@ -169,9 +174,24 @@ def iter_spectra(
 ) -> Iterator[GridSpectrum | InputError]:
     """`read_spectra` one file at a time, for sets that do not fit into memory: yields a spectrum or the
     file's error."""
+    every = options.get("select") == "all"
     for path in find_files(paths):
         try:
-            yield read_on_grid(path, instrument, **options)
+            yield read_on_grid(
+                path, instrument, **{**options, "select": None if every else options.get("select")}
+            )
+        except SeveralSpectra as error:
+            if not every:
+                log.error("refused: %s", error)
+                yield error
+                continue
+            log.info("%s: %d spectra, all are read", path, len(error.choices))
+            for choice in error.choices:
+                try:
+                    yield read_on_grid(path, instrument, **{**options, "select": choice})
+                except InputError as refusal:
+                    log.error("refused: %s", refusal)
+                    yield refusal
         except InputError as error:
             log.error("refused: %s", error)
             yield error
@@ -210,7 +230,9 @@ def read_on_grid(
     power = resolving_power if isinstance(resolving_power, (int, float)) else None
     file = read_spectrum(path, frame=frame, velocity=fixed, resolving_power=power, assume=assume, **options)
     if isinstance(resolving_power, Mapping):
-        file = replace(file, resolving_power=_lookup(resolving_power, file) or file.resolving_power)
+        listed = _lookup(resolving_power, file)
+        file = file if listed is None else replace(file, resolving_power=listed, lsf=None)
+    check_overlap(file.wavelength[file.ivar > 0], instrument, file.path)
     value, error, origin = _velocity(file, instrument, template, velocity, fixed)
     return to_grid(file, instrument, value, error, origin, snr_max)
 
@@ -400,7 +422,7 @@ def _to_resolution(
     notes: list[str],
 ) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], str]:
     """Convolve down to the arm's resolution where the source's is known and higher; says what was done."""
-    source, target = file.resolving_power, arm.resolution(part[0])
+    source, target = file.resolving_power_in(arm.low, arm.high), arm.resolution(part[0])
     nominal = float(np.median(target))
     if source is None:
         if not native:

@@ -19,7 +19,9 @@ class RawSpectrum:
     - `barycentric_correction` km/s: to be added to velocities of a topocentric axis.
     - `resolving_power`: R; `native` names the instrument whose own resolution this is where the file gives no
       number.
+    - `lsf [p]`: Gaussian sigma of the line-spread function in A, where the file has it pixel by pixel.
     - `star`: the star's name in the file; `meta`: facts from the header; `notes`: decisions worth telling.
+    - `selected`: which of the file's spectra this is, where it holds several and one was chosen.
     """
 
     product: str
@@ -37,6 +39,8 @@ class RawSpectrum:
     star: str | None = None
     meta: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    lsf: np.ndarray | None = None
+    selected: str | None = None
 
 
 def ivar_from_sigma(sigma: np.ndarray, quality: np.ndarray, where: str) -> np.ndarray:
