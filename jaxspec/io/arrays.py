@@ -1,4 +1,4 @@
-"""From the arrays that stand beside a flux to its inverse variance and quality bits, the same for every layout."""
+"""From the arrays that stand beside a flux to its inverse variance and quality bits, in every layout."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ import numpy as np
 
 from jaxspec.errors import InputError
 from jaxspec.io.names import ERRORS, MASKS, Role
+from jaxspec.io.noise import blockwise
 from jaxspec.io.quality import Quality
 from jaxspec.io.units import factor
 
@@ -30,7 +31,7 @@ class Array:
 def combine(
     flux: np.ndarray, arrays: Sequence[Array], flux_unit: str = ""
 ) -> tuple[np.ndarray | None, np.ndarray, list[str]]:
-    """Inverse variance (None without errors), quality bits, and the arrays that were not used with the reason.
+    """Inverse variance (None without errors), quality bits, and the arrays not used with the reason.
 
     A pixel whose error is undefined (NaN, infinite, 0, negative) or whose mask is set or undefined has ivar 0
     or a quality bit. Two error arrays must agree.
@@ -67,7 +68,7 @@ def combine(
                 )
             ivar = np.where(values > 0, ivar, 0.0)
     if ivar is not None:
-        quality[ivar == 0] |= Quality.NO_ERROR
+        quality[(ivar == 0) & (quality == 0)] |= Quality.NO_ERROR
     for array in arrays:
         if array.role in MASKS:
             bad = (array.values == 0) == (array.role == Role.GOOD)
@@ -77,9 +78,7 @@ def combine(
                 raise InputError(
                     array.where,
                     f"{bad[sound].mean():.0%} of the pixels marked as bad, though they look sound",
-                    "a mask in which 0 means good"
-                    if array.role == Role.MASK
-                    else "a mask in which 0 means bad",
+                    f"a mask in which 0 means {'good' if array.role == Role.MASK else 'bad'}",
                     f"if it means the opposite, rename it {'GOOD' if array.role == Role.MASK else 'MASK'}; "
                     "if it is right, set the errors of these pixels to 0 and remove it",
                 )
@@ -88,7 +87,7 @@ def combine(
 
 
 def _inverse_variance(array: Array, quality: np.ndarray, flux_unit: str) -> tuple[np.ndarray | None, str]:
-    """Inverse variance with 0 where it is undefined; None and the reason where the whole array says nothing."""
+    """Inverse variance with 0 where it is undefined; None and the reason where the array says nothing."""
     power = {Role.SIGMA: 1, Role.VARIANCE: 2, Role.IVAR: -2}[array.role]
     values = np.asarray(array.values, np.float64) * factor(array.unit, flux_unit, power, array.where)
     known = np.isfinite(values) & (values != 0)
@@ -105,10 +104,19 @@ def _inverse_variance(array: Array, quality: np.ndarray, flux_unit: str) -> tupl
         )
     good = known & (values > 0)
     if power < 0:
-        return np.where(good, np.where(good, values, 0.0), 0.0), ""
-    sigma = np.where(good, values, 1.0) ** (1.0 / power)
-    # The square of its inverse would be infinite: no error of a pixel is that small.
-    tiny = sigma < 1e-150
-    quality[tiny] |= Quality.ERROR_SPIKE
-    good &= ~tiny
-    return np.where(good, np.where(good, sigma, 1.0) ** -2.0, 0.0), ""
+        ivar = np.where(good, values, 0.0)
+    else:
+        sigma = np.where(good, values, 1.0) ** (1.0 / power)
+        # The square of its inverse would be infinite: no error of a pixel is that small.
+        tiny = sigma < 1e-150
+        quality[tiny] |= Quality.ERROR_SPIKE
+        good &= ~tiny
+        ivar = np.where(good, np.where(good, sigma, 1.0) ** -2.0, 0.0)
+    # What is beside an impossible error may be damaged as well: it cannot be far more precise than the rest.
+    impossible = (values < 0) | np.isinf(values)
+    if impossible.any():
+        beside = np.convolve(impossible, np.ones(201), "same") > 0
+        spike = good & beside & (ivar > 100.0 * blockwise(ivar, good, 50.0))
+        quality[spike] |= Quality.ERROR_SPIKE
+        ivar[spike] = 0.0
+    return ivar, ""

@@ -80,7 +80,7 @@ class FitsFile:
                 where,
                 "integers without BSCALE",
                 "floating-point flux, or integers with BSCALE",
-                "check BITPIX, or write the spectrum as floats",
+                "check BITPIX; if the integers are right, write them as floats or add BSCALE = 1",
             )
         return np.asarray(data, dtype=np.float64).reshape(-1)
 
@@ -162,9 +162,9 @@ def _check_hdus(hdus: fits.HDUList, data: bytes, where: str) -> list[str]:
                     name,
                     f"data with checksum {found}",
                     f"DATASUM {stated}",
-                    "the data are damaged, or were edited by a program that kept the old sum: fetch the file again, "
-                    "or, if you changed the data yourself, write it with checksum=True (astropy) or delete the cards "
-                    "DATASUM and CHECKSUM",
+                    "the data are damaged, or were edited by a program that kept the old sum: fetch the file "
+                    "again, or, if you changed the data yourself, write it with checksum=True (astropy) or "
+                    "delete the cards DATASUM and CHECKSUM",
                 )
         if text(hdu.header, "CHECKSUM"):
             total = ones_complement_sum(data[info["hdrLoc"] : end])
@@ -184,11 +184,8 @@ def number(header: fits.Header, key: str, where: str, default: float | None = No
     """A header value that must be a finite number; `default` when the keyword is absent, undefined or blank
     (None: then it is required). A number written as text counts as one."""
     value = header.get(key)
-    if (
-        value is None
-        or isinstance(value, fits.card.Undefined)
-        or (isinstance(value, str) and not value.strip())
-    ):
+    blank = isinstance(value, str) and not value.strip()
+    if value is None or isinstance(value, fits.card.Undefined) or blank:
         if default is None:
             raise InputError(
                 where, f"no {key}", f"the keyword {key}", "add it to the header or give the file as a table"
@@ -207,8 +204,8 @@ def number(header: fits.Header, key: str, where: str, default: float | None = No
 def optional_number(
     header: fits.Header, key: str, notes: list[str], low: float = -np.inf, high: float = np.inf
 ) -> float | None:
-    """A header value that a spectrum can do without: None, and a note, when it is no number between `low` and
-    `high`."""
+    """A header value that a spectrum can do without: None, and a note, when it is no number between `low`
+    and `high`."""
     try:
         value = number(header, key, "", np.nan)
     except InputError as error:

@@ -1,7 +1,8 @@
-"""1-D image spectra: flux in an image with a linear or logarithmic axis; errors and masks, if any, in extensions.
+"""1-D image spectra: flux in an image with a linear or logarithmic axis; errors and masks in extensions.
 
 Covers the Gaia benchmark star library (iSpec: nm, `SIGMA` extension), MIKE and other IRAF products, HARPS and
-UVES 1-D files, and what specutils writes. These headers state neither a velocity frame nor, often, air or vacuum.
+UVES 1-D files, and what specutils writes. These headers state neither a velocity frame nor, often, air or
+vacuum.
 
 What an image holds is decided by ESO's data class (HDUCLAS2, HDUCLAS3), then by NDData's `UTYPE`, then by its
 name. The flux is the image called FLUX, SCI or DATA, and only without one the first that has no name.
@@ -58,8 +59,8 @@ class Image:
 def read_image(file: FitsFile, unit: str | None = None) -> RawSpectrum:
     """Flux and, where extensions have them, errors and masks of a 1-D image spectrum.
 
-    Raises `InputError` for no image that can be the flux or a 2-D one, an axis without start, step or reference
-    pixel, and an error extension whose length or axis differs from the flux's.
+    Raises `InputError` for no image that can be the flux or a 2-D one, an axis without start, step or
+    reference pixel, and an error extension whose length or axis differs from the flux's.
     """
     images = [_image(hdu) for hdu in file.hdus if _is_image(hdu)]
     if not images:

@@ -29,39 +29,43 @@ MASKS = (Role.MASK, Role.GOOD)
 
 # Words as they stand in names once case and everything but letters and digits are gone.
 WORDS: dict[Role, str] = {
-    Role.WAVE: """wave waves wavelength wavelengths lambda lambdas lam wl wlen wvl wav waveobs wavelen spectralaxis
-        awav awave wavegrid wavelengthgrid""",
-    Role.LOG_WAVE: "loglam loglambda logwave logwavelength loglamda log10lambda log10wave log10wavelength",
+    Role.WAVE: """wave waves wavelength wavelengths lambda lambdas lam wl wlen wvl wav waveobs wavelen awav
+        awave spectralaxis wavegrid wavelengthgrid""",
+    Role.LOG_WAVE: """loglam loglambda logwave logwavelength loglamda log10lambda log10wave log10wavelength
+        log10lam""",
     Role.FLUX: """flux fluxes sci data spectrum spec flam flambda fnu intensity counts signal science coadd
         normalized normalised fluxdensity""",
-    Role.SIGMA: """err errs error errors sigma sigmas sig std stdev stddev sd standarddeviation stddevuncertainty
-        stdevuncertainty uncert uncerts uncertainty uncertainties unc noise rms rmse e ferr staterror staterr
-        onesigma dflux deltaflux df""",
-    Role.VARIANCE: """var vars variance variances varianceuncertainty stat sigma2 sigmasq sigmasquared err2 errsq
-        error2 errorsq mse std2 stdsq vari sig2 sigsq""",
-    Role.IVAR: """ivar ivars invvar invvars inversevariance inversevariances inversevar invvariance invariance
-        inverror2 inversesigmasq inverseerrsq inverseerrorsq iv invmse invsigma2 inversesigma2""",
-    Role.MASK: """mask masks masked maskbits bitmask badmask badpix badpixel badpixels badpixelmask bpm bad flag
-        flags qual quality qualities dq dqi dqflags dataquality pixmask pixelmask pixelflags pixflags andmask
+    Role.SIGMA: """err errs error errors sigma sigmas sig std stdev stddev sd standarddeviation
+        stddevuncertainty stdevuncertainty uncert uncerts uncertainty uncertainties unc noise rms rmse e ferr staterror
+        staterr onesigma dflux deltaflux df""",
+    Role.VARIANCE: """var vars variance variances varianceuncertainty stat sigma2 sigmasq sigmasquared errsq
+        errorsq mse stdsq vari sig2 sigsq""",
+    Role.IVAR: """ivar ivars invvar invvars inversevariance inversevariances inversevar invvariance
+        invariance inverror2 inversesigmasq inverseerrsq inverseerrorsq iv invmse invsigma2 inversesigma2 inversestdsq""",
+    Role.MASK: """mask masks masked maskbits bitmask badmask badpix badpixel badpixels badpixelmask bpm bad
+        flag flags qual quality qualities dq dqi dqflags dataquality pixmask pixelmask pixelflags pixflags andmask
         maskflag qualityflag qualityflags""",
     Role.GOOD: "good goodpix goodpixel goodpixels goodmask goodpixelmask valid validmask",
-    Role.OTHER: """sky bg bkg bgflux background skyflux cont continuum model template telluric tell transmission
-        response sens sensitivity throughput blaze resolution res lsf wdisp disp dispersion snr sn s2n order orders
-        fibermap fibre fiber fibinfo weight weights wht exptime exposure nexp time cov covar covariance correlation
-        ormask preview""",
+    Role.OTHER: """sky bg bkg bgflux background skyflux cont continuum model template telluric tell
+        transmission response sens sensitivity throughput blaze resolution res lsf wdisp disp dispersion snr sn s2n order
+        orders fibermap fibre fiber fibinfo weight weights wht exptime exposure nexp time cov covar covariance
+        correlation ormask preview""",
 }
 ROLES = {word: role for role, words in WORDS.items() for word in words.split()}
+# Variances or the errors of a second flux: who knows.
+AMBIGUOUS = frozenset(("err2", "error2", "std2", "unc2", "noise2"))
 # Words that tell one set of flux and errors from another.
 SETS = {
     "reduced": "reduced", "red": "reduced",
     "norm": "norm", "normalised": "norm", "normalized": "norm", "n": "norm",
-    "raw": "raw", "calibrated": "calibrated", "cal": "calibrated", "corrected": "corrected", "corr": "corrected",
-    "smoothed": "smoothed", "smooth": "smoothed", "unsmoothed": "unsmoothed", "rest": "rest",
+    "raw": "raw", "calibrated": "calibrated", "cal": "calibrated", "corrected": "corrected",
+    "corr": "corrected", "smoothed": "smoothed", "smooth": "smoothed", "unsmoothed": "unsmoothed",
+    "rest": "rest",
 }  # fmt: skip
 # Words that change nothing.
 FILLERS = frozenset(
-    "flux spec spectrum sci data array arr ext pix pixel pixels final stat total the of per in obs observed value "
-    "values col column 1d extension fluxes flam flambda".split()
+    """flux spec spectrum sci data array arr ext pix pixel pixels final stat total the of per in obs observed
+    value values col column 1d extension fluxes flam flambda""".split()
 )
 # Flux names that leave no doubt, the best first.
 CERTAIN = ("flux", "fluxes", "fluxreduced", "sci", "science", "data", "spectrum", "spec")
@@ -75,8 +79,8 @@ UNITS = {
 
 @dataclass(frozen=True)
 class Name:
-    """A name understood: its `role` (None when it says nothing), its `set`, and, of a wavelength, `medium` and
-    `unit` where they are part of it."""
+    """A name understood: its `role` (None when it says nothing), its `set`, and the `medium` and `unit` that
+    a wavelength's name may hold."""
 
     text: str
     role: Role | None
@@ -103,6 +107,10 @@ def understand(text: str) -> Name:
     medium = MEDIA.get(_key(inside))
     if key in ROLES:
         return Name(text, ROLES[key], medium=medium or MEDIA.get(key), unit=unit)
+    if key in AMBIGUOUS:
+        return Name(text, None)
+    # A number glued to a word is one of its own: FLUX2.
+    plain = re.sub(r"([a-z])(\d+)(?![a-z0-9])", r"\1 \2", plain)
     words = [w for w in re.split(r"[^a-z0-9]+", plain) if w]
     for word in words:
         medium = medium or MEDIA.get(word)

@@ -68,7 +68,7 @@ def find_table(file: FitsFile) -> Any | None:
 
 
 def read_phase3(file: FitsFile, unit: str | None = None) -> RawSpectrum:
-    """Wavelength, flux, errors and masks of one spectrum in a table; `unit` is that of wavelengths without one.
+    """Wavelength, flux, errors and masks of one spectrum in a table; `unit` is of wavelengths without one.
 
     Air or vacuum comes from the UCD of the wavelength column (`em.wl;obs.atmos` or `em.wl`), the frame from
     SPECSYS, the resolving power from SPEC_RES. What an error or mask leaves undefined marks its pixel

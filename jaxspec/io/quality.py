@@ -27,6 +27,7 @@ class Quality(IntFlag):
     SPIKE = 16  # differs from both sides by more than any line-spread function allows
     ERROR_SPIKE = 32  # error ten times smaller than that of its neighbours
     NOT_COVERED = 64  # on an instrument's grid: the file does not reach this pixel
+    NO_SPECTRUM = 128  # on an instrument's grid: this arm of the file cannot be a spectrum
 
 
 MIN_PIXELS = 16
@@ -107,8 +108,8 @@ def clean(
     the file has no errors. Returns flux (0 in masked pixels), ivar (0 there; None stays None) and the
     completed quality bits.
 
-    A pixel whose flux is not finite, or whose ivar is negative or not finite, is masked, and so is a stretch of
-    the spectrum that lies below zero; the rest is used.
+    A pixel whose flux is not finite, or whose ivar is negative or not finite, is masked, and so is a stretch
+    of the spectrum that lies below zero; the rest is used.
 
     Raises `InputError` for a median flux that is not positive, values above `ABSURD` medians that are no fill
     value, an implied S/N outside `SNR_RANGE`, or too few good pixels.
@@ -181,8 +182,8 @@ def _enough(quality: np.ndarray, minimum: float, where: str) -> np.ndarray:
 
 
 def _fill_values(flux: np.ndarray, good: np.ndarray, where: str) -> np.ndarray:
-    """Bits for absurd values: one value throughout stands for "none", and a pixel or two are damaged; more are
-    no spectrum, and raise."""
+    """Bits for absurd values: one value throughout stands for "none", and a pixel or two are damaged; more
+    are no spectrum, and raise."""
     bits = np.zeros(len(flux), np.int32)
     median = float(np.median(np.abs(flux[good])))
     fill = good & (np.abs(flux) > ABSURD * median)
@@ -199,7 +200,7 @@ def _fill_values(flux: np.ndarray, good: np.ndarray, where: str) -> np.ndarray:
         bad = int(np.flatnonzero(fill)[0])
         raise InputError(
             where,
-            f"flux {flux[bad]:.4g} at pixel {bad} ({int(fill.sum())} such pixels) where the median is {median:.4g}",
+            f"flux {flux[bad]:.4g} at pixel {bad} ({int(fill.sum())} such pixels), median {median:.4g}",
             f"no values above {ABSURD:.0e} medians",
             "the data look damaged: fetch the file again",
         )

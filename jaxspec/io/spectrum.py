@@ -119,8 +119,8 @@ def read_spectrum(
 ) -> SpectrumFile:
     """Read a Gaia-ESO FITS spectrum, an ESO Phase 3 or other table, a 1-D FITS image, or text in columns.
 
-    Errors and masks are found by their names (`jaxspec.io.names`). What a file holds and is not used is told in
-    a warning and in `meta["not_used"]`.
+    Errors and masks are found by their names (`jaxspec.io.names`). What a file holds and is not used is told
+    in a warning and in `meta["not_used"]`.
 
     Args:
         path: the file; `.gz` of any of these is opened too.

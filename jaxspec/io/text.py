@@ -1,8 +1,8 @@
 """Spectra as text: columns of wavelength, flux and error, separated by blanks, commas, semicolons or bars.
 
-A line that starts with `#`, `%`, `;` or `!` is a comment. Where a line of column names stands before the numbers
-(a comment or not), the names decide what each column holds, in any order and number; without one, the columns
-are wavelength, flux and (one-sigma) error.
+A line that starts with `#`, `%`, `;` or `!` is a comment. Where a line of column names stands before the
+numbers (a comment or not), the names decide what each column holds, in any order and number; without one, the
+columns are wavelength, flux and (one-sigma) error.
 """
 
 import re
@@ -22,16 +22,17 @@ UNDEFINED = frozenset(("", "--", "-", "nan", "null", "none", "n/a", "na", "indef
 LOGICAL = {"true": 1.0, "t": 1.0, "yes": 1.0, "false": 0.0, "f": 0.0, "no": 0.0}
 # Words of a comment that contradict "wavelength, flux, one-sigma error".
 CONTRARY = re.compile(
-    r"(?i)\b(inv(erse)?[ _]?var(iance)?|ivar|variance|var|mask|quality|flags?|s/n|snr|log[ _]?(lam|wave|lambda)\w*)\b"
+    r"(?i)\b(inv(erse)?[ _]?var(iance)?|ivar|variance|var|mask|quality|flags?|s/n|snr|log[ _]?lam\w*)\b"
 )
 
 
 def read_text(data: bytes, where: str, unit: str | None = None) -> RawSpectrum:
     """Wavelength, flux, errors and masks of a text spectrum.
 
-    Wavelengths are in the unit that their name states (`wavelength [nm]`), in `unit`, or in A; air or vacuum is
-    what their name or a comment says. Raises `InputError` naming the line for anything but numbers, a changing
-    number of columns or a last line that was cut off, and for column names without a wavelength and a flux.
+    Wavelengths are in the unit that their name states (`wavelength [nm]`), in `unit`, or in A; air or vacuum
+    is what their name or a comment says. Raises `InputError` naming the line for anything but numbers, a
+    changing number of columns or a last line that was cut off, and for column names without a wavelength and a
+    flux.
     """
     lines = _lines(data, where)
     first = next((i for i, line in enumerate(lines) if _is_numbers(line)), len(lines))
@@ -261,8 +262,8 @@ def _check_comments(comments: list[str], n_columns: int, where: str) -> None:
                 where,
                 f"the comment {line.strip()[:80]!r}, in which {found.group(0)!r} may be a column",
                 "a line with the names of all columns",
-                "write the names before the numbers, such as 'wavelength flux error' or 'wavelength flux ivar', "
-                "or delete the comment",
+                "write the names before the numbers, such as 'wavelength flux error' or "
+                "'wavelength flux ivar', or delete the comment",
             )
 
 

@@ -13,20 +13,17 @@ SPELLINGS = {
     "cts": "count",
     "electrons": "electron",
     "ergs": "erg",
-    "angstroms": "angstrom",
 }
 FORMATS = ("generic", "fits", "ogip", "cds", "vounit")
 
 
 def parse(text: str) -> units.UnitBase | None:
-    """The unit of a text, or None where no format of astropy understands it. Upper and lower case are alike."""
+    """The unit of a text, or None where no format of astropy understands it; case does not matter."""
     plain = re.sub(r"[A-Za-z]+", lambda m: SPELLINGS.get(m[0].lower(), m[0]), text.strip())
-    tries = [plain]
-    tries.append(
-        re.sub(r"(?i)\b(angstroms?|angstroem|ang|aa|a)\b", "angstrom", plain.replace("Å", "angstrom"))
-    )
-    tries += [tries[-1].lower(), re.sub(r"(?<=[a-z])(-?\d)", r"^\1", tries[-1])]
-    for item in dict.fromkeys(tries):
+    # An "A" in a spectrum's unit is no ampere.
+    length = r"(?i)\b(angstroms?|angstroem|ang|aa|a)(?=-?\d|\b)"
+    first = re.sub(length, "angstrom", plain.replace("Å", "angstrom"))
+    for item in dict.fromkeys((first, first.lower(), plain)):
         for name in FORMATS:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -38,8 +35,8 @@ def parse(text: str) -> units.UnitBase | None:
 
 
 def factor(unit: str, flux_unit: str, power: int, where: str) -> float:
-    """What an array in `unit` is multiplied by to be in the flux's unit to `power` (error 1, variance 2, inverse
-    variance -2); 1 where either says nothing.
+    """What an array in `unit` is multiplied by to be in the flux's unit to `power` (error 1, variance 2,
+    inverse variance -2); 1 where either says nothing.
 
     Raises `InputError` for a unit of another kind, or of unknown meaning and not written as the flux's is.
     """
