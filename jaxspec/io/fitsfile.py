@@ -226,8 +226,8 @@ def text(header: fits.Header, key: str, default: str = "") -> str:
 
 
 def spectral_frame(header: fits.Header) -> tuple[str | None, str | None]:
-    """The frame "rest", "barycentric" or "topocentric" as SPECSYS says, and None; or None, and the card that is
-    not understood (None when there is none)."""
+    """The frame "rest", "barycentric" or "topocentric" as SPECSYS says, and None; or None, and the card that
+    is not understood (None when there is none)."""
     specsys = text(header, "SPECSYS").upper()
     if not specsys:
         return None, None

@@ -206,11 +206,8 @@ def _with_primary(hdu: Any, file: FitsFile) -> fits.Header:
     if hdu is file.hdus[0]:
         return hdu.header
     header = hdu.header.copy()
-    inherited = file.hdus[0].header.copy(strip=True)
-    if "CRVAL1" in header:
-        for key in list(inherited):
-            if key.rstrip("0123456789_")[:5] in ("CRVAL", "CRPIX", "CDELT", "CTYPE", "CUNIT", "CD", "PC"):
-                inherited.remove(key, ignore_missing=True, remove_all=True)
+    primary = file.hdus[0].header
+    inherited = _without_axis(primary) if "CRVAL1" in header else primary.copy(strip=True)
     inherited.remove("BUNIT", ignore_missing=True)
     header.extend(inherited, unique=True)
     return header
@@ -232,7 +229,7 @@ def _axis(
     if wave.role == Role.LOG_WAVE:
         values, stated = 10.0 ** np.clip(values, -300.0, 300.0), "Angstrom"
     wavelength = values * to_angstrom(stated or unit or "Angstrom", where)
-    medium = wave.name.medium
+    medium = wave.name.medium or _medium(header, label)
     try:
         axis = axis_from_header(header, n, label, unit)
     except InputError:
@@ -246,6 +243,23 @@ def _axis(
             f"remove {wave.text} or the cards CRVAL1 and CDELT1, whichever is wrong",
         )
     return Axis(wavelength, medium or axis.medium, tuple(notes)), [wave]
+
+
+def _medium(header: fits.Header, where: str) -> str | None:
+    """Air or vacuum as a header says that has no axis of its own, by the rules of one that has."""
+    plain = _without_axis(header)
+    ctype = text(header, "CTYPE1").upper()
+    plain["CTYPE1"] = "LINEAR" if not ctype or ctype.startswith("PIXEL") else ctype
+    plain.update({"CRVAL1": 5000.0, "CRPIX1": 1.0, "CDELT1": 0.1, "CUNIT1": "Angstrom"})
+    return axis_from_header(plain, 2, where).medium
+
+
+def _without_axis(header: fits.Header) -> fits.Header:
+    plain = header.copy(strip=True)
+    for key in list(plain):
+        if key.rstrip("0123456789_")[:5] in ("CRVAL", "CRPIX", "CDELT", "CTYPE", "CUNIT", "CD", "PC"):
+            plain.remove(key, ignore_missing=True, remove_all=True)
+    return plain
 
 
 def _correction(header: fits.Header) -> float | None:

@@ -36,20 +36,21 @@ WORDS: dict[Role, str] = {
     Role.FLUX: """flux fluxes sci data spectrum spec flam flambda fnu intensity counts signal science coadd
         normalized normalised fluxdensity""",
     Role.SIGMA: """err errs error errors sigma sigmas sig std stdev stddev sd standarddeviation
-        stddevuncertainty stdevuncertainty uncert uncerts uncertainty uncertainties unc noise rms rmse e ferr staterror
-        staterr onesigma dflux deltaflux df""",
+        stddevuncertainty stdevuncertainty uncert uncerts uncertainty uncertainties unc noise rms rmse e
+        ferr staterror staterr onesigma dflux deltaflux df""",
     Role.VARIANCE: """var vars variance variances varianceuncertainty stat sigma2 sigmasq sigmasquared errsq
         errorsq mse stdsq vari sig2 sigsq""",
     Role.IVAR: """ivar ivars invvar invvars inversevariance inversevariances inversevar invvariance
-        invariance inverror2 inversesigmasq inverseerrsq inverseerrorsq iv invmse invsigma2 inversesigma2 inversestdsq""",
+        invariance inverror2 inversesigmasq inverseerrsq inverseerrorsq iv invmse invsigma2 inversesigma2
+        inversestdsq""",
     Role.MASK: """mask masks masked maskbits bitmask badmask badpix badpixel badpixels badpixelmask bpm bad
-        flag flags qual quality qualities dq dqi dqflags dataquality pixmask pixelmask pixelflags pixflags andmask
-        maskflag qualityflag qualityflags""",
+        flag flags qual quality qualities dq dqi dqflags dataquality pixmask pixelmask pixelflags pixflags
+        andmask maskflag qualityflag qualityflags""",
     Role.GOOD: "good goodpix goodpixel goodpixels goodmask goodpixelmask valid validmask",
     Role.OTHER: """sky bg bkg bgflux background skyflux cont continuum model template telluric tell
-        transmission response sens sensitivity throughput blaze resolution res lsf wdisp disp dispersion snr sn s2n order
-        orders fibermap fibre fiber fibinfo weight weights wht exptime exposure nexp time cov covar covariance
-        correlation ormask preview""",
+        transmission response sens sensitivity throughput blaze resolution res lsf wdisp disp dispersion snr
+        sn s2n order orders fibermap fibre fiber fibinfo weight weights wht exptime exposure nexp time cov
+        covar covariance correlation ormask preview""",
 }
 ROLES = {word: role for role, words in WORDS.items() for word in words.split()}
 # Variances or the errors of a second flux: who knows.

@@ -22,7 +22,8 @@ UNDEFINED = frozenset(("", "--", "-", "nan", "null", "none", "n/a", "na", "indef
 LOGICAL = {"true": 1.0, "t": 1.0, "yes": 1.0, "false": 0.0, "f": 0.0, "no": 0.0}
 # Words of a comment that contradict "wavelength, flux, one-sigma error".
 CONTRARY = re.compile(
-    r"(?i)\b(inv(erse)?[ _]?var(iance)?|ivar|variance|var|mask|quality|flags?|s/n|snr|log[ _]?lam\w*)\b"
+    r"(?i)\b(inv(erse)?[ _]?var(iance)?|ivar|variance|var|mask|quality|flags?|s/n|snr|"
+    r"log[ _]?(lam|wave)\w*)\b"
 )
 
 
@@ -31,8 +32,7 @@ def read_text(data: bytes, where: str, unit: str | None = None) -> RawSpectrum:
 
     Wavelengths are in the unit that their name states (`wavelength [nm]`), in `unit`, or in A; air or vacuum
     is what their name or a comment says. Raises `InputError` naming the line for anything but numbers, a
-    changing number of columns or a last line that was cut off, and for column names without a wavelength and a
-    flux.
+    changing number of columns or a last line that was cut off, and for names without a wavelength and a flux.
     """
     lines = _lines(data, where)
     first = next((i for i, line in enumerate(lines) if _is_numbers(line)), len(lines))
