@@ -4,6 +4,7 @@ Every number that a survey writes for "not measured" becomes NaN here, units are
 neither a number nor a sentinel is refused by name.
 """
 
+import gzip
 import warnings
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def open_table(path: Path, hdu: int | str | None = None) -> Table:
         warnings.simplefilter("ignore")
         try:
             where = {} if hdu is None else {"hdu": hdu}
-            table = Table.read(path, format=kind, **where) if kind else Table.read(path, **where)
+            table = Table.read(_text(path) + "\n", format=kind) if kind else Table.read(path, **where)
         except Exception as error:  # astropy raises a dozen types for damaged or foreign tables
             raise InputError(
                 str(path),
@@ -41,6 +42,18 @@ def open_table(path: Path, hdu: int | str | None = None) -> Table:
     if not len(table):
         raise InputError(str(path), "a table without rows", "at least one star", "check the file")
     return table
+
+
+def _text(path: Path) -> str:
+    """A text table without the byte-order mark of Excel's "CSV UTF-8", which would become part of a name."""
+    data = path.read_bytes()
+    data = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return data.decode("utf-16")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
 
 
 def strings(table: Table, name: str) -> tuple[str, ...]:

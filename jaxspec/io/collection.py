@@ -17,13 +17,14 @@ from jaxtyping import Float, Int
 from jaxspec.errors import InputError
 from jaxspec.instruments import SPEED_OF_LIGHT, Arm, Instrument
 from jaxspec.io.parts import SeveralSpectra, check_overlap
-from jaxspec.io.quality import Quality, blockwise
+from jaxspec.io.quality import Quality, blockwise, counts
 from jaxspec.io.spectrum import Assume, SpectrumFile, read_spectrum
 from jaxspec.spectra import Spectra, convolve_to_resolution, rebin
 from jaxspec.velocity import RadialVelocity, radial_velocity
 
 log = logging.getLogger(__name__)
 
+ARM_SNR_MIN = 0.2  # per pixel, in the median of an arm; below is noise
 MARGIN = 20.0  # A kept beyond an arm's edges, for the convolution kernel
 SUFFIXES = (".fits", ".fit", ".fts", ".txt", ".dat", ".asc", ".csv", ".gz", ".ecsv", ".vot", ".xml", ".zip")
 
@@ -357,10 +358,15 @@ def to_grid(
     n = instrument.n_pixels
     flux, ivar, quality = np.zeros(n), np.zeros(n), np.zeros(n, np.int32)
     resolution, scale, notes = {}, {}, list(file.meta.get("notes", ()))
+    lost: dict[str, str] = {}
     for arm in instrument.arms:
         pixels = instrument.slices[arm.name]
         near = (wavelength > arm.low - MARGIN) & (wavelength < arm.high + MARGIN)
-        if near.sum() < 2 or not (file.ivar[near] > 0).any():
+        if near.sum() < 2:
+            continue
+        if not (file.ivar[near] > 0).any():
+            why = ", ".join(f"{name} {count}" for name, count in counts(file.quality[near]).items())
+            lost[arm.name] = f"no usable pixel ({why})"
             continue
         part = wavelength[near], file.flux[near], file.ivar[near]
         native = file.native is not None and instrument.name.startswith(file.native)
@@ -370,14 +376,13 @@ def to_grid(
         if not good.any():
             resolution.pop(arm.name)
             continue
-        scale[arm.name] = float(np.median(arm_flux[good]))
-        if scale[arm.name] <= 0:
-            raise InputError(
-                file.path,
-                f"median flux {scale[arm.name]:.4g} in arm {arm.name}",
-                "a spectrum with positive flux",
-                "check the file",
-            )
+        median = float(np.median(arm_flux[good]))
+        snr = float(np.median(arm_flux[good] * np.sqrt(arm_ivar[good])))
+        if median <= 0 or snr < ARM_SNR_MIN:
+            lost[arm.name] = f"median flux {median:.4g} at a signal-to-noise of {snr:.2g} per pixel"
+            resolution.pop(arm.name)
+            continue
+        scale[arm.name] = median
         # In units of the arm's median, which the continuum normaliser removes anyway: calibrated fluxes of
         # 1e-17 would overflow float32 ivar.
         flux[pixels], ivar[pixels] = arm_flux / scale[arm.name], arm_ivar * scale[arm.name] ** 2
@@ -385,6 +390,17 @@ def to_grid(
         if snr_max is not None:
             level = np.maximum(blockwise(flux[pixels], good, 90.0), 1e-6)
             ivar[pixels] = np.minimum(ivar[pixels], (snr_max / level) ** 2)
+    for name, why in lost.items():
+        log.warning("%s: arm %s is masked, it cannot be a spectrum: %s", file.path, name, why)
+        notes.append(f"arm {name} masked, it cannot be a spectrum: {why}")
+        quality[instrument.slices[name]] |= Quality.NO_SPECTRUM
+    if lost and not scale:
+        raise InputError(
+            file.path,
+            "; ".join(f"{why} in arm {name}" for name, why in lost.items()),
+            "an arm with positive flux above its noise",
+            "check which array of the file holds the flux, and its errors",
+        )
     if not scale:
         ranges = ", ".join(f"{a.low:g}-{a.high:g}" for a in instrument.arms)
         raise InputError(

@@ -25,7 +25,7 @@ from jaxspec.io.image import read_image
 from jaxspec.io.noise import estimate_sigma
 from jaxspec.io.parts import FWHM
 from jaxspec.io.phase3 import find_table, read_phase3
-from jaxspec.io.quality import Quality, check_wavelength, clean
+from jaxspec.io.quality import Quality, check_wavelength, clean, counts
 from jaxspec.io.raw import RawSpectrum
 from jaxspec.io.surveys import read_survey, read_survey_text, unpack
 from jaxspec.io.text import read_text
@@ -130,8 +130,11 @@ def read_spectrum(
     select: str | None = None,
     assume: Assume | None = None,
 ) -> SpectrumFile:
-    """Read one spectrum: a survey's product (docs/products.md lists them), an ESO Phase 3 table, a 1-D FITS
-    image, or text in columns.
+    """Read one spectrum: a survey's product (docs/products.md lists them), an ESO Phase 3 or other table, a 1-D
+    FITS image, or text in columns.
+
+    Errors and masks are found by their names (`jaxspec.io.names`). What a file holds and is not used is told
+    in a warning and in `meta["not_used"]`.
 
     Args:
         path: the file; `.gz` of any of these is opened too.
@@ -226,7 +229,7 @@ def _dispatch(
             where, "an HDF5 file", "one spectrum", "open stores of spectra with jaxspec.io.SpectraStore"
         )
     if data[:6] != b"SIMPLE":
-        if b"\0" in data[:4096]:
+        if b"\0" in data[:4096] and not data.startswith((b"\xff\xfe", b"\xfe\xff")):
             raise InputError(
                 where, "binary data", "FITS or text", "the file is damaged or of a kind that is not supported"
             )
@@ -243,7 +246,7 @@ def _dispatch(
     if is_gaia_eso(file):
         return read_gaia_eso(file)
     if find_table(file) is not None:
-        return read_phase3(file)
+        return read_phase3(file, unit or default_unit)
     try:
         return read_image(file, unit)
     except InputError:
@@ -319,22 +322,34 @@ def _complete(
     if found_frame is None and velocity is None:
         raise InputError(
             where,
-            "no statement of the velocity frame",
+            f"a frame that is not known, {raw.strange_frame}"
+            if raw.strange_frame
+            else "no statement of the velocity frame",
             "rest, barycentric or topocentric",
             "give frame= (and velocity=), or frame='unknown' to have the velocity measured",
         )
     found_frame = found_frame or "unknown"
-    check_wavelength(raw.wavelength, where)
-    flux, ivar, quality = clean(raw.flux, raw.ivar, raw.quality, where)
     notes = list(raw.notes)
+    if raw.strange_frame:
+        notes.append(f"frame of the header not used: {raw.strange_frame}")
+    for item in raw.unused:
+        log.warning("%s: not used: %s", where, item)
+        notes.append(f"not used: {item}")
+    wavelength, (values, errors, bits) = _with_wavelength(raw, notes)
+    check_wavelength(wavelength, where)
+    flux, ivar, quality = clean(values, errors, bits, where)
     if ivar is None:
-        ivar, how = _noise(flux, quality, snr, estimate_noise or assume.estimate_noise, where)
+        missing = f"no errors (not used: {'; '.join(raw.unused)})" if raw.unused else "no errors"
+        ivar, how = _noise(flux, quality, snr, estimate_noise or assume.estimate_noise, where, missing)
         assumed["noise"] = how
-        log.warning("%s: holds no errors; %s", where, how)
+        log.warning("%s: %s; %s", where, "no errors were used" if raw.unused else "holds no errors", how)
     elif snr is not None:
         log.warning("%s: snr=%s not used, the file has its own errors", where, snr)
-    masked = {bit.name.lower(): int(((quality & bit) > 0).sum()) for bit in Quality if (quality & bit).any()}
-    wavelength = vacuum_to_air(raw.wavelength) if found_medium == "vacuum" else raw.wavelength
+    masked = counts(quality)
+    if masked:
+        log.info("%s: pixels masked: %s", where, masked)
+    if found_medium == "vacuum":
+        wavelength = vacuum_to_air(wavelength)
 
     star_velocity, error = raw.velocity, raw.velocity_error
     if frame is not None and frame != "unknown" and frame != raw.frame:
@@ -376,11 +391,29 @@ def _complete(
         resolving_power=r,
         native=raw.native,
         lsf=raw.lsf,
-        meta={**raw.meta, "medium": found_medium, "masked": masked, "notes": notes, "assumed": assumed},
+        meta={
+            **raw.meta,
+            "medium": found_medium,
+            "masked": masked,
+            "notes": notes,
+            "not_used": list(raw.unused),
+            "assumed": assumed,
+        },
     )
 
 
-def _noise(flux, quality, snr, estimate, where) -> tuple[np.ndarray, str]:
+def _with_wavelength(raw: RawSpectrum, notes: list[str]) -> tuple[np.ndarray, tuple]:
+    """The pixels whose wavelength is defined, or all of them where most are not: flux, ivar and quality."""
+    arrays = (raw.flux, raw.ivar, raw.quality)
+    known = np.isfinite(raw.wavelength)
+    # Without its wavelength, a pixel has no place; a single one beside good pixels is damage all the same.
+    if known.all() or known.mean() < 0.5:
+        return raw.wavelength, arrays
+    notes.append(f"{int((~known).sum())} pixels without a wavelength left out")
+    return raw.wavelength[known], tuple(None if a is None else a[known] for a in arrays)
+
+
+def _noise(flux, quality, snr, estimate, where, missing) -> tuple[np.ndarray, str]:
     good = quality == 0
     if snr is not None:
         sigma = np.full(len(flux), float(np.median(flux[good])) / snr)
@@ -392,7 +425,7 @@ def _noise(flux, quality, snr, estimate, where) -> tuple[np.ndarray, str]:
     else:
         raise InputError(
             where,
-            "no errors",
+            missing,
             "an error or inverse variance for each pixel",
             "give snr= per pixel, or estimate_noise=True to take it from pixel-to-pixel differences",
         )
