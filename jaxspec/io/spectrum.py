@@ -130,7 +130,7 @@ def read_spectrum(
     select: str | None = None,
     assume: Assume | None = None,
 ) -> SpectrumFile:
-    """Read one spectrum: a survey's product (docs/products.md lists them), an ESO Phase 3 or other table, a 1-D
+    """Read one spectrum: a survey's product (see docs/products.md), an ESO Phase 3 or other table, a 1-D
     FITS image, or text in columns.
 
     Errors and masks are found by their names (`jaxspec.io.names`). What a file holds and is not used is told
