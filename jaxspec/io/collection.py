@@ -98,12 +98,12 @@ def read_spectra(
     Args:
         paths: a file, a glob pattern, a folder, or a list of them.
         template: to measure the radial velocity of a spectrum whose velocity is not known otherwise.
-        velocity: km/s for all files; or a mapping from file or star name (or pattern) to km/s for those it
-            names (a catalogue's, in the barycentric frame); or "measure" to measure it even where a file
+        velocity: km/s for all files; or a mapping from path, file or star name (or pattern) to km/s for those
+            it names (a catalogue's, in the barycentric frame); or "measure" to measure it even where a file
             gives one.
         frame, medium, unit, snr, estimate_noise, assume: as for `read_spectrum`. With a template the frame
             may be unknown.
-        resolving_power: R of the files, or a mapping from file or star name (or pattern) to R. A spectrum
+        resolving_power: R of the files, or a mapping from path, file or star name (or pattern) to R. A spectrum
             sharper than an arm is convolved to the arm's; one whose R is unknown is taken as it is.
         snr_max: errors are raised to at least the local level / snr_max (oversampled or degraded files claim
             too much).
@@ -211,9 +211,15 @@ def read_on_grid(
     return to_grid(file, instrument, value, error, origin, snr_max)
 
 
+def full_path(path: str | Path) -> str:
+    """The one name of a file, however it was given: absolute, links followed."""
+    return str(Path(path).expanduser().resolve())
+
+
 def _lookup(table: Mapping[str, float], file: SpectrumFile) -> float | None:
+    """The value for a file: by its path first, then by its name, its star or a pattern of these."""
     keys = (file.name, file.star, Path(file.name).stem)
-    exact = [table[key] for key in keys if key in table]
+    exact = [table[key] for key in (full_path(file.path), file.path, *keys) if key in table]
     patterns = [
         value for pattern, value in table.items() if any(fnmatch.fnmatch(key, pattern) for key in keys)
     ]

@@ -1,7 +1,7 @@
 """The wavelength axis of a 1-D image from its header.
 
 Axes of FITS Papers I to III (Greisen & Calabretta 2002, A&A 395, 1061; Greisen et al. 2006, A&A 446, 747) are
-read by astropy's own WCS: `AWAV`, `WAVE`, matrices `CD` and `PC`, `-LOG` and the other algorithms that need no
+read by astropy's own WCS: `AWAV`, `WAVE`, matrices `CD` and `PC`, `-LOG` and all algorithms that need no
 second table. IRAF's (`LINEAR`, `LOG-LINEAR`, `DC-FLAG`, units and labels in `WATj_001`) are linear axes for
 astropy, and IRAF's exponent is taken here. What a header states twice must agree.
 """

@@ -1,4 +1,4 @@
-"""Wavelength axes as standards and writers state them, each against its definition; contradictions refused."""
+"""Wavelength axes as standards and writers state them, each against its definition, or refused."""
 
 import numpy as np
 import pytest
