@@ -18,6 +18,7 @@ import numpy as np
 from jaxspec.errors import InputError
 from jaxspec.instruments import Instrument
 from jaxspec.io import Assume, SpectraStore, Template, find_files, read_spectra, read_spectrum
+from jaxspec.io.collection import full_path
 from jaxspec.io.sharpness import judge_resolving_power
 from jaxspec.physics import turbulence
 from jaxspec.physics.forward import Nuisances
@@ -133,7 +134,7 @@ def make_template(forward: SpectrumModel) -> Template:
 def judge_all(
     files: list[Path], instrument: Instrument, template: Template, assume: Assume, given: dict
 ) -> dict[str, float]:
-    """Resolving power by file name, of files that do not state it and are clearly sharper than the
+    """Resolving power by absolute path, of files that do not state it and are clearly sharper than the
     instrument."""
     powers = {}
     for path in files:
@@ -146,7 +147,7 @@ def judge_all(
         except InputError:
             continue  # refused by name when it is read for good
         if power is not None:
-            powers[file.name] = power
+            powers[full_path(path)] = power
             log.warning(
                 "%s: states no resolving power; R = %.0f judged from the width of its lines", path, power
             )

@@ -19,7 +19,8 @@ from jaxtyping import Float, Int
 
 from jaxspec.errors import InputError
 from jaxspec.instruments import SPEED_OF_LIGHT
-from jaxspec.io.fitsfile import open_fits
+from jaxspec.io.combine import header_position
+from jaxspec.io.fitsfile import FitsFile, open_fits
 from jaxspec.io.gaia_eso import is_gaia_eso, read_gaia_eso
 from jaxspec.io.image import read_image
 from jaxspec.io.noise import estimate_sigma
@@ -244,7 +245,14 @@ def _dispatch(
         return raw
     _only_one(where, select)
     if is_gaia_eso(file):
-        return read_gaia_eso(file)
+        return read_gaia_eso(file)  # its star's name is a position; the header has the field's
+    raw = _read_fits(file, unit, default_unit)
+    positions = (header_position(hdu.header) for hdu in file.hdus)
+    raw.meta.setdefault("position", next((p for p in positions if p is not None), None))
+    return raw
+
+
+def _read_fits(file: FitsFile, unit: str | None, default_unit: str | None) -> RawSpectrum:
     if find_table(file) is not None:
         return read_phase3(file, unit or default_unit)
     try:
