@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxspec.errors import InputError
 from jaxspec.io.fitsfile import FitsFile, number, text
-from jaxspec.io.parts import Part, choose, join, labels_of, masked, same_length, text_of, value_of
+from jaxspec.io.parts import Masked, Part, choose, join, labels_of, masked, same_length, text_of, value_of
 from jaxspec.io.raw import RawSpectrum
 
 RESOLVING_POWER = 22500.0  # nominal (Wilson et al. 2019); the file's Gauss-Hermite coefficients are not used
@@ -138,7 +138,7 @@ def _log_axis(file: FitsFile, n: int) -> np.ndarray:
     return 10.0 ** (start + step * (np.arange(1, n + 1) - number(hdu.header, "CRPIX1", where, 1.0)))
 
 
-def _usable(flux: np.ndarray, error: np.ndarray, bad: np.ndarray | None) -> tuple[np.ndarray, ...]:
+def _usable(flux: np.ndarray, error: np.ndarray, bad: np.ndarray | None) -> Masked:
     level = np.nanmedian(np.abs(flux)) if np.isfinite(flux).any() else 0.0
     with np.errstate(divide="ignore", invalid="ignore"):
         known = (error > 0) & ((error < NO_ERROR * level) | (level == 0))
@@ -172,6 +172,7 @@ def _star(file: FitsFile, select: str | None, notes: list[str]) -> RawSpectrum:
             "fetch the file again",
         )
     flux, error, mask = arrays["flux"], arrays["error"], arrays["mask"]
+    assert flux is not None and error is not None  # or the file is not of this kind
     filled = [i for i in range(len(flux)) if np.any(np.nan_to_num(flux[i]) != 0)]
     names = _row_names(len(flux), header)
     if not filled:
@@ -243,7 +244,7 @@ def _aspcap(file: FitsFile, select: str | None, notes: list[str]) -> RawSpectrum
     choose(file.where, ["combined"], select, "spectrum")
     flux, error = (np.asarray(_image(file, i), float).reshape(-1) for i in (1, 2))
     same_length(file.where, flux=flux, error=error)
-    row = next((hdu.data[0] for hdu in file.hdus[1:] if hasattr(hdu, "columns") and len(hdu.data)), {})
+    row: Any = next((hdu.data[0] for hdu in file.hdus[1:] if hasattr(hdu, "columns") and len(hdu.data)), {})
     values = _usable(flux, error, None)
     notes.append("normalised by ASPCAP; the third HDU, its best fit, is not used")
     flags = {key.lower(): text_of(row, key) for key in ("ASPCAPFLAG", "STARFLAG", "ANDFLAG", "ELEMFLAG")}

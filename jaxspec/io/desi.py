@@ -155,9 +155,9 @@ def _targets(file: FitsFile, fibermap: Any | None, n: int) -> list[tuple[str, st
 
 def _arm(file: FitsFile, arm: str, row: int) -> Part:
     where = f"{file.where}[{arm}]"
-    wave_hdu = file.find(f"{arm}_WAVELENGTH")
     wavelength = np.asarray(_image(file, f"{arm}_WAVELENGTH", 1), np.float64)
-    wavelength = wavelength * to_angstrom(text(wave_hdu.header, "BUNIT") or "Angstrom", where)
+    header = getattr(file.find(f"{arm}_WAVELENGTH"), "header", {})
+    wavelength = wavelength * to_angstrom(text(header, "BUNIT") or "Angstrom", where)
     flux = np.asarray(_image(file, f"{arm}_FLUX", 2)[row], np.float64)
     ivar = np.asarray(_image(file, f"{arm}_IVAR", 2)[row], np.float64)
     bad = np.zeros(len(flux), bool)
@@ -165,11 +165,11 @@ def _arm(file: FitsFile, arm: str, row: int) -> Part:
         bad = _image(file, f"{arm}_MASK", 2)[row] != 0
     same_length(where, wavelength=wavelength, flux=flux, ivar=ivar, mask=bad)
     lsf = None
-    if file.find(f"{arm}_RESOLUTION") is not None:
-        matrix = np.asarray(file.find(f"{arm}_RESOLUTION").data)
-        lsf = matrix_sigma(matrix[row] if matrix.ndim == 3 else matrix, where, len(flux)) * np.gradient(
-            wavelength
-        )
+    resolution = file.find(f"{arm}_RESOLUTION")
+    if resolution is not None:
+        matrix = np.asarray(resolution.data)
+        sigma = matrix_sigma(matrix[row] if matrix.ndim == 3 else matrix, where, len(flux))
+        lsf = sigma * np.gradient(wavelength)
     return Part(arm.lower(), wavelength, *masked(flux, ivar, bad), lsf)
 
 

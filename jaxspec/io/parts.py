@@ -1,7 +1,7 @@
 """What the readers of surveys share: masks at the door, arms joined into one spectrum, and the choice of one
 spectrum in a file that holds several."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,9 @@ class SeveralSpectra(InputError):
         super().__init__(where, found, expected, fix)
         self.args = (where, found, expected, fix, choices)
         self.choices = choices
+
+
+Masked = tuple[np.ndarray, np.ndarray, np.ndarray]  # flux, ivar, quality
 
 
 @dataclass
@@ -70,7 +73,7 @@ def choose(
     )
 
 
-def masked(flux: np.ndarray, ivar: np.ndarray, bad: np.ndarray | None = None) -> tuple[np.ndarray, ...]:
+def masked(flux: np.ndarray, ivar: np.ndarray, bad: np.ndarray | None = None) -> Masked:
     """Flux, ivar and quality bits with one mask: `bad` pixels (FLAGGED), flux that is not finite (NO_DATA)
     and ivar that is not finite or not above 0 (NO_ERROR) all get ivar 0.
 
@@ -106,11 +109,11 @@ def join(parts: Sequence[Part], notes: list[str]) -> Part:
     lsf = None
     if all(part.lsf is not None for part in kept):
         lsf = np.concatenate([np.asarray(part.lsf, np.float64) for part in kept])
-    arrays = [
+    wavelength, flux, ivar, quality = (
         np.concatenate([getattr(part, name) for part in kept])
         for name in ("wavelength", "flux", "ivar", "quality")
-    ]
-    return Part("+".join(part.name for part in kept), *arrays, lsf)
+    )
+    return Part("+".join(part.name for part in kept), wavelength, flux, ivar, quality, lsf)
 
 
 def _where(part: Part, inside: np.ndarray) -> Part:
@@ -184,7 +187,7 @@ def text_of(source: Any, *keys: str) -> str:
     return ""
 
 
-def labels_of(source: Any, names: dict[str, tuple[str, ...]]) -> dict[str, float]:
+def labels_of(source: Any, names: Mapping[str, tuple[str, ...]]) -> dict[str, float]:
     """The survey's own labels under our names, those that hold a value; `names` maps ours to theirs."""
     found = {label: value_of(source, *keys) for label, keys in names.items()}
     return {label: value for label, value in found.items() if value is not None}

@@ -106,7 +106,7 @@ def read_spec(file: FitsFile, select: str | None = None) -> RawSpectrum:
     exposures = sum({"flux", "loglam", "ivar"} <= columns_of(h).keys() for h in file.hdus[2:])
     if exposures:
         notes.append(f"coadded spectrum read; {exposures} single exposures not used")
-    row = next((h.data[0] for h in file.hdus[2:] if "zwarning" in columns_of(h) and len(h.data)), {})
+    row: Any = next((h.data[0] for h in file.hdus[2:] if "zwarning" in columns_of(h) and len(h.data)), {})
     kind, warned = text_of(row, "CLASS").upper(), value_of(row, "ZWARNING")
     z = value_of(row, "Z") if kind == "STAR" else None
     if kind and kind != "STAR":
