@@ -195,9 +195,7 @@ def infer(
     key = named_key(1, "inference") if key is None else key
     flux, ivar = posterior.prepare(spectra)
     result = infer_normalised(key, posterior, forward, flux, ivar, config, spectra.names)
-    velocity = np.full(len(result), np.nan)
-    if spectra.meta:
-        velocity = np.array([meta.get("velocity", np.nan) for meta in spectra.meta], float)
+    velocity = np.array([meta.get("velocity", np.nan) for meta in spectra.meta or [{}] * len(result)], float)
     stats = {**result.posterior.stats, "velocity": velocity}
     return dataclasses.replace(
         result, posterior=dataclasses.replace(result.posterior, stats=stats), spectra=spectra

@@ -453,7 +453,7 @@ def combine_stars(rows: Sequence[GridSpectrum]) -> list[GridSpectrum]:
         mean = np.where(total > 0, (flux * ivar).sum(0) / np.where(total > 0, total, 1.0), 0.0)
         quality = np.bitwise_or.reduce(np.stack([np.where(r.ivar > 0, r.quality, 0) for r in group]), axis=0)
         every = np.bitwise_and.reduce(np.stack([r.quality for r in group]), axis=0)
-        quality = np.asarray(np.where(total > 0, quality, every), np.int32)
+        quality = np.where(total > 0, quality, every)
         good = total > 0
         meta = {
             **group[0].meta,
@@ -461,5 +461,5 @@ def combine_stars(rows: Sequence[GridSpectrum]) -> list[GridSpectrum]:
             "arms": tuple(dict.fromkeys(a for r in group for a in r.meta["arms"])),
             "snr": float(np.median(mean[good] * np.sqrt(total[good]))),
         }
-        merged.append(GridSpectrum(star, star, mean, total, quality, meta))
+        merged.append(GridSpectrum(star, star, mean, total, quality.astype(np.int32), meta))
     return merged
