@@ -6,7 +6,7 @@ never read. Wavelengths are float64 on the host: in float32 an Angstrom at 8900 
 which is 30 m/s. Velocities are in km/s, positive when the star recedes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, overload
 
 import equinox as eqx
@@ -86,7 +86,7 @@ class Spectra(eqx.Module):
         return self._frame.names
 
     @property
-    def meta(self) -> tuple[Mapping[str, Any], ...]:
+    def meta(self) -> tuple[dict[str, Any], ...]:
         return self._frame.meta
 
     @property
