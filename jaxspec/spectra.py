@@ -86,7 +86,7 @@ class Spectra(eqx.Module):
         return self._frame.names
 
     @property
-    def meta(self) -> tuple[Any, ...]:
+    def meta(self) -> tuple[dict[str, Any], ...]:
         return self._frame.meta
 
     @property
