@@ -201,3 +201,49 @@ def test_real_spectra_measured_against_each_other(data):
         ratio = spectra.flux[i, pixels] / np.asarray(sun.flux)[0, pixels]
         slope = np.polynomial.Polynomial.fit(np.arange(ratio.size), ratio, 3)(np.arange(ratio.size))
         assert np.std(ratio / slope) < 0.02
+
+
+@pytest.fixture
+def two_arms(rng):
+    wavelength = np.concatenate([np.arange(5390.0, 5450.0, 0.05), np.arange(8490.0, 8550.0, 0.05)])
+    flux = star(wavelength) + rng.normal(0, 0.01, len(wavelength))
+    return wavelength, flux, wavelength > 6000
+
+
+@pytest.mark.parametrize("what", ["oversubtracted", "noise", "wild noise", "no data", "nan"])
+@pytest.mark.parametrize("errors", [True, False])
+def test_an_arm_that_cannot_be_a_spectrum_is_masked_and_told(tmp_path, caplog, rng, two_arms, what, errors):
+    wavelength, flux, red = two_arms
+    error, alone = np.full(len(flux), 0.01), flux.copy()
+    noise = rng.normal(size=len(flux))
+    flux[red] = {
+        "oversubtracted": flux - 1.5,
+        "noise": noise,
+        "wild noise": 3.0 * noise,
+        "no data": 0.0 * flux,
+        "nan": flux * np.nan,
+    }[what][red]
+    if what == "noise":
+        error[red] = 1.0
+    columns = [wavelength, flux] + ([error] if errors else [])
+    np.savetxt(tmp_path / "s.txt", np.column_stack(columns), fmt="%.6f")
+    np.savetxt(tmp_path / "t.txt", np.column_stack([wavelength, alone, error])[~red], fmt="%.6f")
+    how = dict(frame="rest", medium="air", estimate_noise=True)
+    spectra, _ = read_spectra(tmp_path / "s.txt", SMALL, **how)
+    blue_alone, _ = read_spectra(tmp_path / "t.txt", SMALL, **how)
+    hr21 = SMALL.slices["hr21"]
+    assert spectra.meta[0]["arms"] == ("hr10",) and (spectra.ivar[0, hr21] == 0).all()
+    assert (spectra.quality[0, hr21] & Quality.NO_SPECTRUM).all()
+    assert "arm hr21" in " ".join(spectra.meta[0]["notes"]) and "arm hr21 is masked" in caplog.text
+    np.testing.assert_allclose(spectra.flux, blue_alone.flux, atol=1e-5)
+    if errors:
+        np.testing.assert_allclose(spectra.ivar, blue_alone.ivar, rtol=1e-4)
+
+
+def test_without_an_arm_that_can_be_a_spectrum_the_file_is_refused(tmp_path, rng, two_arms):
+    wavelength, flux, _ = two_arms
+    np.savetxt(
+        tmp_path / "s.txt", np.column_stack([wavelength, rng.normal(size=len(flux)), np.ones(len(flux))])
+    )
+    with pytest.raises(InputError, match=r"s\.txt"):
+        read_spectra(tmp_path / "s.txt", SMALL, frame="rest", medium="air")
