@@ -167,7 +167,7 @@ def check_posterior(
 
 
 def _with_own_errors(fit: Fit, instrument, flux, ivar, raised) -> Fit:
-    """The fit with `wrong_errors` of the stars whose errors the reader raised set anew: too small by the errors
+    """The fit with `wrong_errors` set anew for stars whose errors the reader raised: too small by the errors
     as they are used, too large by those of the file."""
     wrong = fit.wrong_errors.copy()
     for star in np.flatnonzero((raised > 1.0).any(axis=1)):

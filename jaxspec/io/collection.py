@@ -72,7 +72,7 @@ def find_files(paths: str | Path | Sequence[str | Path]) -> list[Path]:
                 str(item),
                 f"no file that is read ({rest})" if rest else "no file",
                 "at least one spectrum",
-                "check the folder or pattern; name files by a pattern to have them read whatever their suffix",
+                "check the folder or pattern; a pattern has files of any suffix read",
             )
         if rest:
             log.warning("%s: not looked at: %s (name them or give a pattern to have them read)", item, rest)
@@ -141,7 +141,7 @@ def read_spectra(
             gives one.
         frame, medium, unit, snr, estimate_noise, assume: as for `read_spectrum`. With a template the frame
             may be unknown.
-        resolving_power: R of the files, or a mapping from path, file or star name (or pattern) to R. A spectrum
+        resolving_power: R of the files, or a mapping as for `velocity`. A spectrum
             sharper than an arm is convolved to the arm's; one whose R is unknown is taken as it is.
         snr_max: errors are raised to at least the local level / snr_max (oversampled or degraded files claim
             too much).

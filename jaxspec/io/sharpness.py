@@ -1,10 +1,11 @@
 """Resolving power of a spectrum whose file does not state it, judged from the width of its lines.
 
-In velocity, a spectrum is the star's convolved with a profile. The Fourier transforms of two spectra with like
-lines differ by those of their profiles: for Gaussians by exp(-D k^2 / 2), where D is the difference of the two
-variances and k the frequency. The factor is measured as a transfer function, from the product of the
-spectrum's transform with that of a template whose profile is known. Noise is not correlated with the template,
-so that it widens the error of D and does not shift D, however large it is and whatever its own spectrum.
+In velocity, a spectrum is the star's convolved with a profile. The Fourier transforms of two spectra with
+like lines differ by those of their profiles: for Gaussians by exp(-D k^2 / 2), where D is the difference of
+the two variances and k the frequency. The factor is measured as a transfer function, from the product of the
+spectrum's transform with that of a template whose profile is known. Noise is not correlated with the
+template, so that it widens the error of D and does not shift D, however large it is and whatever its own
+spectrum.
 """
 
 from typing import NamedTuple
