@@ -49,7 +49,7 @@ def test_an_earlier_runs_plots_go_and_other_files_stay(tmp_path):
 
 def test_an_output_that_cannot_be_written_is_refused_before_the_work(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="output .*file: found a file"):
+    with pytest.raises(InputError, match=r"output .*file: found a file"):
         run(Settings(str(tmp_path / "star.txt")), tmp_path / "file")
     with pytest.raises(InputError, match="output"):
         check_folder(tmp_path / "file" / "deeper")
