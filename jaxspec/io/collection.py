@@ -75,7 +75,7 @@ def find_files(paths: str | Path | Sequence[str | Path]) -> list[Path]:
                 str(item),
                 f"no file that is read ({rest})" if rest else "no file",
                 "at least one spectrum",
-                "check the folder; a pattern such as folder/* takes files of any suffix",
+                "check the folder or pattern; a pattern has files of any suffix read",
             )
         if rest:
             log.warning("%s: not looked at: %s (name them or give a pattern to have them read)", item, rest)
@@ -145,7 +145,7 @@ def read_spectra(
             gives one.
         frame, medium, unit, snr, estimate_noise, assume: as for `read_spectrum`. With a template the frame
             may be unknown.
-        resolving_power: R of the files, or a mapping from path, file or star name (or pattern) to R. One
+        resolving_power: R of the files, or a mapping as for `velocity`. A spectrum
             sharper than an arm is convolved to the arm's; one whose R is unknown is taken as it is.
         select: which spectrum of files that hold several, as for `read_spectrum`; "all" for a row of each
             star, arm or visit in a file that would be refused without a choice.

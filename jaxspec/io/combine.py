@@ -122,7 +122,7 @@ def contradiction(a: GridSpectrum, b: GridSpectrum) -> str | None:
     known = None not in positions
     if known and (distance := _distance(*positions)) > APART:
         return f"{both} are {distance:.3g} arcsec apart"
-    if not known and NO_NAME.fullmatch(re.sub(r"[\s_.\-]", "", a.star.upper())):
+    if not known and names_no_star(a.star):
         return f"{both}: {a.star!r} is the name of no single star, and no positions tell"
     speeds = [row.meta.get("velocity") for row in (a, b)]
     if None in speeds or "rest" in (a.meta.get("frame"), b.meta.get("frame")):
@@ -135,6 +135,12 @@ def contradiction(a: GridSpectrum, b: GridSpectrum) -> str | None:
     if difference > limit:
         return f"{both} differ by {difference:.1f} km/s in velocity"
     return None
+
+
+def names_no_star(name: str) -> bool:
+    """Whether a name is a placeholder, or that of a field or cluster."""
+    word = re.sub(r"(?<=\d)[\s_.\-]+(?=\d)", "/", name.upper())  # NGC 6705 1234 is a star in NGC 6705
+    return NO_NAME.fullmatch(re.sub(r"[\s_.\-]", "", word)) is not None
 
 
 def _same(a: GridSpectrum, b: GridSpectrum) -> bool:
