@@ -139,7 +139,7 @@ class StoredSettings(NamedTuple):
     network: NetworkConfig
     prior: StellarPrior | None
     reference_limit: float | None
-    snr_limit: float | None
+    snr_limit: float
     calibrated: dict[str, Any]
 
 

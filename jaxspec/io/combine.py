@@ -118,20 +118,20 @@ def contradiction(a: GridSpectrum, b: GridSpectrum) -> str | None:
     both = f"{a.meta['path']} and {b.meta['path']}"
     if _same(a, b):
         return None
-    positions = a.meta.get("position"), b.meta.get("position")
-    known = None not in positions
-    if known and (distance := _distance(*positions)) > APART:
+    here, there = a.meta.get("position"), b.meta.get("position")
+    known = here is not None and there is not None
+    if here is not None and there is not None and (distance := _distance(here, there)) > APART:
         return f"{both} are {distance:.3g} arcsec apart"
     if not known and names_no_star(a.star):
         return f"{both}: {a.star!r} is the name of no single star, and no positions tell"
-    speeds = [row.meta.get("velocity") for row in (a, b)]
-    if None in speeds or "rest" in (a.meta.get("frame"), b.meta.get("frame")):
+    one, other = (row.meta.get("velocity") for row in (a, b))
+    if one is None or other is None or "rest" in (a.meta.get("frame"), b.meta.get("frame")):
         return None
-    errors = [row.meta.get("velocity_error") or 0.0 for row in (a, b)]
+    error = np.hypot(a.meta.get("velocity_error") or 0.0, b.meta.get("velocity_error") or 0.0)
     frames = {a.meta.get("frame"), b.meta.get("frame")}
     steady = frames == {"barycentric"} or _same_night(a, b)
-    limit = (SPEED_APART if steady else ANNUAL) + 5.0 * float(np.hypot(*errors))
-    difference = abs(speeds[0] - speeds[1])
+    limit = (SPEED_APART if steady else ANNUAL) + 5.0 * float(error)
+    difference = abs(one - other)
     if difference > limit:
         return f"{both} differ by {difference:.1f} km/s in velocity"
     return None
@@ -195,4 +195,4 @@ def _merge(star: str, group: list[GridSpectrum], snr_max: float | None) -> GridS
         "snr": float(np.median(mean[good] * np.sqrt(total[good]))),
         "errors_raised": raised,
     }
-    return GridSpectrum(star, star, mean, total, quality.astype(np.int32), meta)
+    return GridSpectrum(star, star, mean, total, np.asarray(quality, np.int32), meta)
