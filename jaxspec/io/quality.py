@@ -164,7 +164,9 @@ def clean(
 
 def counts(quality: Int[np.ndarray, " p"]) -> dict[str, int]:
     """How many pixels have each bit, by its name in lower case."""
-    return {bit.name.lower(): int(((quality & bit) > 0).sum()) for bit in Quality if (quality & bit).any()}
+    return {
+        str(bit.name).lower(): int(((quality & bit) > 0).sum()) for bit in Quality if (quality & bit).any()
+    }
 
 
 def _enough(quality: np.ndarray, minimum: float, where: str) -> np.ndarray:
