@@ -23,7 +23,7 @@ LOGICAL = {"true": 1.0, "t": 1.0, "yes": 1.0, "false": 0.0, "f": 0.0, "no": 0.0}
 # Words of a comment that contradict "wavelength, flux, one-sigma error".
 CONTRARY = re.compile(
     r"(?i)\b(inv(erse)?[ _]?var(iance)?|ivar|variance|var|mask|quality|flags?|s/n|snr|"
-    r"log[ _]?(lam|wave)\w*)\b"
+    r"log[ _]?(lam|wave)\w*)\b(?!\s*[=:~]?\s*\d)"  # "S/N 100" is a fact, no column
 )
 
 
@@ -132,7 +132,7 @@ def _lines(data: bytes, where: str) -> list[str]:
 
 def _split(line: str, separator: str | None) -> list[str]:
     if separator is None:
-        return line.split()
+        return [part.strip("\"'") for part in line.split()]
     # An empty cell must stay visible as one: "5330.0,,0.01" is not two columns.
     parts = [part.strip().strip("\"'").strip() for part in line.strip().split(separator)]
     return parts[1:-1] if separator == "|" and not parts[0] and not parts[-1] else parts
@@ -143,7 +143,8 @@ def _is_numbers(line: str) -> bool:
     stripped = line.strip()
     if not stripped or stripped.startswith(COMMENTS):
         return False
-    return bool(re.match(r"[\s\"'|]*[-+.]?\d", stripped)) or _undefined(stripped.split()[0].strip(",;|"))
+    cell = next((c for c in re.split(r"[\s,;|]+", stripped) if c), "").strip("\"'")
+    return bool(re.match(r"[-+.]?\d", cell)) or (cell != "" and _undefined(cell))
 
 
 def _undefined(cell: str) -> bool:

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from astropy.table import Table
 
 from jaxspec.errors import InputError
 from jaxspec.io import Quality, read_spectrum
@@ -198,3 +199,18 @@ def test_rest_and_velocity_contradict_each_other(tmp_path):
     for bad in ({"frame": "galactic"}, {"medium": "water"}, {"snr": -1.0}, {"unit": "furlong"}):
         with pytest.raises(InputError):
             read(path, **bad)
+
+
+def test_tables_that_astropy_writes_as_text(tmp_path):
+    table = Table({"wave": WAVE, "flux": FLUX, "flux_error": np.full(200, 0.01)}, masked=True)
+    table["flux"].mask[50] = True
+    for kind in ("csv", "commented_header", "basic", "fixed_width", "ecsv"):
+        table.write(tmp_path / f"a.{kind}", format=f"ascii.{kind}")
+        spectrum = read(tmp_path / f"a.{kind}")
+        assert np.flatnonzero(spectrum.ivar == 0).tolist() == [49, 50, 51], kind
+        np.testing.assert_allclose(np.delete(spectrum.ivar, [49, 50, 51]), 1e4)
+
+
+def test_a_comment_with_a_value_is_a_fact_and_names_no_column(tmp_path):
+    path = write(tmp_path / "a.txt", WAVE, FLUX, np.full(200, 0.01), header="# HD 1, S/N = 100\n")
+    np.testing.assert_allclose(read(path).ivar, 1e4)
