@@ -43,7 +43,7 @@ class Finding:
     - "conflict": rows joined by one designation that differ in another;
     - "refused": rows that a position or a designation would join, kept apart;
     - "ambiguous": several candidates within the radius, the nearest taken;
-    - "position", "magnitude", "label": a match by designation that disagrees there, and is doubtful.
+    - "position", "magnitude", "label": rows of one star that disagree there, and are doubtful.
 
     `a` and `b` are (catalogue, row) by number.
     """
@@ -326,13 +326,34 @@ def _repeats(catalogues: Sequence[Catalogue], star: list[np.ndarray]) -> list[Fi
 
 
 def _doubts(catalogues: Sequence[Catalogue], star: list[np.ndarray], radius: float) -> list[Finding]:
-    """Rows of one star that disagree in position, magnitude or labels, for every pair of catalogues."""
-    found = []
+    """Rows of one star that disagree in position, magnitude or labels, within a catalogue and for every pair
+    of catalogues."""
+    found = [f for k, rows in enumerate(star) for f in _unlike_repeats(catalogues[k], k, rows)]
     for a in range(len(catalogues)):
         for b in range(a + 1, len(catalogues)):
             rows_a, rows_b = _pairs(star[a], star[b])
             if rows_a.size:
                 found += _doubts_of(catalogues, a, b, rows_a, rows_b, radius)
+    return found
+
+
+def _unlike_repeats(catalogue: Catalogue, k: int, star: np.ndarray) -> list[Finding]:
+    """Further rows of a star whose labels are another star's: 8 times their errors, and half of what is
+    large, from the first row's. The designation they share may be a placeholder."""
+    _, first, inverse = np.unique(star, return_index=True, return_inverse=True)
+    rows = np.flatnonzero(first[inverse] != np.arange(len(star)))
+    other = first[inverse[rows]]
+    difference = catalogue.labels[rows] - catalogue.labels[other]
+    error = np.hypot(catalogue.errors[rows], catalogue.errors[other])
+    found = []
+    for j, label in enumerate(catalogue.label_set):
+        limit = 0.5 * LARGE.get(label.name, LARGE_ABUNDANCE)
+        with np.errstate(invalid="ignore"):
+            unlike = np.abs(difference[:, j]) > np.fmax(limit, SIGMA * error[:, j])
+        for n in np.flatnonzero(unlike):
+            name = catalogue.identifiers.label(int(rows[n]))
+            detail = f"twice in {catalogue.name}: {label.name} differs by {difference[n, j]:.4g} {label.unit}"
+            found.append(Finding("label", name, (k, int(other[n])), (k, int(rows[n])), detail))
     return found
 
 

@@ -246,7 +246,8 @@ class Calibration:
     def load(cls, path: str | Path) -> Calibration:
         """Read what `save` wrote.
 
-        Raises: InputError for another kind of file, a newer format, and arrays that are damaged.
+        Raises: InputError for another kind of file, a newer format, arrays that are damaged, and entries that
+        this version does not know.
         """
         try:
             with xr.open_datatree(Path(path), engine="h5netcdf") as tree:
@@ -258,41 +259,43 @@ class Calibration:
             raise InputError(
                 f"{path}", f"no calibration ({error})", "a file that Calibration.save wrote", REMAKE
             ) from error
+        config = meta
         if ATTRIBUTE in attrs:
             artefacts.check(f"{path}", meta, KIND, REMAKE)
             artefacts.check_sha256(f"{path}", _checksum(draws, constants), meta["arrays"]["sha256"])
             meta = meta["settings"]
-        posterior = {k: v.values for k, v in draws.data_vars.items()}
-        constant = {k: v.values for k, v in constants.data_vars.items()}
-        mixtures = tuple(
-            Mixture(*(constant[f"mixture_{s}_{part}"] for part in ("weight", "mean", "covariance")))
-            for s in range(len(meta["surveys"]))
-        )
-        scales = Scales(
-            constant["pivot"],
-            constant["step"],
-            tuple(meta["inputs"]),
-            constant["spread"],
-            constant["natural"],
-        )
-        return cls(
-            label_set=label_set(*meta["labels"]),
-            names=tuple(meta["surveys"]),
-            is_anchor=constant["is_anchor"].astype(bool),
-            measured=constant["measured"].astype(bool),
-            scales=scales,
-            trend=meta["trend"],
-            terms={name: posterior[name] for name in TERMS},
-            population={name: posterior[f"population_{name}"] for name in POPULATION},
-            mixtures=mixtures,
-            quoted=tuple(
-                QuotedErrors(constant[f"quoted_{s}_inputs"], constant[f"quoted_{s}_variance"])
+        with artefacts.understood(f"{path}", config, REMAKE):
+            posterior = {k: v.values for k, v in draws.data_vars.items()}
+            constant = {k: v.values for k, v in constants.data_vars.items()}
+            mixtures = tuple(
+                Mixture(*(constant[f"mixture_{s}_{part}"] for part in ("weight", "mean", "covariance")))
                 for s in range(len(meta["surveys"]))
-            ),
-            group_prior=GroupPrior(constant["group_moments"], tuple(meta["shared"])),
-            messages=tuple(meta["messages"]),
-            diagnostics=Diagnostics(**meta["diagnostics"]),
-        )
+            )
+            scales = Scales(
+                constant["pivot"],
+                constant["step"],
+                tuple(meta["inputs"]),
+                constant["spread"],
+                constant["natural"],
+            )
+            return cls(
+                label_set=label_set(*meta["labels"]),
+                names=tuple(meta["surveys"]),
+                is_anchor=constant["is_anchor"].astype(bool),
+                measured=constant["measured"].astype(bool),
+                scales=scales,
+                trend=meta["trend"],
+                terms={name: posterior[name] for name in TERMS},
+                population={name: posterior[f"population_{name}"] for name in POPULATION},
+                mixtures=mixtures,
+                quoted=tuple(
+                    QuotedErrors(constant[f"quoted_{s}_inputs"], constant[f"quoted_{s}_variance"])
+                    for s in range(len(meta["surveys"]))
+                ),
+                group_prior=GroupPrior(constant["group_moments"], tuple(meta["shared"])),
+                messages=tuple(meta["messages"]),
+                diagnostics=Diagnostics(**meta["diagnostics"]),
+            )
 
 
 def _checksum(*groups: xr.Dataset) -> str:

@@ -143,3 +143,11 @@ def test_a_designation_of_rows_far_apart_is_a_placeholder():
     assert "10.0 deg apart: no star's name" in match.findings[0].detail
     visits = catalogue("v", name=["x"] * 3, ra=10.0 + np.arange(3) / 3600, dec=np.zeros(3))
     assert crossmatch([visits]).n_stars == 1
+
+
+def test_repeats_that_are_unlike_each_other_are_doubtful():
+    """A placeholder that no list knows, in a table without positions: its rows are flagged."""
+    labels = [[4500.0, 0.0], [6300.0, -1.0], [4520.0, 0.02], [5000.0, 0.0]]
+    match = crossmatch([catalogue("a", labels, name=["xyz", "xyz", "xyz", "HD 1"])])
+    assert match.counts() == {"repeat": 2, "label": 2}
+    assert match.doubtful[0].tolist() == [True, True, False, False]
