@@ -28,6 +28,7 @@ from jaxspec.fitting.check import Fit, FitConfig, check_posterior
 from jaxspec.fitting.importance import ImportanceConfig, importance_sample
 from jaxspec.fitting.likelihood import LikelihoodConfig
 from jaxspec.fitting.refine import RefineConfig, refine_posterior
+from jaxspec.instruments import Instrument
 from jaxspec.labels import LabelSet
 from jaxspec.physics.forward import load_forward_model
 from jaxspec.posterior.model import PosteriorModel
@@ -194,12 +195,21 @@ def infer(
     forward = load_forward_model(posterior.instrument) if forward is None else forward
     key = named_key(1, "inference") if key is None else key
     flux, ivar = posterior.prepare(spectra)
-    result = infer_normalised(key, posterior, forward, flux, ivar, config, spectra.names)
-    velocity = np.array([meta.get("velocity", np.nan) for meta in spectra.meta or [{}] * len(result)], float)
+    raised = _raised(spectra, posterior.instrument)
+    result = infer_normalised(key, posterior, forward, flux, ivar, config, spectra.names, raised)
+    velocity = np.full(len(result), np.nan)
+    if spectra.meta:
+        velocity = np.array([meta.get("velocity", np.nan) for meta in spectra.meta], float)
     stats = {**result.posterior.stats, "velocity": velocity}
     return dataclasses.replace(
         result, posterior=dataclasses.replace(result.posterior, stats=stats), spectra=spectra
     )
+
+
+def _raised(spectra: Spectra, instrument: Instrument) -> Float[np.ndarray, "n a"]:
+    """Factors by which the reader raised the errors of each arm to keep S/N below `snr_max`."""
+    factors = [meta.get("errors_raised", {}) for meta in spectra.meta or [{}] * spectra.n_stars]
+    return np.array([[row.get(arm.name, 1.0) for arm in instrument.arms] for row in factors], float)
 
 
 def infer_normalised(
@@ -210,13 +220,16 @@ def infer_normalised(
     ivar: Float[Array | np.ndarray, "n p"],
     config: InferenceConfig = InferenceConfig(),
     names: tuple[str, ...] | None = None,
+    raised: Float[np.ndarray, "n a"] | None = None,
 ) -> Inference:
-    """`infer` of spectra that are normalised already (simulations, or the result of `prepare`)."""
+    """`infer` of spectra that are normalised already (simulations, or the result of `prepare`). `raised` are
+    the factors by which the reader raised the errors of each arm."""
     draws = sample_under(config.prior, posterior, key, flux, ivar, config.n_draws, names)
     refined = refine(jax.random.fold_in(key, 1), forward, draws, flux, ivar, config)
     fit = None
     if config.check:
-        refined, fit = check_posterior(forward, refined, flux, ivar, config.fit, limits=posterior.limits)
+        limits = posterior.limits
+        refined, fit = check_posterior(forward, refined, flux, ivar, config.fit, limits=limits, raised=raised)
     flux, ivar = np.asarray(flux), np.asarray(ivar)
     flagged = posterior.flag(refined, ivar)
     return Inference(flagged, flux, ivar, fit, posterior.instrument.wavelength, forward.approximation)

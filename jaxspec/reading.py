@@ -18,6 +18,7 @@ import numpy as np
 from jaxspec.errors import InputError
 from jaxspec.instruments import Instrument
 from jaxspec.io import Assume, SpectraStore, Template, find_files, read_spectra, read_spectrum
+from jaxspec.io.collection import full_path
 from jaxspec.io.sharpness import judge_resolving_power
 from jaxspec.physics import turbulence
 from jaxspec.physics.forward import Nuisances
@@ -52,6 +53,7 @@ class ReaderConfig:
         snr: per pixel, of files without errors; none: from pixel-to-pixel differences.
         snr_max: larger S/N is lowered to this, the largest of the training spectra.
         combine: merge files of the same star into one row.
+        select: which spectrum of files that hold several (a target, visit or exposure); all: every one.
     """
 
     medium: str = "air"
@@ -63,6 +65,7 @@ class ReaderConfig:
     snr: float | None = None
     snr_max: float | None = 300.0
     combine: bool = False
+    select: str | None = None
 
 
 def read_for(
@@ -90,7 +93,8 @@ def read_for(
     given: dict[str, Any] = dict(frame=config.frame, snr=config.snr)
     resolving_power: float | dict[str, float] | None = config.resolving_power
     if resolving_power is None:
-        resolving_power = judge_all(files, instrument, template, assume, given)
+        one = {**given, "select": None if config.select == "all" else config.select}
+        resolving_power = judge_all(files, instrument, template, assume, one)
     return read_spectra(
         files,
         instrument,
@@ -100,6 +104,7 @@ def read_for(
         assume=assume,
         snr_max=config.snr_max,
         combine=config.combine,
+        select=config.select,
         **given,
     )
 
@@ -129,7 +134,7 @@ def make_template(forward: SpectrumModel) -> Template:
 def judge_all(
     files: list[Path], instrument: Instrument, template: Template, assume: Assume, given: dict
 ) -> dict[str, float]:
-    """Resolving power by file name, of files that do not state it and are clearly sharper than the
+    """Resolving power by absolute path, of files that do not state it and are clearly sharper than the
     instrument."""
     powers = {}
     for path in files:
@@ -142,7 +147,7 @@ def judge_all(
         except InputError:
             continue  # refused by name when it is read for good
         if power is not None:
-            powers[file.name] = power
+            powers[full_path(path)] = power
             log.warning(
                 "%s: states no resolving power; R = %.0f judged from the width of its lines", path, power
             )

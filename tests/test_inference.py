@@ -20,7 +20,6 @@ def test_refinements_are_known_by_name():
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:'dex'")
 def test_five_lines_give_what_the_command_writes(data, tmp_path):
     """The shipped weights on real files: labels, errors and flags are equal to the last bit."""
     from jaxspec import cli

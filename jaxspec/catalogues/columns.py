@@ -4,13 +4,18 @@ Every number that a survey writes for "not measured" becomes NaN here, units are
 neither a number nor a sentinel is refused by name.
 """
 
+import difflib
+import gzip
+import re
 import warnings
 from pathlib import Path
 
 import astropy.units as u
 import numpy as np
-from astropy.table import MaskedColumn, Table
+from astropy.table import Column, MaskedColumn, Table
 
+from jaxspec.catalogues.cells import bare, is_blank
+from jaxspec.catalogues.spec import TableSpec
 from jaxspec.errors import InputError
 from jaxspec.labels import LabelSet
 
@@ -30,7 +35,7 @@ def open_table(path: Path, hdu: int | str | None = None) -> Table:
         warnings.simplefilter("ignore")
         try:
             where = {} if hdu is None else {"hdu": hdu}
-            table = Table.read(path, format=kind, **where) if kind else Table.read(path, **where)
+            table = Table.read(_text(path) + "\n", format=kind) if kind else Table.read(path, **where)
         except Exception as error:  # astropy raises a dozen types for damaged or foreign tables
             raise InputError(
                 str(path),
@@ -43,12 +48,26 @@ def open_table(path: Path, hdu: int | str | None = None) -> Table:
     return table
 
 
-def strings(table: Table, name: str) -> tuple[str, ...]:
-    """A column as stripped text; "" for a masked cell and for 'NONE', '--' or 'N/A'."""
+def _text(path: Path) -> str:
+    """A text table without the byte-order mark of Excel's "CSV UTF-8", which would become part of a name."""
+    data = path.read_bytes()
+    data = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return data.decode("utf-16")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
+
+
+def strings(table: Table, name: str, blanks: bool = True) -> tuple[str, ...]:
+    """A column as stripped text; "" for a masked cell and (with `blanks`) for 'NONE', '--', '-' or 'N/A'."""
     column = table[name]
-    values = column.filled("") if isinstance(column, MaskedColumn) and column.dtype.kind in "SU" else column
-    out = [v.decode(errors="replace") if isinstance(v, bytes) else str(v) for v in values]
-    return tuple("" if v.strip().upper() in ("NONE", "--", "N/A") else v.strip() for v in out)
+    values = [v.decode(errors="replace") if isinstance(v, bytes) else str(v) for v in np.asarray(column)]
+    hidden = np.ma.getmaskarray(column) if isinstance(column, MaskedColumn) else np.zeros(len(values), bool)
+    return tuple(
+        "" if h or (blanks and is_blank(v)) else v.strip() for v, h in zip(values, hidden, strict=True)
+    )
 
 
 def numbers(table: Table, name: str, path: Path) -> tuple[np.ndarray, int]:
@@ -76,7 +95,8 @@ def numbers(table: Table, name: str, path: Path) -> tuple[np.ndarray, int]:
         )
     # -9.999995e+08 in float32 is -999999488, and the smallest integers fill other tables; -9999, -9999.99 and
     # -9990 stand for "none" in half of them (and -1 for codes and counts, which are never negative).
-    sentinel = values <= -9990.0
+    # 1e20 is what numpy writes for a masked number.
+    sentinel = (values <= -9990.0) | (np.abs(values) >= 1e20 * (1 - 1e-6))
     if column.dtype.kind in "iu" or name.upper().startswith(("UPPER_", "LIM_", "NN_", "E_")):
         sentinel |= values == -1
     values = np.where(sentinel | np.isinf(values), np.nan, values)
@@ -93,11 +113,20 @@ def _float(text: str, name: str, row: int, path: Path) -> float:
 
 
 def in_unit(
-    table: Table, name: str, unit: str, path: Path, stated: u.UnitBase | str | None = None
+    table: Table,
+    name: str,
+    unit: str,
+    path: Path,
+    stated: u.UnitBase | str | None = None,
+    *,
+    label: str = "",
+    difference: bool = False,
 ) -> np.ndarray:
     """A column in `unit`, "dex" for logarithms: from the unit that the table (or `stated`) says it has.
 
-    A column without a unit is taken as is. Raises `InputError` for a unit that does not convert.
+    A column without a unit is taken as is. The logarithm of a gravity (`label` "logg") is brought to cm/s2;
+    a `difference`, such as an error, does not depend on what the logarithm is of. Raises `InputError` for a
+    unit that does not convert.
     """
     values, _ = numbers(table, name, path)
     stated = table[name].unit if stated is None else stated
@@ -106,13 +135,72 @@ def in_unit(
         # "dex", "log(cm.s**-2)" and VizieR's "[cm/s2]" all say that the number is a logarithm.
         if text and "dex" not in text and "log" not in text and not text.startswith(("[", "-")):
             raise InputError(f"{path} column {name}", f"unit {stated}", "dex", "convert the column")
-        return values
+        shift = _zero_point(str(stated or ""), label, f"{path} column {name}")
+        return values if difference else values + shift
     if not text or not unit:
         return values
     try:
         return (values * u.Unit(stated)).to_value(u.Unit(unit))
     except (u.UnitConversionError, ValueError, TypeError) as error:
         raise InputError(f"{path} column {name}", f"unit {stated}", unit, "convert the column") from error
+
+
+def _zero_point(stated: str, label: str, where: str) -> float:
+    """What to add to a logarithm of `stated`, such as "log(m.s**-2)", to have that of jaxspec's own unit."""
+    inside = re.fullmatch(r"\s*[a-z0-9]*\s*[(\[](.*)[)\]]\s*", stated, re.IGNORECASE)
+    if not label or inside is None or not bare(inside[1]):
+        return 0.0
+    solar = label != "logg" and re.search("sun|sol", inside[1], re.IGNORECASE)
+    expected = u.cm / u.s**2 if label == "logg" else u.dimensionless_unscaled
+    try:
+        unit = u.Unit(inside[1])
+    except (ValueError, TypeError):
+        unit = u.dimensionless_unscaled if label != "logg" else None  # "log(N/N_H)"
+    if solar or (unit is not None and unit.is_equivalent(u.dimensionless_unscaled)):
+        return 0.0
+    if unit is None or not unit.is_equivalent(expected):
+        what = "dex (log of cm/s2)" if label == "logg" else "dex"
+        raise InputError(where, f"unit {stated}", what, "convert the column, or correct its unit with units:")
+    return float(np.log10(unit.to(expected)))
+
+
+def find_column(table: Table, name: str, spec: TableSpec, entry: str) -> tuple[Table, str]:
+    """The table and the column's exact name in it, for a name in any case or an element `name[k]` of a vector
+    column. Raises `InputError` that names similar columns."""
+    if name in table.colnames:
+        return table, name
+    folded = [c for c in table.colnames if c.lower() == name.lower()]
+    if len(folded) == 1:
+        return table, folded[0]
+    element = re.fullmatch(r"(.+)\[(\d+)\]", name)
+    if element:
+        table, column = find_column(table, element[1], spec, entry)
+        k, vector = int(element[2]), table[column]
+        if vector.ndim == 2 and k < vector.shape[1]:
+            made = MaskedColumn if isinstance(vector, MaskedColumn) else Column
+            return Table({name: made(vector[:, k], unit=vector.unit)}), name
+    near = difflib.get_close_matches(name.lower(), [c.lower() for c in table.colnames], 4, 0.5)
+    near = [c for c in table.colnames if c.lower() in near]
+    raise InputError(
+        f"{spec.file}, {entry}",
+        f"no column {name!r}",
+        f"a column of the table{', perhaps ' + ', '.join(near) if near else ''}",
+        f"correct the name; there are {len(table.colnames)} columns, from {table.colnames[0]} on",
+    )
+
+
+def number_column(table: Table, name: str, spec: TableSpec, entry: str, missing=()) -> np.ndarray:
+    """A column of numbers, by a name that `find_column` knows, without those of the entry's `missing`."""
+    table, column = find_column(table, name, spec, entry)
+    return without(numbers(table, column, spec.file)[0], (*spec.missing, *missing))
+
+
+def without(values: np.ndarray, missing: tuple[float, ...]) -> np.ndarray:
+    """Numbers with those of `missing` as NaN."""
+    for sentinel in missing:
+        # Relative to float32, in which many a table stores its 9.99.
+        values = np.where(np.isclose(values, sentinel, rtol=1e-6, atol=1e-6), np.nan, values)
+    return values
 
 
 def check_physical(labels: np.ndarray, label_set: LabelSet, where: str) -> None:

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from scipy.stats import median_abs_deviation
 
 from jaxspec.catalogues.catalogue import Catalogue
-from jaxspec.catalogues.identifiers import KINDS
+from jaxspec.catalogues.identifiers import KINDS, Identifiers
 from jaxspec.errors import InputError
 
 # Kinds of which a star has one: two rows that differ in one are two stars, unless a designation says
@@ -27,6 +27,8 @@ SIGMA, FEW = 8.0, 20
 LARGE = {"teff": 1000.0, "logg": 1.5, "ebv": 0.5}
 LARGE_ABUNDANCE = 1.0
 MAGNITUDES_APART = 1.0
+# Rows of one catalogue further apart [arcsec] are not one star, whatever they are called.
+APART = 60.0
 # More rows of one catalogue under one designation than any star has visits: the column says something else.
 MOST_VISITS = 100
 
@@ -121,6 +123,7 @@ class _Components:
         self.catalogue_of = np.repeat(np.arange(len(catalogues)), [len(c) for c in catalogues])
         self.members: dict[int, list[int]] = {}
         self.findings: list[Finding] = []
+        self.direction = np.concatenate([_directions(c.identifiers) for c in catalogues])
 
     def place(self, node: int) -> tuple[int, int]:
         k = int(self.catalogue_of[node])
@@ -174,7 +177,7 @@ class _Components:
                 if key:
                     first.setdefault(key, []).append(int(self.offset[k]) + row)
         for key, nodes in first.items():
-            if len(nodes) == 1:
+            if len(nodes) == 1 or self._scattered(kind, key, nodes):
                 continue
             # Sets already seen of this designation: more than one where rows of one catalogue are apart.
             seen = [self.root(nodes[0])]
@@ -193,6 +196,22 @@ class _Components:
                     self.note("refused", candidate, node, f"same {kind} {key}, but in one table {apart}")
                 else:
                     seen.append(x)
+
+    def _scattered(self, kind: str, key: str, nodes: list[int]) -> bool:
+        """Whether rows of one catalogue stand too far apart for the designation to be of one star: it is a
+        placeholder, and joins nothing."""
+        placed = [node for node in nodes if np.isfinite(self.direction[node, 0])]
+        first: dict[int, int] = {}
+        scattered = False
+        for node in placed:
+            origin = first.setdefault(int(self.catalogue_of[node]), node)
+            chord = float(np.linalg.norm(self.direction[node] - self.direction[origin]))
+            separation = np.degrees(2.0 * np.arcsin(min(1.0, 0.5 * chord))) * 3600.0
+            if separation > APART:
+                how = f'{separation:.0f}"' if separation < 3600.0 else f"{separation / 3600.0:.1f} deg"
+                self.note("refused", origin, node, f"same {kind} {key}, but {how} apart: no star's name")
+                scattered = True
+        return scattered
 
     def by_position(self, a: int, b: int, radius: float) -> None:
         left, right = self.catalogues[a].identifiers, self.catalogues[b].identifiers
@@ -277,6 +296,15 @@ def at_epoch(who, epoch: float) -> SkyCoord:
     ra = who.ra + step * np.nan_to_num(who.pmra) / np.maximum(np.cos(np.radians(who.dec)), 1e-6)
     dec = np.clip(np.nan_to_num(dec, nan=90.0), -90.0, 90.0)
     return SkyCoord(np.nan_to_num(ra) % 360.0, dec, unit=u.deg)
+
+
+def _directions(who: Identifiers) -> Float[np.ndarray, "n 3"]:
+    """Unit vectors of positions at J2000, NaN where there is none."""
+    known = np.isfinite(who.ra) & np.isfinite(who.dec)
+    out = np.full((len(who), 3), np.nan)
+    if known.any():
+        out[known] = at_epoch(who.rows(np.flatnonzero(known)), 2000.0).cartesian.xyz.value.T
+    return out
 
 
 def magnitudes_apart(a: Catalogue, row: int, b: Catalogue, other: int) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
+from jaxspec.catalogues.cells import is_blank, is_fill, is_nameless
 from jaxspec.errors import InputError
 
 # Kinds of identifiers, the most trustworthy first: the order in which stars are matched. Gaia's source_id
@@ -19,35 +20,73 @@ KINDS = ("gaia", "gaia_dr2", "hip", "tmass", "name")
 # The Hipparcos catalogue's numbers run from 1 to 118322, with a few up to 120404 in its input catalogue.
 LAST_HIP = 120404
 _HIP = re.compile(r"^(?:HIP)?\s*0*(\d+)(?:\.0)?\s*([A-Za-z]?)$", re.IGNORECASE)
-_GAIA = re.compile(r"^(?:GAIA)?\s*(?:E?DR[23])?\s*0*(\d+)$", re.IGNORECASE)
+_GAIA = re.compile(r"^(?:GAIA)?[\s_:-]*(?:(E?DR\d)[\s_:-])?[\s_:-]*0*(\d+)$", re.IGNORECASE)
+# EDR3 and DR3 share their source_ids; those of DR1 and of releases to come are no kind of ours.
+_RELEASES = {"DR3": "gaia", "EDR3": "gaia", "DR2": "gaia_dr2"}
+_RELEASE_IN_WORDS = re.compile(r"(?:gaia|g)?[\s_]*(e?dr)[\s_]*([1-9])(?!\d)", re.IGNORECASE)
 _TMASS = re.compile(r"^(?:2MASS|2M|AP)?\s*J?(\d{8}[+-]\d{7})[a-z]?$", re.IGNORECASE)
 
 
+def release(text: str) -> str | None:
+    """The release that a Gaia designation names, "DR2" of "Gaia DR2 3592683243377269248"; None for none."""
+    match = _GAIA.match(text.strip())
+    return match[1].upper() if match and match[1] else None
+
+
+def check_release(kind: str, column: str, description: str, where: str) -> None:
+    """Raises `InputError` for a column whose name or description says that it is of another Gaia release than
+    its kind."""
+    for text in (column, description):
+        said = {"".join(parts).upper() for parts in _RELEASE_IN_WORDS.findall(text)}
+        kinds = {_RELEASES.get(name) for name in said if name in (*_RELEASES, "DR1", "DR4", "DR5")}
+        if not kinds:
+            continue
+        if kind not in kinds:
+            other = next((k for k in kinds if k is not None), "name")
+            raise InputError(
+                f"{where}.{kind}",
+                f"column {column!r}, which says {' and '.join(sorted(said))}",
+                f"source_ids of {'DR2' if kind == 'gaia_dr2' else 'DR3'}: they differ between releases",
+                f"write {other}: {column} instead",
+            )
+        return
+
+
 def canonical(kind: str, text: str, where: str = "identifier") -> str:
-    """An identifier in the form in which it is compared; "" for none.
+    """An identifier in the form in which it is compared; "" for none ("Unknown", "-", 999999).
 
     - `hip`: the number, with the letter of a component other than A ("HIP 71681 B" gives "71681B").
     - `gaia`, `gaia_dr2`: the number. `tmass`: "03242060+0758421". `name`: capitals without blanks.
 
-    Raises `InputError` for what cannot be one of that kind.
+    Raises `InputError` for what cannot be one of that kind, a source_id of another release included.
     """
     text = text.strip()
-    if text.upper() in ("", "NONE", "NAN", "--", "N/A", "NULL", "0", "-1"):
+    if is_nameless(text):
         return ""
     if kind == "name":
         return re.sub(r"[\s_]+", "", text).upper()
     match = {"hip": _HIP, "gaia": _GAIA, "gaia_dr2": _GAIA, "tmass": _TMASS}[kind].match(text)
     if match and kind == "hip":
         number, component = int(match[1]), match[2].upper()
-        if number == 0:
+        if number == 0 or (number > LAST_HIP and is_fill(match[1])):
             return ""
         if number > LAST_HIP:
             raise InputError(
                 where, repr(text), f"a Hipparcos number, 1 to {LAST_HIP}", "is this the right column?"
             )
         return f"{number}{'' if component == 'A' else component}"
+    if match and kind == "tmass":
+        return match[1] if re.search("[1-9]", match[1]) else ""
+    if match and (match[1] is None or _RELEASES.get(match[1].upper()) == kind):
+        return "" if is_fill(match[2]) or is_nameless(match[2]) else match[2]
     if match:
-        return "" if match[1].strip("0") == "" else match[1]
+        other = _RELEASES.get(match[1].upper(), "name")
+        raise InputError(
+            where,
+            repr(text),
+            f"a source_id of Gaia {'DR2' if kind == 'gaia_dr2' else 'DR3'}: they differ between releases",
+            f"give the column as identifiers.{other}",
+        )
     expected = {
         "hip": "a Hipparcos number such as 57051 or 'HIP 57051 B'",
         "gaia": "a Gaia source_id, an integer",
@@ -62,14 +101,11 @@ def recognise(name: str) -> tuple[str, str]:
     in."""
     text = name.strip()
     upper = text.upper()
-    for kind, prefix in (
-        ("hip", "HIP"),
-        ("gaia", "GAIA DR3"),
-        ("gaia", "GAIA EDR3"),
-        ("gaia_dr2", "GAIA DR2"),
-    ):
-        if upper.startswith(prefix) and re.fullmatch(r"\s*\d+\s*[A-Za-z]?", text[len(prefix) :]):
-            return kind, canonical(kind, text)
+    if upper.startswith("HIP") and re.fullmatch(r"\s*\d+\s*[A-Za-z]?", text[3:]):
+        return "hip", canonical("hip", text)
+    if upper.startswith("GAIA") and release(text) in _RELEASES:
+        kind = _RELEASES[str(release(text))]
+        return kind, canonical(kind, text)
     if re.fullmatch(r"(2MASS\s*J?|2M)\d{8}[+-]\d{7}", upper):
         return "tmass", canonical("tmass", text)
     return "name", canonical("name", text)
@@ -141,7 +177,8 @@ def identifiers(
 ) -> Identifiers:
     """Identifiers of n rows from raw columns by kind (`hip=`, `gaia=`, ...), brought to canonical form.
 
-    A name that is another catalogue's designation ("HIP 57051" under `name`) counts as that kind too. Up to
+    A name that is another catalogue's designation ("HIP 57051" under `name`) counts as that kind too, and a
+    designation that says another Gaia release ("Gaia DR2 42" under `gaia`) as one of that, noted. Up to
     one cell in twenty that is no identifier of its kind counts as a name, and is noted; more raise
     `InputError` naming the first. So do source_ids stored as floating-point numbers, which cannot hold them.
     """
@@ -160,7 +197,26 @@ def identifiers(
             )
         if array.shape != (n,):
             raise InputError(f"{where}.{kind}", f"shape {array.shape}", f"{(n,)}", "one for each row")
-        keys[kind], unread = _canonical_column(kind, _texts(array), f"{where}.{kind}")
+        texts, moved = _texts(array), {}
+        if kind.startswith("gaia"):
+            for i, text in enumerate(texts):
+                other = _RELEASES.get(str(release(text)), kind)
+                if other != kind:
+                    moved[i], texts[i] = (other, canonical(other, text)), ""
+        own, unread = _canonical_column(kind, texts, f"{where}.{kind}")
+        known = keys.setdefault(kind, np.full(n, "", dtype=object))
+        keys[kind] = np.where(own != "", own, known)
+        for i, (other, key) in moved.items():
+            known = keys.setdefault(other, np.full(n, "", dtype=object))
+            known[i] = known[i] or key
+        if moved:
+            other = next(iter(moved.values()))[0]
+            notes.append(f"{kind}: {len(moved)} cells name another Gaia release, and count as {other}")
+        fills = sum(1 for text, key in zip(texts, own, strict=True) if key == "" and not is_blank(text))
+        fills -= len(unread)
+        if fills:
+            example = next(t for t, key in zip(texts, own, strict=True) if key == "" and not is_blank(t))
+            notes.append(f"{kind}: {fills} cells such as {example!r} stand for no identifier")
         for i, text in unread.items():
             keys.setdefault("name", np.full(n, "", dtype=object))[i] = canonical("name", text)
         if unread:

@@ -3,55 +3,19 @@
 Everything that is changed or left out on the way is added to the notes.
 """
 
-import difflib
-import re
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
-from astropy.table import Column, MaskedColumn, Table
+from astropy.table import Table
 
-from jaxspec.catalogues.columns import in_unit, numbers
+from jaxspec.catalogues.columns import find_column, in_unit, numbers, without
+from jaxspec.catalogues.error_columns import check_errors
+from jaxspec.catalogues.flags import flagged
 from jaxspec.catalogues.solar import solar_scale
-from jaxspec.catalogues.spec import Quantity, TableSpec
+from jaxspec.catalogues.spec import FlagRule, Quantity, TableSpec
 from jaxspec.errors import InputError
 from jaxspec.labels import LABELS, LabelSet
-
-
-def find_column(table: Table, name: str, spec: TableSpec, entry: str) -> tuple[Table, str]:
-    """The table and the column's exact name in it, for a name in any case or an element `name[k]` of a vector
-    column. Raises `InputError` that names similar columns."""
-    if name in table.colnames:
-        return table, name
-    folded = [c for c in table.colnames if c.lower() == name.lower()]
-    if len(folded) == 1:
-        return table, folded[0]
-    element = re.fullmatch(r"(.+)\[(\d+)\]", name)
-    if element:
-        table, column = find_column(table, element[1], spec, entry)
-        k, vector = int(element[2]), table[column]
-        if vector.ndim == 2 and k < vector.shape[1]:
-            made = MaskedColumn if isinstance(vector, MaskedColumn) else Column
-            return Table({name: made(vector[:, k], unit=vector.unit)}), name
-    near = difflib.get_close_matches(name.lower(), [c.lower() for c in table.colnames], 4, 0.5)
-    near = [c for c in table.colnames if c.lower() in near]
-    raise InputError(
-        f"{spec.file}, {entry}",
-        f"no column {name!r}",
-        f"a column of the table{', perhaps ' + ', '.join(near) if near else ''}",
-        f"correct the name; there are {len(table.colnames)} columns, from {table.colnames[0]} on",
-    )
-
-
-def number_column(table: Table, name: str, spec: TableSpec, entry: str, missing=()) -> np.ndarray:
-    table, column = find_column(table, name, spec, entry)
-    return _without(numbers(table, column, spec.file)[0], (*spec.missing, *missing))
-
-
-def _without(values: np.ndarray, missing: tuple[float, ...]) -> np.ndarray:
-    for sentinel in missing:
-        # Relative to float32, in which many a table stores its 9.99.
-        values = np.where(np.isclose(values, sentinel, rtol=1e-6, atol=1e-6), np.nan, values)
-    return values
 
 
 def read_labels(table: Table, spec: TableSpec, notes: list[str]):
@@ -75,9 +39,9 @@ def read_labels(table: Table, spec: TableSpec, notes: list[str]):
 
 def _quantity(table: Table, label: str, quantity: Quantity, spec: TableSpec, where: str) -> np.ndarray:
     found, column = find_column(table, quantity.column, spec, where)
-    value = in_unit(found, column, LABELS[label].unit, spec.file, quantity.unit)
+    value = in_unit(found, column, LABELS[label].unit, spec.file, quantity.unit, label=label)
     raw, _ = numbers(found, column, spec.file)
-    value = np.where(np.isnan(_without(raw, (*spec.missing, *quantity.missing))), np.nan, value)
+    value = np.where(np.isnan(without(raw, (*spec.missing, *quantity.missing))), np.nan, value)
     if quantity.absolute:
         finite = value[np.isfinite(value)]
         if finite.size and np.median(finite) < 2.0:
@@ -88,11 +52,27 @@ def _quantity(table: Table, label: str, quantity: Quantity, spec: TableSpec, whe
                 "for a column relative to the Sun remove absolute: true, or read a plain label table",
             )
     if quantity.flag is not None:
-        code = number_column(table, quantity.flag, spec, f"{where}.flag")
-        known = np.where(np.isfinite(code), code, 0).astype(np.int64)
-        bad = known != 0 if quantity.flag_bits is None else (known & quantity.flag_bits) != 0
-        value = np.where(bad, np.nan, value)
+        mask = quantity.flag_bits or 0
+        bits = tuple(bit for bit in range(63) if mask >> bit & 1)
+        # Of limits, Gaia-ESO writes -1 and -9999 for "not stated"; of other flags every number is a code.
+        limits = quantity.flag.upper().startswith(("UPPER_", "LIM_"))
+        known = replace(spec, missing=(*spec.missing, -1.0, -9999.0)) if limits else spec
+        value = np.where(flagged(table, FlagRule(quantity.flag, bits), known, f"{where}.flag"), np.nan, value)
     return value
+
+
+def _error_unit(table: Table, column: str, quantity: Quantity, spec: TableSpec, where: str):
+    """The unit of a column of errors: its own, or that of the values where it states none.
+
+    A unit that the entry gives the values holds for errors that state the same as the values do.
+    """
+    values, name = find_column(table, quantity.column, spec, where)
+    errors, own = find_column(table, column, spec, where)
+    of_values, of_errors = values[name].unit, errors[own].unit
+    stated = of_errors is not None and str(of_errors) != ""
+    if not stated or (quantity.unit is not None and str(of_errors) == str(of_values or "")):
+        return quantity.unit if quantity.unit is not None else of_values
+    return of_errors
 
 
 def _errors(table: Table, label: str, quantity: Quantity, spec: TableSpec, notes: list[str], value):
@@ -112,9 +92,11 @@ def _errors(table: Table, label: str, quantity: Quantity, spec: TableSpec, notes
     parts = []
     for name in names:
         found, column = find_column(table, name, spec, where)
-        part = in_unit(found, column, LABELS[label].unit, spec.file, quantity.unit)
+        unit = _error_unit(table, name, quantity, spec, where)
+        part = in_unit(found, column, LABELS[label].unit, spec.file, unit, label=label, difference=True)
         raw, _ = numbers(found, column, spec.file)
-        parts.append(np.where(np.isnan(_without(raw, (*spec.missing, *quantity.missing))), np.nan, part))
+        parts.append(np.where(np.isnan(without(raw, (*spec.missing, *quantity.missing))), np.nan, part))
+    check_errors(names, parts, value, label, quantity, spec, where)
     error = np.mean(np.abs(parts) if len(parts) > 1 else parts, axis=0)
     there = np.isfinite(value)
     empty = there & (value == 0.0) & (error == 0.0)

@@ -13,17 +13,16 @@ from astropy.table import Table
 from jaxtyping import Bool, Float
 
 from jaxspec.catalogues.catalogue import Catalogue
-from jaxspec.catalogues.columns import check_physical, in_unit, strings
-from jaxspec.catalogues.identifiers import Identifiers, identifiers
+from jaxspec.catalogues.columns import check_physical, find_column, in_unit, number_column, strings
+from jaxspec.catalogues.flags import flagged, is_one_of, read_cells
+from jaxspec.catalogues.identifiers import Identifiers, check_release, identifiers
 from jaxspec.catalogues.posterior import PosteriorRows
 from jaxspec.catalogues.quantities import (
     assemble_labels,
-    find_column,
-    number_column,
     read_labels,
     to_solar_scale,
 )
-from jaxspec.catalogues.spec import FlagRule, TableSpec
+from jaxspec.catalogues.spec import TableSpec
 from jaxspec.errors import InputError
 from jaxspec.labels import LabelSet
 from jaxspec.runs import checksum
@@ -85,7 +84,7 @@ def read_rows(
     if not who.named.all():
         notes.append(f"{int((~who.named).sum())} rows without any identifier: matched with nothing")
     notes += who.notes
-    flags, meaning = _flags(table, spec)
+    flags, meaning = _flags(table, spec, notes)
     band, column = next(iter(spec.magnitude.items()), ("", None))
     return Catalogue(
         spec.name,
@@ -129,21 +128,23 @@ def _select(table: Table, spec: TableSpec) -> Bool[np.ndarray, " n"]:
         where = f"select.{name}"
         found, column = find_column(table, name, spec, where)
         if isinstance(wanted, list) and len(wanted) == 2 and not any(isinstance(w, str) for w in wanted):
-            value = number_column(table, name, spec, where)
+            value = _of_range(found, column, wanted, spec, where)
             low = -np.inf if wanted[0] is None else wanted[0]
             high = np.inf if wanted[1] is None else wanted[1]
             keep &= (value >= low) & (value <= high)
-        elif found[column].dtype.kind in "SUO":
-            texts = {str(w) for w in (wanted if isinstance(wanted, list) else [wanted])}
-            keep &= np.array([text in texts for text in strings(found, column)])
         else:
-            accepted = wanted if isinstance(wanted, list) else [wanted]
-            if not all(isinstance(w, (int, float)) for w in accepted):
-                raise InputError(
-                    f"{spec.file}, {where}", repr(wanted), "[lowest, highest] or numbers", "correct it"
-                )
-            keep &= np.isin(number_column(table, name, spec, where), accepted)
+            accepted = tuple(wanted) if isinstance(wanted, list) else (wanted,)
+            keep &= is_one_of(read_cells(found, column, spec.missing, where), accepted, where)
     return keep
+
+
+def _of_range(table: Table, column: str, wanted: list, spec: TableSpec, where: str) -> np.ndarray:
+    """Numbers to compare with a range; -1 is one where the range names a lowest value that it reaches."""
+    value = number_column(table, column, spec, where)
+    if wanted[0] is None or wanted[0] > -1:
+        return value
+    cells = read_cells(table, column, spec.missing, f"{spec.file}, {where}")
+    return np.where(cells.numbers == -1, cells.numbers, value)
 
 
 def _identifiers(table: Table, spec: TableSpec) -> Identifiers:
@@ -159,6 +160,9 @@ def _identifiers(table: Table, spec: TableSpec) -> Identifiers:
         elif kind in ("pmra", "pmdec", "epoch"):
             given[kind] = in_unit(found, column, "" if kind == "epoch" else "mas/yr", spec.file)
         else:
+            if kind.startswith("gaia"):
+                said = str(table[column].info.description or "") if column in table.colnames else ""
+                check_release(kind, column, said, f"{spec.file}, identifiers")
             given[kind] = found[column]
     return identifiers(len(table), **given, where=f"{spec.file}, identifiers")
 
@@ -207,52 +211,15 @@ def _facts(table: Table, spec: TableSpec) -> dict[str, Float[np.ndarray, " n"]]:
     return facts
 
 
-def _flags(table: Table, spec: TableSpec) -> tuple[np.ndarray, dict[int, str]]:
+def _flags(table: Table, spec: TableSpec, notes: list[str]) -> tuple[np.ndarray, dict[int, str]]:
     """Bits `[n]`, one for each rule, and their meaning."""
     flags, meaning = np.zeros(len(table), np.int64), {}
     for i, rule in enumerate(spec.flags):
-        flags |= _flagged(table, rule, spec).astype(np.int64) << i
+        remarks: list[str] = []
+        flags |= flagged(table, rule, spec, notes=remarks).astype(np.int64) << i
+        notes += [remark for remark in remarks if remark not in notes]  # rules may share a column
         meaning[1 << i] = rule.meaning or f"{rule.column}, as flags[{i}] says"
     return flags, meaning
-
-
-def _flagged(table: Table, rule: FlagRule, spec: TableSpec) -> Bool[np.ndarray, " n"]:
-    found, column = find_column(table, rule.column, spec, "flags")
-    bad = np.zeros(len(table), bool)
-    if found[column].dtype.kind in "SUO":
-        texts = strings(found, column)
-        if rule.bits or rule.below is not None or rule.above is not None:
-            raise InputError(
-                f"{spec.file}, flags, column {column}",
-                "text",
-                "numbers, for bits and limits",
-                "use contains:",
-            )
-        for i, text in enumerate(texts):
-            bad[i] = any(part in text for part in map(str, rule.contains)) or text in map(str, rule.values)
-            if rule.not_values:
-                bad[i] |= text not in map(str, rule.not_values)
-            if not (rule.contains or rule.values or rule.not_values):
-                bad[i] = text not in ("", "0")
-        return bad
-    value = number_column(table, rule.column, spec, "flags")
-    if rule.bits:
-        mask = sum(1 << bit for bit in rule.bits)
-        # From the integers themselves: a float holds 53 bits.
-        code = np.ma.filled(np.ma.asarray(found[column]), 0)
-        code = np.where(np.isfinite(value), code, 0).astype(np.int64)
-        bad |= (code & mask) != 0
-    if rule.values:
-        bad |= np.isin(value, np.asarray(rule.values, float))
-    if rule.not_values:
-        bad |= ~np.isin(value, np.asarray(rule.not_values, float))
-    if rule.below is not None:
-        bad |= value < rule.below
-    if rule.above is not None:
-        bad |= value > rule.above
-    if not (rule.bits or rule.values or rule.not_values or rule.below is not None or rule.above is not None):
-        bad |= np.isfinite(value) & (value != 0)
-    return bad
 
 
 def _clusters(table: Table, spec: TableSpec) -> np.ndarray:

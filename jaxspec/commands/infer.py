@@ -12,6 +12,7 @@ import fnmatch
 import logging
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -119,7 +120,7 @@ def write(
     forward: SpectrumModel,
     folder: Path,
     settings: Settings,
-    refused: list[InputError] = [],  # noqa: B006 (never written to)
+    refused: Sequence[InputError] = (),
     seconds: float = np.nan,
     truth: np.ndarray | None = None,
     prefix: str = "",

@@ -130,17 +130,21 @@ def check_posterior(
     config: FitConfig = FitConfig(),
     batch: int = 16,
     limits: Limits | None = None,
+    raised: Float[np.ndarray, "n a"] | None = None,
 ) -> tuple[Posterior, Fit]:
     """Compare each star's median model with its normalised spectrum.
 
     A fit is bad where it exceeds the `limits`, with `config.chi2_max` in place of theirs where given; errors
-    are wrong beyond their limit and a factor of `ERRORS_FAIR`.
+    are wrong beyond their limit and a factor of `ERRORS_FAIR`. `raised` are the factors by which the reader
+    raised the errors of each arm (`snr_max`): a file's errors are not too large for that.
 
     Returns: the posterior with `chi2` and the statistics `misfit`, `above`, `structure`, `wrong_errors`,
     `chi2_ARM`, `bad_fit` and `bad_errors` filled, by which `flag_stars` sets flags; and the fit.
     """
     forward.label_set.check_same(posterior.label_set.names, "labels of the posterior")
     fit = check_fit(forward, jnp.asarray(posterior.median, jnp.float32), flux, ivar, config, batch)
+    if raised is not None and (raised > 1.0).any():
+        fit = _with_own_errors(fit, forward.instrument, np.asarray(flux), np.asarray(ivar), raised)
     arms = {f"chi2_{arm.name}": fit.chi2_arm[:, i] for i, arm in enumerate(forward.instrument.arms)}
     # One bad arm is a bad fit, also where the other, longer one dilutes it.
     found = statistics(fit)
@@ -161,6 +165,21 @@ def check_posterior(
     stats = {"misfit": fit.misfit, "above": fit.above, "structure": fit.structure}
     stats |= {"wrong_errors": fit.wrong_errors, **arms}
     return posterior.with_fit(fit.chi2, bad, fit.wrong_errors > factor, **stats), fit
+
+
+def _with_own_errors(fit: Fit, instrument, flux, ivar, raised) -> Fit:
+    """The fit with `wrong_errors` set anew of the stars whose errors the reader raised: too small by the
+    errors as they are used, too large by those of the file."""
+    wrong = fit.wrong_errors.copy()
+    for star in np.flatnonzero((raised > 1.0).any(axis=1)):
+        factors = []
+        for arm, where in enumerate(instrument.slices.values()):
+            good = ivar[star, where] > 0.0
+            residual = np.where(good, flux[star, where] - fit.model[star, where], 0.0)
+            small, large = _error_factors(residual * np.sqrt(ivar[star, where]), good)
+            factors += [float(small), float(large) / max(float(raised[star, arm]), 1.0)]
+        wrong[star] = max(1.0, *factors)
+    return fit._replace(wrong_errors=wrong)
 
 
 def statistics(fit: Fit) -> dict[str, Float[np.ndarray, " n"]]:

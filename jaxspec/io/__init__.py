@@ -2,6 +2,8 @@
 results."""
 
 from jaxspec.io.collection import GridSpectrum, Template, find_files, iter_spectra, read_on_grid, read_spectra
+from jaxspec.io.interchange import from_specutils, register_loaders, to_specutils
+from jaxspec.io.parts import SeveralSpectra
 from jaxspec.io.quality import Quality
 from jaxspec.io.results import read_table, write_datatree, write_table
 from jaxspec.io.spectrum import Assume, SpectrumFile, read_spectrum
@@ -11,15 +13,19 @@ __all__ = [
     "Assume",
     "GridSpectrum",
     "Quality",
+    "SeveralSpectra",
     "SpectraStore",
     "SpectrumFile",
     "Template",
     "find_files",
+    "from_specutils",
     "iter_spectra",
     "read_on_grid",
     "read_spectra",
     "read_spectrum",
     "read_table",
+    "register_loaders",
+    "to_specutils",
     "write_datatree",
     "write_table",
 ]

@@ -6,25 +6,34 @@ A file that cannot be used is refused by name and the others go on; the refusals
 import fnmatch
 import glob
 import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from jaxspec.errors import InputError
 from jaxspec.instruments import SPEED_OF_LIGHT, Arm, Instrument
-from jaxspec.io.quality import Quality, blockwise
+from jaxspec.io.combine import GridSpectrum, combine_stars
+from jaxspec.io.parts import SeveralSpectra, check_overlap
+from jaxspec.io.quality import Quality, blockwise, counts
 from jaxspec.io.spectrum import Assume, SpectrumFile, read_spectrum
 from jaxspec.spectra import Spectra, convolve_to_resolution, rebin
 from jaxspec.velocity import RadialVelocity, radial_velocity
 
 log = logging.getLogger(__name__)
 
+ARM_SNR_MIN = 0.2  # per pixel, in the median of an arm; below is noise
 MARGIN = 20.0  # A kept beyond an arm's edges, for the convolution kernel
-SUFFIXES = (".fits", ".fit", ".fts", ".txt", ".dat", ".asc", ".csv", ".gz")
+SUFFIXES = (
+    *(".fits", ".fit", ".fts", ".ftz", ".fz"),
+    *(".txt", ".dat", ".asc", ".ascii", ".csv", ".tsv", ".tab", ".spec", ".s"),
+    *(".ecsv", ".vot", ".xml", ".zip"),
+)
+COMPRESSED = (".gz", ".fz")
 
 
 @dataclass(frozen=True)
@@ -40,41 +49,73 @@ class Template:
     flux: Float[np.ndarray, "t q"]
 
 
-@dataclass(frozen=True)
-class GridSpectrum:
-    """One spectrum on an instrument's grid, at rest: `flux, ivar [p]` (median flux 1 in each arm), `quality
-    [p]`."""
-
-    name: str
-    star: str
-    flux: Float[np.ndarray, " p"]
-    ivar: Float[np.ndarray, " p"]
-    quality: Int[np.ndarray, " p"]
-    meta: dict[str, Any]
-
-
 def find_files(paths: str | Path | Sequence[str | Path]) -> list[Path]:
-    """Files of a path, a glob pattern, a folder (its spectra by suffix) or a list of these, sorted, each
-    once.
+    """Files of a path, a glob pattern, a folder (its spectra by suffix or content) or a list of these,
+    sorted, each once: under the first of its names.
 
-    Raises `InputError` for a pattern or folder in which there is nothing; a plain path is kept whether it
-    exists or not, to be refused by name when it is read.
+    The log tells how many files of a folder are not looked at, and their suffixes. Raises `InputError` for a
+    pattern or folder in which there is nothing; a plain path is kept whether it exists or not, to be refused
+    by name when it is read.
     """
-    found: dict[Path, None] = {}
+    found: dict[str, Path] = {}
     for item in [paths] if isinstance(paths, (str, Path)) else paths:
         path = Path(item).expanduser()
+        rest = ""
         if path.is_dir():
-            matches = sorted(
-                p for p in path.iterdir() if p.is_file() and p.suffix.lower() in SUFFIXES and p.name[0] != "."
-            )
+            matches, rest = _of_folder(path)
         elif glob.has_magic(str(path)) and not path.exists():
-            matches = sorted(Path(p) for p in glob.glob(str(path), recursive=True) if Path(p).is_file())
+            everything = sorted(Path(p) for p in glob.glob(str(path), recursive=True))
+            matches = [p for p in everything if p.is_file()]
+            if len(matches) < len(everything):
+                rest = f"{len(everything) - len(matches)} folders"
         else:
             matches = [path]
         if not matches:
-            raise InputError(str(item), "no file", "at least one spectrum", "check the folder or pattern")
-        found.update(dict.fromkeys(matches))
-    return list(found)
+            raise InputError(
+                str(item),
+                f"no file that is read ({rest})" if rest else "no file",
+                "at least one spectrum",
+                "check the folder; a pattern such as folder/* takes files of any suffix",
+            )
+        if rest:
+            log.warning("%s: not looked at: %s (name them or give a pattern to have them read)", item, rest)
+        for match in matches:
+            found.setdefault(full_path(match), match)
+    return list(found.values())
+
+
+def _of_folder(folder: Path) -> tuple[list[Path], str]:
+    """Spectra of a folder, and in words what else there is."""
+    matches, others = [], Counter()
+    for path in sorted(folder.iterdir()):
+        if path.name[0] == ".":
+            others["hidden"] += 1
+        elif path.is_dir():
+            others["folders"] += 1
+        elif is_spectrum_name(path) or _is_fits(path):
+            matches.append(path)
+        else:
+            others[path.suffix or "no suffix"] += 1
+    words = ", ".join(f"{n} {what}" for what, n in others.items())
+    return matches, words
+
+
+def is_spectrum_name(path: Path) -> bool:
+    """Whether a file's suffix, below those of compression, is one of a spectrum's."""
+    suffixes = [s.lower() for s in path.suffixes]
+    while suffixes and suffixes[-1] in COMPRESSED:
+        suffixes.pop()
+        if not suffixes:
+            return True  # star.gz: content decides
+    return bool(suffixes) and suffixes[-1] in SUFFIXES
+
+
+def _is_fits(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(9) == b"SIMPLE  ="
+    except OSError:
+        return False
 
 
 def read_spectra(
@@ -89,6 +130,7 @@ def read_spectra(
     snr: float | None = None,
     estimate_noise: bool = False,
     resolving_power: float | Mapping[str, float] | None = None,
+    select: str | None = None,
     assume: Assume | None = None,
     snr_max: float | None = None,
     combine: bool = False,
@@ -98,16 +140,19 @@ def read_spectra(
     Args:
         paths: a file, a glob pattern, a folder, or a list of them.
         template: to measure the radial velocity of a spectrum whose velocity is not known otherwise.
-        velocity: km/s for all files; or a mapping from file or star name (or pattern) to km/s for those it
-            names (a catalogue's, in the barycentric frame); or "measure" to measure it even where a file
+        velocity: km/s for all files; or a mapping from path, file or star name (or pattern) to km/s for those
+            it names (a catalogue's, in the barycentric frame); or "measure" to measure it even where a file
             gives one.
         frame, medium, unit, snr, estimate_noise, assume: as for `read_spectrum`. With a template the frame
             may be unknown.
-        resolving_power: R of the files, or a mapping from file or star name (or pattern) to R. A spectrum
+        resolving_power: R of the files, or a mapping from path, file or star name (or pattern) to R. One
             sharper than an arm is convolved to the arm's; one whose R is unknown is taken as it is.
+        select: which spectrum of files that hold several, as for `read_spectrum`; "all" for a row of each
+            star, arm or visit in a file that would be refused without a choice.
         snr_max: errors are raised to at least the local level / snr_max (oversampled or degraded files claim
             too much).
-        combine: merge files of the same star into one row: two arms of a star come in two files.
+        combine: merge files of the same star into one row: two arms of a star come in two files. Files of
+            one name whose positions or velocities contradict that are kept apart, and the log says so.
 
     Returns the spectra, one row a file (or star), and the errors of the files that were refused. Arms that a
     file does not cover have ivar 0. `Spectra.meta` holds a mapping per row: path, product, velocity and its
@@ -125,6 +170,7 @@ def read_spectra(
         snr=snr,
         estimate_noise=estimate_noise,
         resolving_power=resolving_power,
+        select=select,
         assume=assume,
         snr_max=snr_max,
     )
@@ -150,7 +196,7 @@ def read_spectra(
             refused[0].fix,
         )
     if combine:
-        rows = combine_stars(rows)
+        rows = combine_stars(rows, snr_max)
     elif len({row.name for row in rows}) < len(rows):
         rows = [replace(row, name=row.meta["path"]) for row in rows]
     spectra = Spectra.create(
@@ -169,9 +215,24 @@ def iter_spectra(
 ) -> Iterator[GridSpectrum | InputError]:
     """`read_spectra` one file at a time, for sets that do not fit into memory: yields a spectrum or the
     file's error."""
+    every = options.get("select") == "all"
     for path in find_files(paths):
         try:
-            yield read_on_grid(path, instrument, **options)
+            yield read_on_grid(
+                path, instrument, **{**options, "select": None if every else options.get("select")}
+            )
+        except SeveralSpectra as error:
+            if not every:
+                log.error("refused: %s", error)
+                yield error
+                continue
+            log.info("%s: %d spectra, all are read", path, len(error.choices))
+            for choice in error.choices:
+                try:
+                    yield read_on_grid(path, instrument, **{**options, "select": choice})
+                except InputError as refusal:
+                    log.error("refused: %s", refusal)
+                    yield refusal
         except InputError as error:
             log.error("refused: %s", error)
             yield error
@@ -210,14 +271,22 @@ def read_on_grid(
     power = resolving_power if isinstance(resolving_power, (int, float)) else None
     file = read_spectrum(path, frame=frame, velocity=fixed, resolving_power=power, assume=assume, **options)
     if isinstance(resolving_power, Mapping):
-        file = replace(file, resolving_power=_lookup(resolving_power, file) or file.resolving_power)
+        listed = _lookup(resolving_power, file)
+        file = file if listed is None else replace(file, resolving_power=listed, lsf=None)
+    check_overlap(file.wavelength[file.ivar > 0], instrument, file.path)
     value, error, origin = _velocity(file, instrument, template, velocity, fixed)
     return to_grid(file, instrument, value, error, origin, snr_max)
 
 
+def full_path(path: str | Path) -> str:
+    """The one name of a file, however it was given: absolute, links followed."""
+    return str(Path(path).expanduser().resolve())
+
+
 def _lookup(table: Mapping[str, float], file: SpectrumFile) -> float | None:
+    """The value for a file: by its path first, then by its name, its star or a pattern of these."""
     keys = (file.name, file.star, Path(file.name).stem)
-    exact = [table[key] for key in keys if key in table]
+    exact = [table[key] for key in (full_path(file.path), file.path, *keys) if key in table]
     patterns = [
         value for pattern, value in table.items() if any(fnmatch.fnmatch(key, pattern) for key in keys)
     ]
@@ -334,11 +403,16 @@ def to_grid(
     wavelength = file.rest_wavelength(velocity)
     n = instrument.n_pixels
     flux, ivar, quality = np.zeros(n), np.zeros(n), np.zeros(n, np.int32)
-    resolution, scale, notes = {}, {}, list(file.meta.get("notes", ()))
+    resolution, scale, raised, notes = {}, {}, {}, list(file.meta.get("notes", ()))
+    lost: dict[str, str] = {}
     for arm in instrument.arms:
         pixels = instrument.slices[arm.name]
         near = (wavelength > arm.low - MARGIN) & (wavelength < arm.high + MARGIN)
-        if near.sum() < 2 or not (file.ivar[near] > 0).any():
+        if near.sum() < 2:
+            continue
+        if not (file.ivar[near] > 0).any():
+            why = ", ".join(f"{name} {count}" for name, count in counts(file.quality[near]).items())
+            lost[arm.name] = f"no usable pixel ({why})"
             continue
         part = wavelength[near], file.flux[near], file.ivar[near]
         native = file.native is not None and instrument.name.startswith(file.native)
@@ -348,21 +422,35 @@ def to_grid(
         if not good.any():
             resolution.pop(arm.name)
             continue
-        scale[arm.name] = float(np.median(arm_flux[good]))
-        if scale[arm.name] <= 0:
-            raise InputError(
-                file.path,
-                f"median flux {scale[arm.name]:.4g} in arm {arm.name}",
-                "a spectrum with positive flux",
-                "check the file",
-            )
+        median = float(np.median(arm_flux[good]))
+        snr = float(np.median(arm_flux[good] * np.sqrt(arm_ivar[good])))
+        if median <= 0 or snr < ARM_SNR_MIN:
+            lost[arm.name] = f"median flux {median:.4g} at a signal-to-noise of {snr:.2g} per pixel"
+            resolution.pop(arm.name)
+            continue
+        scale[arm.name] = median
         # In units of the arm's median, which the continuum normaliser removes anyway: calibrated fluxes of
         # 1e-17 would overflow float32 ivar.
         flux[pixels], ivar[pixels] = arm_flux / scale[arm.name], arm_ivar * scale[arm.name] ** 2
         quality[pixels] = _carry(file.quality[near], wavelength[near], arm)
         if snr_max is not None:
             level = np.maximum(blockwise(flux[pixels], good, 90.0), 1e-6)
+            own = ivar[pixels][good]
             ivar[pixels] = np.minimum(ivar[pixels], (snr_max / level) ** 2)
+            factor = float(np.median(np.sqrt(own / ivar[pixels][good])))
+            if factor > 1.0:
+                raised[arm.name] = factor
+    for name, why in lost.items():
+        log.warning("%s: arm %s is masked, it cannot be a spectrum: %s", file.path, name, why)
+        notes.append(f"arm {name} masked, it cannot be a spectrum: {why}")
+        quality[instrument.slices[name]] |= Quality.NO_SPECTRUM
+    if lost and not scale:
+        raise InputError(
+            file.path,
+            "; ".join(f"{why} in arm {name}" for name, why in lost.items()),
+            "an arm with positive flux above its noise",
+            "check which array of the file holds the flux, and its errors",
+        )
     if not scale:
         ranges = ", ".join(f"{a.low:g}-{a.high:g}" for a in instrument.arms)
         raise InputError(
@@ -387,6 +475,7 @@ def to_grid(
         "arms": tuple(scale),
         "resolution": resolution,
         "flux_scale": scale,
+        "errors_raised": raised,  # by snr_max: median factor in each arm where it is not 1
         "notes": notes,
     }
     return GridSpectrum(file.name, file.star, flux, ivar, quality, meta)
@@ -400,7 +489,7 @@ def _to_resolution(
     notes: list[str],
 ) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], str]:
     """Convolve down to the arm's resolution where the source's is known and higher; says what was done."""
-    source, target = file.resolving_power, arm.resolution(part[0])
+    source, target = file.resolving_power_in(arm.low, arm.high), arm.resolution(part[0])
     nominal = float(np.median(target))
     if source is None:
         if not native:
@@ -435,31 +524,3 @@ def _carry(quality: np.ndarray, wavelength: np.ndarray, arm: Arm) -> np.ndarray:
     inside = (index >= 0) & (index < arm.n_pixels)
     np.bitwise_or.at(out, index[inside], quality[flagged][inside])
     return out
-
-
-def combine_stars(rows: Sequence[GridSpectrum]) -> list[GridSpectrum]:
-    """Merge rows of the same star: each arm from the file that has it, the ivar-weighted mean where several
-    do.
-
-    The row is named after the star; its meta is the first file's, with all paths in `meta["paths"]`.
-    """
-    groups: dict[str, list[GridSpectrum]] = {}
-    for row in rows:
-        groups.setdefault(row.star, []).append(row)
-    merged = []
-    for star, group in groups.items():
-        flux, ivar = np.stack([r.flux for r in group]), np.stack([r.ivar for r in group])
-        total = ivar.sum(0)
-        mean = np.where(total > 0, (flux * ivar).sum(0) / np.where(total > 0, total, 1.0), 0.0)
-        quality = np.bitwise_or.reduce(np.stack([np.where(r.ivar > 0, r.quality, 0) for r in group]), axis=0)
-        every = np.bitwise_and.reduce(np.stack([r.quality for r in group]), axis=0)
-        quality = np.where(total > 0, quality, every)
-        good = total > 0
-        meta = {
-            **group[0].meta,
-            "paths": tuple(r.meta["path"] for r in group),
-            "arms": tuple(dict.fromkeys(a for r in group for a in r.meta["arms"])),
-            "snr": float(np.median(mean[good] * np.sqrt(total[good]))),
-        }
-        merged.append(GridSpectrum(star, star, mean, total, quality.astype(np.int32), meta))
-    return merged

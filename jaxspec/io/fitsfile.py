@@ -80,7 +80,7 @@ class FitsFile:
                 where,
                 "integers without BSCALE",
                 "floating-point flux, or integers with BSCALE",
-                "check BITPIX, or write the spectrum as floats",
+                "check BITPIX; if the integers are right, write them as floats or add BSCALE = 1",
             )
         return np.asarray(data, dtype=np.float64).reshape(-1)
 
@@ -153,17 +153,20 @@ def _check_hdus(hdus: fits.HDUList, data: bytes, where: str) -> list[str]:
                 "zeros",
                 "an axis length in the header is wrong or the file is damaged",
             )
-        stated = hdu.header.get("DATASUM")
-        if stated is not None:
+        # Blanks mean that the sum is not defined (FITS 4.0, 4.4.2.7).
+        stated = text(hdu.header, "DATASUM")
+        if stated:
             found = ones_complement_sum(block)
-            if str(stated).strip() != str(found):
+            if stated.lstrip("0") != str(found).lstrip("0"):
                 raise InputError(
                     name,
                     f"data with checksum {found}",
                     f"DATASUM {stated}",
-                    "the data are damaged: fetch the file again",
+                    "the data are damaged, or were edited by a program that kept the old sum: fetch the file "
+                    "again, or, if you changed the data yourself, write it with checksum=True (astropy) or "
+                    "delete the cards DATASUM and CHECKSUM",
                 )
-        if hdu.header.get("CHECKSUM") is not None:
+        if text(hdu.header, "CHECKSUM"):
             total = ones_complement_sum(data[info["hdrLoc"] : end])
             if total not in (0, 0xFFFFFFFF):
                 edited.append(hdu.name or str(index))
@@ -178,18 +181,42 @@ def _check_hdus(hdus: fits.HDUList, data: bytes, where: str) -> list[str]:
 
 
 def number(header: fits.Header, key: str, where: str, default: float | None = None) -> float:
-    """A header value that must be a finite number; `default` when the keyword is absent (None: then it is
-    required)."""
-    if key not in header:
+    """A header value that must be a finite number; `default` when the keyword is absent, undefined or blank
+    (None: then it is required). A number written as text counts as one."""
+    value = header.get(key)
+    blank = isinstance(value, str) and not value.strip()
+    if value is None or isinstance(value, fits.card.Undefined) or blank:
         if default is None:
             raise InputError(
                 where, f"no {key}", f"the keyword {key}", "add it to the header or give the file as a table"
             )
         return default
-    value = header[key]
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            pass
     if isinstance(value, (bool, str)) or not np.isscalar(value) or not np.isfinite(value):
         raise InputError(where, f"{key} = {value!r}", "a finite number", "correct the header")
     return float(value)
+
+
+def optional_number(
+    header: fits.Header, key: str, notes: list[str], low: float = -np.inf, high: float = np.inf
+) -> float | None:
+    """A header value that a spectrum can do without: None, and a note, when it is no number between `low`
+    and `high`."""
+    try:
+        value = number(header, key, "", np.nan)
+    except InputError as error:
+        notes.append(f"{error.found} in the header not used: it is no number")
+        return None
+    if np.isnan(value):
+        return None
+    if not low <= value <= high:
+        notes.append(f"{key} = {value:g} in the header not used: it is not between {low:g} and {high:g}")
+        return None
+    return value
 
 
 def text(header: fits.Header, key: str, default: str = "") -> str:
@@ -198,19 +225,13 @@ def text(header: fits.Header, key: str, default: str = "") -> str:
     return str(value).strip() if value is not None and not isinstance(value, fits.card.Undefined) else default
 
 
-def spectral_frame(header: fits.Header, where: str) -> str | None:
-    """The frame "rest", "barycentric" or "topocentric" as SPECSYS says; None without it.
-
-    Raises `InputError` for any other frame.
-    """
+def spectral_frame(header: fits.Header) -> tuple[str | None, str | None]:
+    """The frame "rest", "barycentric" or "topocentric" as SPECSYS says, and None; or None, and the card that
+    is not understood (None when there is none)."""
     specsys = text(header, "SPECSYS").upper()
     if not specsys:
-        return None
-    if specsys not in FRAMES:
-        raise InputError(
-            where,
-            f"SPECSYS = {specsys!r}",
-            f"one of {', '.join(FRAMES)}",
-            "correct the header or give frame=",
-        )
-    return FRAMES[specsys]
+        return None, None
+    for name, frame in FRAMES.items():
+        if specsys.startswith(name):
+            return frame, None
+    return None, f"SPECSYS = {specsys!r}"

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from jaxspec.errors import InputError
-from jaxspec.io.fitsfile import FitsFile, number, text
+from jaxspec.io.fitsfile import FitsFile, optional_number, text
 from jaxspec.io.raw import RawSpectrum
 from jaxspec.io.wcs import axis_from_header
 
@@ -106,7 +106,7 @@ def read_gaia_eso(file: FitsFile) -> RawSpectrum:
         "instrument": text(header, "INSTRUME"),
         "setup": setup,
         "date": text(header, "DATE-OBS"),
-        "exposure_s": number(header, "EXPTIME", where, float("nan")),
+        "exposure_s": _or_nan(optional_number(header, "EXPTIME", notes)),
         "ges_type": text(header, "GES_TYPE"),
         "ges_field": text(header, "GES_FLD"),
         "helio_cor": helio,
@@ -181,6 +181,10 @@ def _row(file: FitsFile, name: str, notes: list[str]) -> dict[str, Any] | None:
             "split the file into single spectra first",
         )
     return {column: hdu.data[column][0] for column in hdu.columns.names}
+
+
+def _or_nan(value: float | None) -> float:
+    return float("nan") if value is None else value
 
 
 def _value(row: dict[str, Any] | None, key: str) -> float | None:

@@ -1,9 +1,28 @@
-"""Noise of a spectrum that comes without errors."""
+"""Local levels, and the noise of a spectrum that comes without errors."""
+
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Bool, Float
 
-from jaxspec.io.quality import blockwise
+BLOCK = 500  # pixels over which a local level, noise or error is taken
+
+
+def blockwise(
+    values: Float[np.ndarray, " p"], good: np.ndarray, percentile: float
+) -> Float[np.ndarray, " p"]:
+    """Percentile of the good pixels in blocks of `BLOCK`, interpolated linearly back to every pixel."""
+    n = len(values)
+    edges = np.linspace(0, n, max(1, n // BLOCK) + 1).astype(int)
+    centres, levels = [], []
+    for low, high in pairwise(edges.tolist()):
+        inside = values[low:high][good[low:high]]
+        if inside.size:
+            centres.append(0.5 * (low + high))
+            levels.append(np.percentile(inside, percentile))
+    if not centres:
+        return np.zeros(n)
+    return np.interp(np.arange(n), centres, levels)
 
 
 def estimate_sigma(flux: Float[np.ndarray, " p"], good: Bool[np.ndarray, " p"]) -> Float[np.ndarray, " p"]:

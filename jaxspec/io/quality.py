@@ -9,12 +9,12 @@ allows, an error far smaller than its neighbours'). A change smaller than that l
 """
 
 from enum import IntFlag
-from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from jaxspec.errors import InputError
+from jaxspec.io.noise import blockwise, estimate_sigma
 
 
 class Quality(IntFlag):
@@ -27,30 +27,15 @@ class Quality(IntFlag):
     SPIKE = 16  # differs from both sides by more than any line-spread function allows
     ERROR_SPIKE = 32  # error ten times smaller than that of its neighbours
     NOT_COVERED = 64  # on an instrument's grid: the file does not reach this pixel
+    NO_SPECTRUM = 128  # on an instrument's grid: this arm of the file cannot be a spectrum
 
 
 MIN_PIXELS = 16
-BLOCK = 500  # pixels over which a local level, noise or error is taken
 ABSURD = 1e6  # times the median flux: no star, cosmic ray or sky line does that to a reduced spectrum
 SPIKE_DEPTH = 0.3  # of the local level; the sharpest step in the real sample files is 0.17 where S/N > 30
+WINDOW, NEAR = 201, 21  # pixels over which, and beside which, values below zero are counted
+BELOW_SIGMA, BELOW_MAX = 5.0, 0.1
 SNR_RANGE = (1e-2, 1e5)  # median S/N a pixel beyond which the error array cannot belong to the flux
-
-
-def blockwise(
-    values: Float[np.ndarray, " p"], good: np.ndarray, percentile: float
-) -> Float[np.ndarray, " p"]:
-    """Percentile of the good pixels in blocks of `BLOCK`, interpolated linearly back to every pixel."""
-    n = len(values)
-    edges = np.linspace(0, n, max(1, n // BLOCK) + 1).astype(int)
-    centres, levels = [], []
-    for low, high in pairwise(edges.tolist()):
-        inside = values[low:high][good[low:high]]
-        if inside.size:
-            centres.append(0.5 * (low + high))
-            levels.append(np.percentile(inside, percentile))
-    if not centres:
-        return np.zeros(n)
-    return np.interp(np.arange(n), centres, levels)
 
 
 def _neighbours(values: np.ndarray) -> np.ndarray:
@@ -123,9 +108,11 @@ def clean(
     the file has no errors. Returns flux (0 in masked pixels), ivar (0 there; None stays None) and the
     completed quality bits.
 
-    Raises `InputError` for a flux that is not finite in a pixel that claims to be good, negative or
-    non-finite ivar, a median flux that is not positive, a value above `ABSURD` medians, an implied S/N
-    outside `SNR_RANGE`, or too few good pixels.
+    A pixel whose flux is not finite, or whose ivar is negative or not finite, is masked, and so is a stretch
+    of the spectrum that lies below zero; the rest is used.
+
+    Raises `InputError` for a median flux that is not positive, values above `ABSURD` medians that are no fill
+    value, an implied S/N outside `SNR_RANGE`, or too few good pixels.
     """
     flux = np.array(flux, dtype=np.float64)
     quality = np.array(quality, dtype=np.int32)
@@ -138,25 +125,8 @@ def clean(
                 "one error for each flux",
                 "check the file",
             )
-        wrong = ~np.isfinite(ivar) | (ivar < 0)
-        if wrong.any():
-            bad = int(np.flatnonzero(wrong)[0])
-            raise InputError(
-                where,
-                f"inverse variance {ivar[bad]!s} at pixel {bad} ({int(wrong.sum())} such pixels)",
-                "inverse variances that are finite and not negative",
-                "repair the error array; 0 marks a bad pixel",
-            )
+        ivar = np.where(np.isfinite(ivar) & (ivar > 0), ivar, 0.0)
         quality[(ivar == 0) & (quality == 0)] |= Quality.NO_ERROR
-    good = quality == 0
-    if (~np.isfinite(flux) & good).any():
-        bad = int(np.flatnonzero(~np.isfinite(flux) & good)[0])
-        raise InputError(
-            where,
-            f"flux {flux[bad]} at pixel {bad} ({int((~np.isfinite(flux) & good).sum())} such pixels)",
-            "finite flux, or ivar 0 (or a quality flag) where there is none",
-            "mask these pixels in the file or repair it",
-        )
     quality[~np.isfinite(flux)] |= Quality.NO_DATA
     empty = np.nan_to_num(flux) == 0.0
     # Resampled products write 0 where nothing was observed; the pixel beside it is half filled.
@@ -164,14 +134,11 @@ def clean(
     beside[1:] |= empty[:-1]
     beside[:-1] |= empty[1:]
     quality[beside] |= Quality.NO_DATA
-    good = quality == 0
-    if good.sum() < MIN_PIXELS:
-        raise InputError(
-            where,
-            f"{int(good.sum())} usable pixels of {len(flux)}",
-            f"at least {MIN_PIXELS}",
-            "check the flux, error and quality arrays of the file",
-        )
+    good = _enough(quality, MIN_PIXELS, where)
+    quality |= _fill_values(flux, good, where)
+    good = _enough(quality, MIN_PIXELS, where)
+    quality |= below_zero(flux, ivar, good)
+    good = _enough(quality, MIN_PIXELS, where)
     median = float(np.median(flux[good]))
     if median <= 0:
         raise InputError(
@@ -179,14 +146,6 @@ def clean(
             f"median flux {median:.4g}",
             "a spectrum with positive flux",
             "check which array holds the flux",
-        )
-    if np.any(np.abs(flux[good]) > ABSURD * median):
-        bad = int(np.flatnonzero(good & (np.abs(flux) > ABSURD * median))[0])
-        raise InputError(
-            where,
-            f"flux {flux[bad]:.4g} at pixel {bad} where the median is {median:.4g}",
-            f"no value above {ABSURD:.0e} medians",
-            "the data look damaged: fetch the file again",
         )
     if ivar is not None:
         snr = float(np.median(flux[good] * np.sqrt(ivar[good])))
@@ -198,16 +157,74 @@ def clean(
                 "the errors do not belong to this flux: check their unit and kind (sigma, variance or ivar)",
             )
     quality |= _impossible(flux, ivar, good)
-    good = quality == 0
-    if good.sum() < max(MIN_PIXELS, 0.01 * len(flux)):
-        raise InputError(
-            where,
-            f"{int(good.sum())} usable pixels of {len(flux)}",
-            "at least 1 % of them",
-            "the data look damaged: fetch the file again",
-        )
+    good = _enough(quality, max(MIN_PIXELS, 0.01 * len(flux)), where)
     flux = np.where(good, flux, 0.0)
     return flux, None if ivar is None else np.where(good, ivar, 0.0), quality
+
+
+def counts(quality: Int[np.ndarray, " p"]) -> dict[str, int]:
+    """How many pixels have each bit, by its name in lower case."""
+    return {bit.name.lower(): int(((quality & bit) > 0).sum()) for bit in Quality if (quality & bit).any()}
+
+
+def _enough(quality: np.ndarray, minimum: float, where: str) -> np.ndarray:
+    """The good pixels; raises when there are fewer than `minimum`, and says what is wrong with the others."""
+    good = quality == 0
+    if good.sum() < minimum:
+        why = ", ".join(f"{name} {n}" for name, n in counts(quality).items())
+        raise InputError(
+            where,
+            f"{int(good.sum())} usable pixels of {len(quality)} ({why})",
+            f"at least {minimum:.0f}",
+            "check the flux, error and mask arrays of the file, or fetch it again",
+        )
+    return good
+
+
+def _fill_values(flux: np.ndarray, good: np.ndarray, where: str) -> np.ndarray:
+    """Bits for absurd values: one value throughout stands for "none", and a pixel or two are damaged; more
+    are no spectrum, and raise."""
+    bits = np.zeros(len(flux), np.int32)
+    median = float(np.median(np.abs(flux[good])))
+    fill = good & (np.abs(flux) > ABSURD * median)
+    if np.unique(flux[good]).size > 1:
+        # A fill value in most pixels is their median.
+        common = flux == np.median(flux[good])
+        if 0.5 < common[good].mean() and (~common & good).sum() >= MIN_PIXELS:
+            others = np.median(np.abs(flux[good & ~common]))
+            if abs(float(np.median(flux[good]))) > ABSURD * others:
+                fill = good & common
+    if not fill.any():
+        return bits
+    if fill.sum() > 2 and np.unique(flux[fill]).size > 1:
+        bad = int(np.flatnonzero(fill)[0])
+        raise InputError(
+            where,
+            f"flux {flux[bad]:.4g} at pixel {bad} ({int(fill.sum())} such pixels), median {median:.4g}",
+            f"no values above {ABSURD:.0e} medians",
+            "the data look damaged: fetch the file again",
+        )
+    bits[fill] |= Quality.NO_DATA if fill.sum() > 2 else Quality.SPIKE
+    return bits
+
+
+def below_zero(flux: np.ndarray, ivar: np.ndarray | None, good: np.ndarray) -> np.ndarray:
+    """Bits for stretches that no star has: more than `BELOW_MAX` of `WINDOW` pixels further below zero than
+    `BELOW_SIGMA` errors (without errors: than the noise from pixel differences)."""
+    bits = np.zeros(len(flux), np.int32)
+    if not (flux[good] < 0).any():
+        return bits
+    if ivar is None:
+        sigma = estimate_sigma(np.where(good, flux, 0.0), good)
+    else:
+        sigma = 1.0 / np.sqrt(np.where(good & (ivar > 0), ivar, np.inf))
+    low = good & (flux < -BELOW_SIGMA * sigma)
+    window = np.ones(WINDOW)
+    share = np.convolve(low, window, "same") / np.maximum(np.convolve(good, window, "same"), 1.0)
+    # Between two such pixels, or beside one: the end of a good stretch is not lost to a bad one next to it.
+    near = np.convolve(low, np.ones(NEAR), "same") > 0
+    bits[good & near & (share > BELOW_MAX)] |= Quality.NEGATIVE
+    return bits
 
 
 def _impossible(flux: np.ndarray, ivar: np.ndarray | None, good: np.ndarray) -> np.ndarray:

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxspec.errors import InputError
+from jaxspec.io.arrays import Array, combine
+from jaxspec.io.names import Role
 from jaxspec.io.quality import Quality
 
 
@@ -19,7 +20,11 @@ class RawSpectrum:
     - `barycentric_correction` km/s: to be added to velocities of a topocentric axis.
     - `resolving_power`: R; `native` names the instrument whose own resolution this is where the file gives no
       number.
+    - `lsf [p]`: Gaussian sigma of the line-spread function in A, where the file has it pixel by pixel.
     - `star`: the star's name in the file; `meta`: facts from the header; `notes`: decisions worth telling.
+    - `selected`: which of the file's spectra this is, where it holds several and one was chosen.
+    - `unused`: arrays of the file that were not used, each with its reason: the user is warned.
+    - `strange_frame`: what the file says of its frame that is not understood; the frame is then not stated.
     """
 
     product: str
@@ -37,34 +42,21 @@ class RawSpectrum:
     star: str | None = None
     meta: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    lsf: np.ndarray | None = None
+    selected: str | None = None
+    unused: list[str] = field(default_factory=list)
+    strange_frame: str | None = None
 
 
 def ivar_from_sigma(sigma: np.ndarray, quality: np.ndarray, where: str) -> np.ndarray:
-    """Inverse variance of errors in which NaN and 0 mean "no value"; those pixels get ivar 0 and
-    `Quality.NO_ERROR`.
+    """Inverse variance of errors; a pixel whose error is NaN, infinite, 0 or negative gets ivar 0 and
+    `Quality.NO_ERROR`, added to `quality` in place.
 
-    Raises `InputError` for a negative or infinite error.
+    Raises `InputError` where most errors are negative.
     """
-    sigma = np.asarray(sigma, np.float64)
-    wrong = (sigma < 0) | np.isinf(sigma)
-    if wrong.any():
-        bad = int(np.flatnonzero(wrong)[0])
-        raise InputError(
-            where,
-            f"error {sigma[bad]} at pixel {bad} ({int(wrong.sum())} such pixels)",
-            "errors that are positive (NaN or 0: no value)",
-            "repair the error array",
-        )
-    missing = np.isnan(sigma) | (sigma == 0)
-    quality[missing] |= Quality.NO_ERROR
-    safe = np.where(missing, 1.0, sigma)
-    tiny = safe < 1e-150
-    if tiny.any():
-        bad = int(np.flatnonzero(tiny)[0])
-        raise InputError(
-            where,
-            f"error {sigma[bad]:.3g} at pixel {bad}",
-            "errors on the scale of the flux",
-            "repair the error array",
-        )
-    return np.where(missing, 0.0, safe**-2)
+    ivar, bits, _ = combine(np.ones(len(sigma)), [Array("error", Role.SIGMA, np.asarray(sigma), where)])
+    if ivar is None:
+        ivar = np.zeros(len(sigma))
+    quality |= bits
+    quality[ivar == 0] |= Quality.NO_ERROR
+    return ivar

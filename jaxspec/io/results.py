@@ -1,5 +1,6 @@
 """Writing results so that a reader never sees half a file: label tables as FITS, posteriors as netCDF."""
 
+import io
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +10,8 @@ import astropy.units as u
 import numpy as np
 import xarray as xr
 from astropy.io import fits
-from astropy.table import QTable, Table
+from astropy.table import Column, MaskedColumn, QTable, Table
+from astropy.utils.exceptions import AstropyUserWarning
 
 from jaxspec.errors import InputError
 from jaxspec.io.fitsfile import open_fits
@@ -21,29 +23,25 @@ UCD_KEY = "ucd"
 def write_table(path: str | Path, table: Table, meta: Mapping[str, Any] | None = None) -> Path:
     """Write an astropy table (QTable) as one FITS binary table, atomically.
 
-    Column units go to TUNITn, descriptions to the comments of TTYPEn (cut to what a card holds), and UCD
-    words (`column.info.meta["ucd"]`) to TUCDn. `meta` is written as header cards of the table, and as long
-    text where a value needs it. Checksums are added. Raises `InputError` for a column that FITS cannot hold.
+    Column units go to TUNITn, descriptions to TCOMMn and (cut to what a card holds) to the comments of
+    TTYPEn, and UCD words (`column.info.meta["ucd"]`) to TUCDn. The FITS standard has no unit "dex", and
+    astropy warns of every TUNITn outside it. Such a unit goes where astropy itself keeps it, in COMMENT cards
+    from which `Table.read` and `QTable.read` take it, and for other readers to the end of the description:
+    "surface gravity [dex]". `meta` is written as header cards of the table, and as long text where a value
+    needs it. Checksums are added. Raises `InputError` for a column that FITS cannot hold.
     """
-    plain = Table(table, copy=True) if not len(table.colnames) else _without_mixins(table)
-    for name in plain.colnames:
-        if plain[name].dtype.kind == "O":
-            raise InputError(
-                f"column {name} for {path}",
-                "Python objects",
-                "numbers, booleans or text",
-                "convert the column",
-            )
-    hdu = fits.table_to_hdu(plain)
+    hdu = _table_hdu(table, path)
     hdu.name = "LABELS"
-    for i, name in enumerate(plain.colnames, start=1):
+    for i, name in enumerate(table.colnames, start=1):
         info = table[name].info
-        if info.unit is not None and str(info.unit):
-            # Written here and not by astropy, which drops "dex": outside the FITS standard, yet what every
-            # survey writes.
-            hdu.header.set(f"TUNIT{i}", _unit_text(info.unit), after=f"TFORM{i}")
-        if info.description:
-            hdu.header.comments[f"TTYPE{i}"] = _fit_comment(hdu.header, f"TTYPE{i}", info.description)
+        unit, description = _unit_text(info.unit), info.description or ""
+        if unit and not _is_standard(unit):
+            description = f"{description} [{unit}]".strip()
+        elif unit:
+            hdu.header.set(f"TUNIT{i}", unit, after=f"TFORM{i}")
+        if description:
+            hdu.header.comments[f"TTYPE{i}"] = _fit_comment(hdu.header, f"TTYPE{i}", description)
+            hdu.header.set(f"TCOMM{i}", description.encode("ascii", "replace").decode(), after=f"TFORM{i}")
         ucd = (info.meta or {}).get(UCD_KEY)
         if ucd:
             hdu.header.set(f"TUCD{i}", ucd, "UCD1+", after=f"TFORM{i}")
@@ -79,7 +77,9 @@ def read_table(path: str | Path) -> QTable:
             table[name] = np.asarray(table[name].value) * u.dex
         if table[name].dtype.kind == "S":
             table[name] = np.char.decode(np.asarray(table[name]), "utf-8")
-        table[name].info.description = header.comments[f"TTYPE{i}"] or None
+        unit = "" if table[name].unit is None else f"[{table[name].unit}]"
+        description = str(header.get(f"TCOMM{i}", header.comments[f"TTYPE{i}"]))
+        table[name].info.description = description.removesuffix(unit).strip() or None
         if f"TUCD{i}" in header:
             table[name].info.meta = {UCD_KEY: header[f"TUCD{i}"]}
     return table
@@ -100,23 +100,57 @@ def write_datatree(path: str | Path, tree: xr.DataTree) -> Path:
     return atomically(path, lambda partial: tree.to_netcdf(partial, engine="h5netcdf", encoding=encoding))
 
 
-def _without_mixins(table: Table) -> Table:
-    """Quantities as plain columns with a unit, text as fixed-width; descriptions are handled by the
-    caller."""
-    plain = Table()
+def _table_hdu(table: Table, path: str | Path) -> fits.BinTableHDU:
+    """The columns as astropy writes them: plain ones with an empty unit, and quantities in those units that
+    FITS does not know, which astropy then keeps in COMMENT cards."""
+    plain = QTable()
     for name in table.colnames:
-        column = table[name]
+        column, unit = table[name], table[name].info.unit
         values = column.value if isinstance(column, u.Quantity) else column
-        masked = isinstance(values, np.ma.MaskedArray) or hasattr(values, "mask")
-        plain[name] = values if masked else np.asarray(values)
-    return plain
+        mask = getattr(values, "mask", None)
+        bare = np.asarray(getattr(values, "unmasked", values))
+        values = bare if mask is None else np.ma.MaskedArray(bare, mask)
+        if values.dtype.kind == "O":
+            raise InputError(
+                f"column {name} for {path}",
+                "Python objects",
+                "numbers, booleans or text",
+                "convert the column",
+            )
+        if unit is not None and not _is_standard(_unit_text(unit)) and values.dtype.kind == "f":
+            plain[name] = np.ma.filled(values, np.nan) << u.Unit(unit)
+        else:
+            plain[name] = MaskedColumn(values) if mask is not None else Column(values)
+        for attribute in ("description", "meta"):
+            setattr(plain[name].info, attribute, getattr(table[name].info, attribute))
+    if not plain.colnames:
+        return fits.table_to_hdu(Table(table, copy=True))
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        # That the unit is outside the standard; what is written is read again below and by the tests.
+        warnings.simplefilter("ignore", u.UnitsWarning)
+        warnings.filterwarnings("ignore", "The unit", AstropyUserWarning)
+        plain.write(buffer, format="fits")
+    with fits.open(io.BytesIO(buffer.getvalue()), memmap=False) as file:
+        return file[1].copy()
 
 
-def _unit_text(unit: u.UnitBase) -> str:
+def _unit_text(unit: u.UnitBase | u.function.FunctionUnitBase | str | None) -> str:
+    if unit is None:
+        return ""
     try:
-        return unit.to_string(format="fits")
-    except ValueError:
+        return u.Unit(unit).to_string(format="fits")
+    except (ValueError, TypeError):
         return str(unit)
+
+
+def _is_standard(unit: str) -> bool:
+    """Whether the FITS standard knows the unit, as far as astropy does."""
+    try:
+        u.Unit(unit, format="fits")
+    except (ValueError, TypeError):
+        return False
+    return True
 
 
 def _fit_comment(header: fits.Header, key: str, text: str) -> str:

@@ -19,13 +19,16 @@ from jaxtyping import Float, Int
 
 from jaxspec.errors import InputError
 from jaxspec.instruments import SPEED_OF_LIGHT
-from jaxspec.io.fitsfile import open_fits
+from jaxspec.io.combine import header_position
+from jaxspec.io.fitsfile import FitsFile, open_fits
 from jaxspec.io.gaia_eso import is_gaia_eso, read_gaia_eso
 from jaxspec.io.image import read_image
 from jaxspec.io.noise import estimate_sigma
+from jaxspec.io.parts import FWHM
 from jaxspec.io.phase3 import find_table, read_phase3
-from jaxspec.io.quality import Quality, check_wavelength, clean
+from jaxspec.io.quality import Quality, check_wavelength, clean, counts
 from jaxspec.io.raw import RawSpectrum
+from jaxspec.io.surveys import read_survey, read_survey_text, unpack
 from jaxspec.io.text import read_text
 from jaxspec.spectra import doppler_shift, vacuum_to_air
 
@@ -63,6 +66,7 @@ class SpectrumFile:
     - `velocity`, `velocity_error`: the star's radial velocity on this axis in km/s; 0 at rest, None when
       unknown.
     - `resolving_power`: R, or None when unknown. `native`: instrument whose own resolution it then is.
+    - `lsf [p]`: Gaussian sigma of the line-spread function in A where the file has it, else None.
     - `star`: the name the file gives the star (else the file's stem); `product`: which reader took it.
     - `meta`: header facts plus "medium" as in the file, "notes" (decisions), "assumed" (what was not in the
       file and who said it).
@@ -82,6 +86,15 @@ class SpectrumFile:
     resolving_power: float | None
     native: str | None
     meta: dict[str, Any] = field(default_factory=dict)
+    lsf: Float[np.ndarray, " p"] | None = None
+
+    def resolving_power_in(self, low: float, high: float) -> float | None:
+        """Resolving power between two wavelengths in A: the median of `lsf` there, else `resolving_power`."""
+        inside = (self.wavelength >= low) & (self.wavelength <= high)
+        stated = self.meta.get("assumed", {}).get("resolving_power")
+        if self.lsf is None or stated or not (good := inside & (self.lsf > 0)).any():
+            return self.resolving_power
+        return float(np.median(self.wavelength[good] / self.lsf[good]) / FWHM)
 
     @property
     def snr(self) -> float:
@@ -115,9 +128,14 @@ def read_spectrum(
     snr: float | None = None,
     estimate_noise: bool = False,
     resolving_power: float | None = None,
+    select: str | None = None,
     assume: Assume | None = None,
 ) -> SpectrumFile:
-    """Read a Gaia-ESO FITS spectrum, an ESO Phase 3 table, a 1-D FITS image, or two- or three-column text.
+    """Read one spectrum: a survey's product (see docs/products.md), an ESO Phase 3 or other table, a 1-D
+    FITS image, or text in columns.
+
+    Errors and masks are found by their names (`jaxspec.io.names`). What a file holds and is not used is told
+    in a warning and in `meta["not_used"]`.
 
     Args:
         path: the file; `.gz` of any of these is opened too.
@@ -128,6 +146,9 @@ def read_spectrum(
         snr: signal-to-noise per pixel of a file without errors: sigma = local level / snr.
         estimate_noise: take the noise of a file without errors from its pixel-to-pixel differences (DER_SNR).
         resolving_power: R of a file that does not give it.
+        select: which spectrum of a file that holds several (a target, visit, exposure, or file of a zip).
+            Without it such a file is refused by an error that lists them, or its combined spectrum is read
+            and a note says so.
         assume: what to take where both the file and the arguments are silent.
 
     Raises `InputError`, which names the file, for anything that is not a sound spectrum or whose medium,
@@ -140,6 +161,10 @@ def read_spectrum(
     _check_choice("frame", assume.frame, (*FRAMES, "unknown"))
     _check_choice("medium", medium, MEDIA)
     _check_choice("medium", assume.medium, MEDIA)
+    if select == "all":
+        raise InputError(
+            "argument select", "'all' for one spectrum", "the name of one", "use read_spectra to read all"
+        )
     _check_number("snr", snr, 1e-2, 1e5)
     _check_number("velocity", velocity, -2000.0, 2000.0)
     _check_number("resolving_power", resolving_power, 100.0, 1e6)
@@ -155,7 +180,7 @@ def read_spectrum(
         with warnings.catch_warnings():
             # astropy warns about cards it cannot parse; what matters of them is checked by the readers.
             warnings.simplefilter("ignore")
-            raw = _dispatch(data, where, unit, assume.unit)
+            raw = _dispatch(data, where, unit, assume.unit, select)
         return _complete(
             raw, path, frame, medium, velocity, unit, snr, estimate_noise, resolving_power, assume
         )
@@ -191,28 +216,78 @@ def _read_bytes(path: Path) -> bytes:
     return data
 
 
-def _dispatch(data: bytes, where: str, unit: str | None, default_unit: str | None) -> RawSpectrum:
+def _dispatch(
+    data: bytes, where: str, unit: str | None, default_unit: str | None, select: str | None = None
+) -> RawSpectrum:
+    packed = unpack(data, where, select)
+    if packed is not None:
+        data, member, chosen = packed
+        raw = _dispatch(data, f"{where}:{member}", unit, default_unit, None if chosen else select)
+        raw.selected = chosen or raw.selected
+        return raw
     if data[:8] == b"\x89HDF\r\n\x1a\n":
         raise InputError(
             where, "an HDF5 file", "one spectrum", "open stores of spectra with jaxspec.io.SpectraStore"
         )
     if data[:6] != b"SIMPLE":
-        if b"\0" in data[:4096]:
+        if b"\0" in data[:4096] and not data.startswith((b"\xff\xfe", b"\xfe\xff")):
             raise InputError(
                 where, "binary data", "FITS or text", "the file is damaged or of a kind that is not supported"
             )
-        return read_text(data, where, unit or default_unit)
+        raw = read_survey_text(data, where, select)
+        if raw is None:
+            _only_one(where, select)
+            raw = read_text(data, where, unit or default_unit)
+        return raw
     file = open_fits(data, where)
+    raw = read_survey(file, select)
+    if raw is not None:
+        return raw
+    _only_one(where, select)
     if is_gaia_eso(file):
-        return read_gaia_eso(file)
+        return read_gaia_eso(file)  # its star's name is a position; the header has the field's
+    raw = _read_fits(file, unit, default_unit)
+    positions = (header_position(hdu.header) for hdu in file.hdus)
+    raw.meta.setdefault("position", next((p for p in positions if p is not None), None))
+    return raw
+
+
+def _read_fits(file: FitsFile, unit: str | None, default_unit: str | None) -> RawSpectrum:
     if find_table(file) is not None:
-        return read_phase3(file)
+        return read_phase3(file, unit or default_unit)
     try:
         return read_image(file, unit)
     except InputError:
         if unit is None and default_unit is not None:
             return read_image(file, default_unit)
         raise
+
+
+def complete(
+    raw: RawSpectrum,
+    name: str,
+    *,
+    frame: str | None = None,
+    medium: str | None = None,
+    velocity: float | None = None,
+    snr: float | None = None,
+    estimate_noise: bool = False,
+    resolving_power: float | None = None,
+    assume: Assume | None = None,
+) -> SpectrumFile:
+    """A spectrum that comes from elsewhere than a file, as `read_spectrum` returns one; `name` stands for the
+    file, the other arguments are as there."""
+    assume = assume or Assume()
+    _check_choice("frame", frame, (*FRAMES, "unknown"))
+    _check_choice("medium", medium, MEDIA)
+    return _complete(
+        raw, Path(name), frame, medium, velocity, None, snr, estimate_noise, resolving_power, assume
+    )
+
+
+def _only_one(where: str, select: str | None) -> None:
+    if select is not None:
+        raise InputError(where, f"select={select!r} for a file of one spectrum", "no choice", "drop select=")
 
 
 def _complete(
@@ -255,22 +330,34 @@ def _complete(
     if found_frame is None and velocity is None:
         raise InputError(
             where,
-            "no statement of the velocity frame",
+            f"a frame that is not known, {raw.strange_frame}"
+            if raw.strange_frame
+            else "no statement of the velocity frame",
             "rest, barycentric or topocentric",
             "give frame= (and velocity=), or frame='unknown' to have the velocity measured",
         )
     found_frame = found_frame or "unknown"
-    check_wavelength(raw.wavelength, where)
-    flux, ivar, quality = clean(raw.flux, raw.ivar, raw.quality, where)
     notes = list(raw.notes)
+    if raw.strange_frame:
+        notes.append(f"frame of the header not used: {raw.strange_frame}")
+    for item in raw.unused:
+        log.warning("%s: not used: %s", where, item)
+        notes.append(f"not used: {item}")
+    wavelength, (values, errors, bits) = _with_wavelength(raw, notes)
+    check_wavelength(wavelength, where)
+    flux, ivar, quality = clean(values, errors, bits, where)
     if ivar is None:
-        ivar, how = _noise(flux, quality, snr, estimate_noise or assume.estimate_noise, where)
+        missing = f"no errors (not used: {'; '.join(raw.unused)})" if raw.unused else "no errors"
+        ivar, how = _noise(flux, quality, snr, estimate_noise or assume.estimate_noise, where, missing)
         assumed["noise"] = how
-        log.warning("%s: holds no errors; %s", where, how)
+        log.warning("%s: %s; %s", where, "no errors were used" if raw.unused else "holds no errors", how)
     elif snr is not None:
         log.warning("%s: snr=%s not used, the file has its own errors", where, snr)
-    masked = {bit.name.lower(): int(((quality & bit) > 0).sum()) for bit in Quality if (quality & bit).any()}
-    wavelength = vacuum_to_air(raw.wavelength) if found_medium == "vacuum" else raw.wavelength
+    masked = counts(quality)
+    if masked:
+        log.info("%s: pixels masked: %s", where, masked)
+    if found_medium == "vacuum":
+        wavelength = vacuum_to_air(wavelength)
 
     star_velocity, error = raw.velocity, raw.velocity_error
     if frame is not None and frame != "unknown" and frame != raw.frame:
@@ -284,6 +371,8 @@ def _complete(
         # v_barycentric = v_topocentric + correction, to first order in v/c, so the axis is stretched by it.
         wavelength = wavelength * (1.0 + raw.barycentric_correction / SPEED_OF_LIGHT)
         found_frame = "barycentric"
+        if star_velocity is not None and velocity is None:
+            star_velocity += raw.barycentric_correction  # the file's velocity was that on its own axis
         notes.append(
             f"barycentric correction of {raw.barycentric_correction:+.3f} km/s from the header applied"
         )
@@ -297,7 +386,7 @@ def _complete(
         log.info("%s: %s", where, note)
     return SpectrumFile(
         path=where,
-        name=path.name,
+        name=path.name if raw.selected is None else f"{path.name}#{raw.selected}",
         star=raw.star or path.name.removesuffix(".gz").rsplit(".", 1)[0],
         product=raw.product,
         wavelength=np.asarray(wavelength, np.float64),
@@ -309,11 +398,30 @@ def _complete(
         velocity_error=error,
         resolving_power=r,
         native=raw.native,
-        meta={**raw.meta, "medium": found_medium, "masked": masked, "notes": notes, "assumed": assumed},
+        lsf=raw.lsf,
+        meta={
+            **raw.meta,
+            "medium": found_medium,
+            "masked": masked,
+            "notes": notes,
+            "not_used": list(raw.unused),
+            "assumed": assumed,
+        },
     )
 
 
-def _noise(flux, quality, snr, estimate, where) -> tuple[np.ndarray, str]:
+def _with_wavelength(raw: RawSpectrum, notes: list[str]) -> tuple[np.ndarray, tuple]:
+    """The pixels whose wavelength is defined, or all of them where most are not: flux, ivar and quality."""
+    arrays = (raw.flux, raw.ivar, raw.quality)
+    known = np.isfinite(raw.wavelength)
+    # Without its wavelength, a pixel has no place; a single one beside good pixels is damage all the same.
+    if known.all() or known.mean() < 0.5:
+        return raw.wavelength, arrays
+    notes.append(f"{int((~known).sum())} pixels without a wavelength left out")
+    return raw.wavelength[known], tuple(None if a is None else a[known] for a in arrays)
+
+
+def _noise(flux, quality, snr, estimate, where, missing) -> tuple[np.ndarray, str]:
     good = quality == 0
     if snr is not None:
         sigma = np.full(len(flux), float(np.median(flux[good])) / snr)
@@ -325,7 +433,7 @@ def _noise(flux, quality, snr, estimate, where) -> tuple[np.ndarray, str]:
     else:
         raise InputError(
             where,
-            "no errors",
+            missing,
             "an error or inverse variance for each pixel",
             "give snr= per pixel, or estimate_noise=True to take it from pixel-to-pixel differences",
         )

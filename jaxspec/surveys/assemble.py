@@ -1,5 +1,6 @@
 """From matched catalogues to the sky that the model sees, and the list of its stars."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import IntFlag
@@ -8,10 +9,13 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
 from jaxspec.catalogues.catalogue import Catalogue
+from jaxspec.catalogues.copies import check_copies
 from jaxspec.catalogues.crossmatch import Finding, Match
 from jaxspec.catalogues.identifiers import KINDS
 from jaxspec.errors import InputError
 from jaxspec.surveys.observations import Sky, Survey
+
+log = logging.getLogger(__name__)
 
 
 class StarFlag(IntFlag):
@@ -77,8 +81,10 @@ def assemble(
     rows of a star in catalogue k: "keep" them as repeated measurements, keep the "first", or call it an
     "error". A row that a match makes doubtful is flagged, as if by the survey. A row's cluster is the star's.
 
-    Raises `InputError` for catalogues of different label sets, for a repeated star where that is an error,
-    for a label without any value, and where nothing is left.
+    Tables that share measurements are told in the notes and logged as a warning.
+
+    Raises `InputError` for tables that are the same, for catalogues of different label sets, for a repeated
+    star where that is an error, for a label without any value, and where nothing is left.
     """
     for catalogue in catalogues:
         if catalogue.label_set != catalogues[0].label_set:
@@ -87,7 +93,9 @@ def assemble(
             )
     policies = list(duplicates) or ["keep"] * len(catalogues)
     zero = list(zero_point_error) or [None] * len(catalogues)
-    notes: list[str] = []
+    notes = check_copies(catalogues, match)
+    for note in notes:
+        log.warning("%s", note)
     kept = [
         _kept_rows(catalogue, star, policy, notes)
         for catalogue, star, policy in zip(catalogues, match.star, policies, strict=True)

@@ -24,7 +24,7 @@ from jaxspec.surveys.density import (
     separate,
 )
 from jaxspec.surveys.model import Structure, SurveyConfig, prepare, spread_out, whole
-from jaxspec.surveys.observations import Sky
+from jaxspec.surveys.observations import Sky, check_varied
 from jaxspec.surveys.quoted import QuotedErrors
 from jaxspec.surveys.results import POPULATION, TERMS, Calibration, Diagnostics
 from jaxspec.surveys.sampling import Chains, NutsConfig, run_nuts
@@ -71,14 +71,16 @@ def fit(
     enough stars. `key` makes the run reproducible.
     `checkpoint` is a folder in which the run saves itself and from which it goes on, to the same numbers.
 
-    Raises `InputError` for skies that identify nothing (see `identification`), unknown methods, and a
-    `checkpoint` of another sky, `config`, method, key or settings of that method.
+    Raises `InputError` for skies that identify nothing (see `identification`), a label that is the same in
+    all rows of a survey, unknown methods, and a `checkpoint` of another sky, `config`, method, key or
+    settings of that method.
     """
     if method not in METHODS:
         raise InputError("method", repr(method), f"one of {', '.join(METHODS)}", "check the spelling")
     config, settings = config or SurveyConfig(), settings or FitConfig()
     key = jax.random.key(0) if key is None else key
     begun = time.perf_counter()
+    check_varied(sky)
     structure, index = prepare(sky, config)
     if method == "auto":
         method = "nuts" if len(index) <= settings.few else "laplace" if len(index) <= settings.most else "svi"

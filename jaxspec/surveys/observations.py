@@ -11,6 +11,8 @@ from jaxspec.labels import LabelSet
 
 # Rows are checked in blocks, so that tables mapped from disk are never read whole.
 _BLOCK = 100_000
+# Rows from which on a label that never changes is no measurement.
+_FEW = 5
 
 
 @dataclass(frozen=True)
@@ -191,6 +193,30 @@ class Sky:
                 "survey name", repr(name), f"one of {', '.join(self.names)}", "check the spelling"
             )
         return self.names.index(name)
+
+
+def check_varied(sky: Sky) -> None:
+    """Refuse a label that is one number in a whole survey, to a thousandth of its errors.
+
+    Such a column is a default of a pipeline or a fill value: its scatter and its trend with that label cannot
+    be inferred, and the fit breaks down or believes it. Raises `InputError` naming the survey and the label.
+    """
+    for survey in sky.surveys:
+        values, rows = survey.values[:_BLOCK], slice(None, None, max(1, len(survey) // _BLOCK))
+        error = np.sqrt(np.diagonal(survey.covariance[:_BLOCK], axis1=1, axis2=2))
+        for j, name in enumerate(sky.label_set.names):
+            there = ~np.isnan(values[:, j])
+            if there.sum() < _FEW or np.ptp(values[there, j]) > 1e-3 * np.median(error[there, j]):
+                continue
+            every = survey.values[rows, j]
+            if np.nanmax(every) - np.nanmin(every) > 1e-3 * np.median(error[there, j]):
+                continue
+            raise InputError(
+                f"survey {survey.name}, label {name}",
+                f"{values[there, j][0]:g} in all {int(there.sum())} rows that have it",
+                "values that differ from star to star",
+                f"leave {name} out of the columns of {survey.name}, or name the column that was measured",
+            )
 
 
 def diagonal(error: Float[np.ndarray, "m l"]) -> Float[np.ndarray, "m l l"]:

@@ -131,3 +131,15 @@ def test_published_catalogues_share_the_stars_known_to_be_common(data):
 def _rows(match):
     where = {int(star): j for j, star in enumerate(match.star[1])}
     return [(i, where[int(star)]) for i, star in enumerate(match.star[0]) if int(star) in where]
+
+
+def test_a_designation_of_rows_far_apart_is_a_placeholder():
+    """Ten rows degrees apart under one name that no list knows stay ten stars; close ones are one."""
+    ra = np.linspace(10.0, 100.0, 10)
+    a = catalogue("a", name=["sin nombre"] * 10, ra=ra, dec=np.zeros(10))
+    b = catalogue("b", name=["sin nombre", "x"], ra=np.array([50.0, 60.0]), dec=np.array([20.0, 20.0]))
+    match = crossmatch([a, b])
+    assert match.n_stars == 12 and match.counts() == {"refused": 9}
+    assert "10.0 deg apart: no star's name" in match.findings[0].detail
+    visits = catalogue("v", name=["x"] * 3, ra=10.0 + np.arange(3) / 3600, dec=np.zeros(3))
+    assert crossmatch([visits]).n_stars == 1

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxspec.catalogues.identifiers import canonical, identifiers, recognise
+from jaxspec.catalogues.identifiers import canonical, check_release, identifiers, recognise
 from jaxspec.errors import InputError
 
 
@@ -85,3 +85,50 @@ def test_kinds_and_lengths_are_checked():
         identifiers(1, kic=["KIC 1"])
     with pytest.raises(InputError, match="one for each row"):
         identifiers(2, name=["a"])
+
+
+def test_other_releases_are_other_identifiers():
+    who = identifiers(3, gaia=["Gaia DR2 5", "Gaia DR3 6", "7"])
+    assert list(who.keys["gaia"]) == ["", "6", "7"] and list(who.keys["gaia_dr2"]) == ["5", "", ""]
+    assert "1 cells name another Gaia release" in who.notes[0]
+    who = identifiers(2, gaia_dr2=["Gaia EDR3 5", "DR2 8"])
+    assert list(who.keys["gaia"]) == ["5", ""] and list(who.keys["gaia_dr2"]) == ["", "8"]
+    for text in ("Gaia DR1 5", "Gaia DR4 5"):
+        with pytest.raises(InputError, match="differ between releases"):
+            identifiers(2, gaia=[text, text])
+    with pytest.raises(InputError, match=r"identifiers\.gaia_dr2"):
+        canonical("gaia", "Gaia DR2 5")
+
+
+@pytest.mark.parametrize(
+    ("kind", "column", "said", "fix"),
+    [
+        ("gaia", "dr2_source_id", "", "gaia_dr2: dr2_source_id"),
+        ("gaia", "GaiaDR2", "", "gaia_dr2: GaiaDR2"),
+        ("gaia", "Source", "Gaia DR2 unique identifier", "gaia_dr2: Source"),
+        ("gaia_dr2", "gaiaedr3_source_id", "", "gaia: gaiaedr3_source_id"),
+        ("gaia", "gaia_dr1", "", "name: gaia_dr1"),
+    ],
+)
+def test_a_column_of_another_release_is_refused(kind, column, said, fix):
+    with pytest.raises(InputError, match=fix):
+        check_release(kind, column, said, "t.fits, identifiers")
+    for name in ("source_id", "gdr3_source_id", "GAIAEDR3_SOURCE_ID", "apogee_dr17_gaia"):
+        check_release("gaia", name, "", "t.fits")
+
+
+@pytest.mark.parametrize(
+    ("kind", "cells"),
+    [
+        ("gaia", np.array([999999, 999999, 5])),
+        ("gaia", np.array([2**63 - 1, -9999, 5])),
+        ("hip", np.array([999999, 2147483647, 5])),
+        ("name", ["Unknown", "-", "5"]),
+        ("tmass", ["2M00000000+0000000", "not available", "2M00000005+0000000"]),
+        ("name", ["UNKNOWN", "no name", "HD 5"]),
+    ],
+)
+def test_placeholders_name_no_star(kind, cells):
+    who = identifiers(3, **{kind: cells})
+    assert [bool(key) for key in who.keys[kind]] == [False, False, True]
+    assert not who.named[:2].any()

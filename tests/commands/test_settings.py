@@ -24,6 +24,7 @@ REQUIRED = {
     "linelist": {"folder_of_spectra": "spectra"},
     "recalibrate": {},
     "residuals": {"results": "night1_labels"},
+    "power": {},
     "screen": {},
     "synthesize": {"labels": "stars.csv"},
 }

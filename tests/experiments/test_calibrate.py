@@ -17,7 +17,6 @@ from jaxspec.surveys.assemble import StarFlag
 from tests.experiments.conftest import configured
 
 # "dex" is the field's unit of abundances, though not one of the FITS standard.
-pytestmark = pytest.mark.filterwarnings("ignore:'dex'")
 
 LABELS = ("teff", "logg", "fe_h")
 ERRORS = np.array([50.0, 0.08, 0.04])

@@ -2,8 +2,6 @@
 
 import json
 
-import pytest
-
 from experiments import demo
 from jaxspec.io import read_table
 from tests.experiments.conftest import configured
@@ -11,7 +9,6 @@ from tests.experiments.toys import TRAINING
 
 
 # "dex" is the field's unit of abundances, though not one of the FITS standard.
-@pytest.mark.filterwarnings("ignore:'dex'")
 def test_demo_ends_with_labels_beside_the_truth(tmp_path, capsys):
     cfg = configured("demo", *TRAINING, "n_stars=3", "n_draws=100", "plots.spectra=1")
     demo.run(cfg, tmp_path)

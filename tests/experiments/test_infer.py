@@ -33,7 +33,6 @@ from tests.survey import write_gaia_eso
 from tests.toy import TOY_INSTRUMENT
 
 # "dex" is the field's unit of abundances, though not one of the FITS standard.
-pytestmark = pytest.mark.filterwarnings("ignore:'dex'")
 
 BLUE = TOY_INSTRUMENT.arms[0]
 

@@ -21,8 +21,6 @@ from tests.experiments.conftest import configured
 from tests.experiments.toys import TINY, observed
 from tests.toy import TOY_INSTRUMENT
 
-pytestmark = pytest.mark.filterwarnings("ignore:'dex'")
-
 
 @pytest.fixture(scope="module")
 def inferred(trained, tmp_path_factory):

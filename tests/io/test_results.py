@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from astropy.io import fits
-from astropy.table import QTable
+from astropy.table import MaskedColumn, QTable, Table
 
 from jaxspec.errors import InputError
 from jaxspec.io import read_table, write_datatree, write_table
@@ -25,6 +25,7 @@ def table():
         "effective temperature, median of the posterior; a description far too long for one card of a header"
     )
     made["teff"].info.meta = {"ucd": "phys.temperature.effective"}
+    made["fe_h"].info.description, made["fe_h"].info.meta = "[Fe/H]", {"ucd": "phys.abund.Fe"}
     made["flags"].info.description = "bits; 0 is safe"
     made.meta["CHECKPT"] = "default"
     return made
@@ -37,7 +38,8 @@ def test_units_ucds_and_descriptions_reach_the_header(tmp_path):
     with fits.open(path, checksum=True) as file:
         header = file[1].header
         number = {file[1].header[f"TTYPE{i}"]: i for i in range(1, 5)}
-        assert header[f"TUNIT{number['teff']}"] == "K" and header[f"TUNIT{number['fe_h']}"] == "dex"
+        assert header[f"TUNIT{number['teff']}"] == "K" and f"TUNIT{number['fe_h']}" not in header
+        assert header[f"TCOMM{number['fe_h']}"] == "[Fe/H] [dex]"
         assert header[f"TUCD{number['teff']}"] == "phys.temperature.effective"
         assert header.comments[f"TTYPE{number['teff']}"].startswith("effective temperature, median")
         assert header.comments[f"TTYPE{number['flags']}"] == "bits; 0 is safe"
@@ -50,9 +52,39 @@ def test_units_ucds_and_descriptions_reach_the_header(tmp_path):
         list(back["source"]) == ["a.fits", "b.fits"] and back["flags"].info.description == "bits; 0 is safe"
     )
     assert back["teff"].info.meta == {"ucd": "phys.temperature.effective"}
+    assert back["teff"].info.description == table()["teff"].info.description  # whole, not cut to a card
+    assert back["fe_h"].info.description == "[Fe/H]"
     path.write_bytes(path.read_bytes()[:-3000])
     with pytest.raises(InputError, match=r"labels\.fits"):
         read_table(path)
+
+
+@pytest.mark.parametrize("kind", [Table, QTable])
+@pytest.mark.filterwarnings("error")
+def test_astropy_and_pandas_open_it_without_a_warning_and_with_its_units(tmp_path, kind):
+    made = table()
+    made["logg"] = np.array([4.4, 2.0], "f4") * u.dex
+    made["e_logg"] = MaskedColumn([0.1, 0.2], mask=[False, True], unit="dex")
+    made["g"] = [4.4, 2.0] * u.dex(u.cm / u.s**2)
+    made["velocity"] = [1.0, -2.0] * u.km / u.s
+    path = write_table(tmp_path / "labels.fits", made)
+    back = kind.read(path)
+    for name in ("teff", "fe_h", "logg", "e_logg", "g", "velocity"):
+        assert back[name].unit == made[name].unit, name
+    assert back["teff"].info.meta == {"ucd": "phys.temperature.effective"}
+    assert back["logg"].dtype.newbyteorder("=") == np.float32 and np.isnan(
+        np.ma.filled(back["e_logg"].value, np.nan)[1]
+    )
+    frame = Table.read(path).to_pandas()
+    assert list(frame["flags"]) == [0, 5] and frame["fe_h"][1] == -0.5
+    assert read_table(path)["logg"].unit == u.dex
+
+
+def test_a_table_of_an_older_version_keeps_its_dex(tmp_path):
+    hdu = fits.BinTableHDU.from_columns([fits.Column("fe_h", "D", array=np.zeros(2))], name="LABELS")
+    hdu.header["TUNIT1"] = "dex"
+    hdu.writeto(tmp_path / "old.fits")
+    assert read_table(tmp_path / "old.fits")["fe_h"].unit == u.dex
 
 
 def test_python_objects_are_refused(tmp_path):

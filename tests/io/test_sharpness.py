@@ -25,10 +25,11 @@ def lines(wavelength, resolving_power, rotation=4.0, strength=1.0):
 TEMPLATE = Template(INSTRUMENT.wavelength, lines(INSTRUMENT.wavelength, 21_500.0)[None])
 
 
-def judged(tmp_path, resolving_power, *, snr=200.0, velocity=0.0, **star):
-    wavelength = np.arange(5325.0, 5615.0, 0.02)
+def judged(tmp_path, resolving_power, *, snr=200.0, velocity=0.0, step=0.02, smooth=1, **star):
+    wavelength = np.arange(5325.0, 5615.0, step)
     flux = lines(wavelength, resolving_power, **star)
-    flux += np.random.default_rng(5).normal(0, 1 / snr, flux.size)
+    noise = np.random.default_rng(5).normal(0, 1 / snr, flux.size)
+    flux += np.convolve(noise, np.ones(smooth) / smooth**0.5, "same")
     path = tmp_path / "star.txt"
     np.savetxt(
         path,
@@ -39,10 +40,24 @@ def judged(tmp_path, resolving_power, *, snr=200.0, velocity=0.0, **star):
 
 
 @pytest.mark.parametrize("resolving_power", [30_000.0, 47_000.0, 80_000.0])
-def test_sharper_spectra_are_recognised(tmp_path, resolving_power):
-    found = judged(tmp_path, resolving_power, velocity=-37.0)
-    # A hundred thousand is 1.3 km/s beside the star's own 4: the sharper, the less certain.
-    assert found == pytest.approx(resolving_power, rel=0.1 if resolving_power < 50_000 else 0.35)
+@pytest.mark.parametrize("step", [0.02, 0.05])
+def test_sharper_spectra_are_recognised(tmp_path, resolving_power, step):
+    found = judged(tmp_path, resolving_power, velocity=-37.0, step=step)
+    assert found == pytest.approx(resolving_power, rel=0.1 if resolving_power < 50_000 else 0.25)
+
+
+@pytest.mark.parametrize("snr", [15.0, 40.0, 1000.0])
+@pytest.mark.parametrize(("step", "smooth"), [(0.01, 1), (0.05, 1), (0.1, 1), (0.02, 3)])
+def test_noise_moves_nothing_at_any_sampling(tmp_path, snr, step, smooth):
+    """White noise in the pixels that the survey has, wider ones, and noise that resampling has smoothed."""
+    assert judged(tmp_path, 21_500.0, snr=snr, step=step, smooth=smooth) is None
+    assert judged(tmp_path, 40_000.0, snr=snr, step=step, smooth=smooth) == pytest.approx(40_000, rel=0.15)
+
+
+def test_what_the_noise_hides_is_not_judged(tmp_path):
+    """Weak lines: the noise alone would allow a third more or less."""
+    for seen in (judged(tmp_path, r, snr=15.0, strength=0.03, step=0.05) for r in (21_500.0, 40_000.0)):
+        assert seen is None
 
 
 def test_strength_of_the_lines_does_not_matter(tmp_path):

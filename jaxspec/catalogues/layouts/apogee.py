@@ -77,7 +77,8 @@ def apogee(spec: TableSpec, table: Table) -> TableSpec:
     ]
     who = identified(
         table,
-        gaia=("GAIAEDR3_SOURCE_ID", "GAIA_SOURCE_ID", "dr3_source_id"),
+        gaia=("GAIAEDR3_SOURCE_ID", "dr3_source_id"),
+        gaia_dr2=("GAIA_SOURCE_ID", "dr2_source_id"),  # so named in DR16, which matched Gaia DR2
         tmass=("APOGEE_ID",),
         hip=("HIP",),
         ra=("RA",),
