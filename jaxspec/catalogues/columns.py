@@ -5,9 +5,11 @@ neither a number nor a sentinel is refused by name.
 """
 
 import difflib
+import gzip
 import re
 import warnings
 from pathlib import Path
+from typing import Any
 
 import astropy.units as u
 import numpy as np
@@ -33,8 +35,18 @@ def open_table(path: Path, hdu: int | str | None = None) -> Table:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            where = {} if hdu is None else {"hdu": hdu}
-            table = Table.read(path, format=kind, **where) if kind else Table.read(path, **where)
+            where: dict[str, Any] = {} if hdu is None else {"hdu": hdu}
+            if kind:
+                text = _text(path)
+                if (
+                    kind == "ascii.csv"
+                    and ";" in text.partition("\n")[0]
+                    and "," not in text.partition("\n")[0]
+                ):
+                    where["delimiter"] = ";"  # where commas are decimal points
+                table = Table.read(text.splitlines(), format=kind, **where)
+            else:
+                table = Table.read(path, **where)
         except Exception as error:  # astropy raises a dozen types for damaged or foreign tables
             raise InputError(
                 str(path),
@@ -45,6 +57,19 @@ def open_table(path: Path, hdu: int | str | None = None) -> Table:
     if not len(table):
         raise InputError(str(path), "a table without rows", "at least one star", "check the file")
     return table
+
+
+def _text(path: Path) -> str:
+    """The text of a file, gzipped or not: UTF-8, or UTF-16 by its byte-order mark, else Latin-1."""
+    content = path.read_bytes()
+    if content[:2] == b"\x1f\x8b":
+        content = gzip.decompress(content)
+    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return content.decode("utf-16")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return content.decode("latin-1")
 
 
 def strings(table: Table, name: str, blanks: bool = True) -> tuple[str, ...]:
