@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
+from jaxspec.catalogues.cells import is_nameless
 from jaxspec.catalogues.identifiers import Identifiers
 from jaxspec.errors import InputError
 from jaxspec.labels import LabelSet
@@ -114,7 +115,8 @@ class Catalogue:
         """Raise `InputError` when two rows are of one star and file: a join by name would take either."""
         seen: dict[tuple[str, str], int] = {}
         files = self.files or ("",) * len(self)
-        for i, key in enumerate(zip(self.names, files, strict=True)):
+        names = ("" if is_nameless(name) else name for name in self.names)
+        for i, key in enumerate(zip(names, files, strict=True)):
             if key in seen and any(key):
                 raise InputError(
                     f"{self.provenance.get('file', self.name)} rows {seen[key]} and {i}",

@@ -9,6 +9,7 @@ import gzip
 import re
 import warnings
 from pathlib import Path
+from typing import Any
 
 import astropy.units as u
 import numpy as np
@@ -34,8 +35,18 @@ def open_table(path: Path, hdu: int | str | None = None) -> Table:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            where = {} if hdu is None else {"hdu": hdu}
-            table = Table.read(_text(path) + "\n", format=kind) if kind else Table.read(path, **where)
+            where: dict[str, Any] = {} if hdu is None else {"hdu": hdu}
+            if kind:
+                text = _text(path)
+                if (
+                    kind == "ascii.csv"
+                    and ";" in text.partition("\n")[0]
+                    and "," not in text.partition("\n")[0]
+                ):
+                    where["delimiter"] = ";"  # where commas are decimal points
+                table = Table.read(text.splitlines(), format=kind, **where)
+            else:
+                table = Table.read(path, **where)
         except Exception as error:  # astropy raises a dozen types for damaged or foreign tables
             raise InputError(
                 str(path),
@@ -49,15 +60,16 @@ def open_table(path: Path, hdu: int | str | None = None) -> Table:
 
 
 def _text(path: Path) -> str:
-    """A text table without the byte-order mark of Excel's "CSV UTF-8", which would become part of a name."""
-    data = path.read_bytes()
-    data = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return data.decode("utf-16")
+    """The text of a file, gzipped or not: UTF-8, or UTF-16 by its byte-order mark, else Latin-1."""
+    content = path.read_bytes()
+    if content[:2] == b"\x1f\x8b":
+        content = gzip.decompress(content)
+    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return content.decode("utf-16")
     try:
-        return data.decode("utf-8-sig")
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError:
-        return data.decode("latin-1")
+        return content.decode("latin-1")
 
 
 def strings(table: Table, name: str, blanks: bool = True) -> tuple[str, ...]:

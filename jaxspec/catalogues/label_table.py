@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxspec.catalogues.catalogue import Catalogue
+from jaxspec.catalogues.cells import is_nameless
 from jaxspec.catalogues.columns import in_unit, open_table, strings
 from jaxspec.catalogues.identifiers import identifiers
 from jaxspec.errors import InputError
@@ -130,6 +131,8 @@ def join(names: Sequence[str], catalogue: Catalogue) -> tuple[np.ndarray, np.nda
             if part.strip():
                 by_key.setdefault(_stem(part), i)
     for i, name in enumerate(catalogue.names):
+        if is_nameless(name) and not name.isdigit():  # "Unknown"; rows without names are numbered
+            continue
         by_key.setdefault(_stem(name), i)
     pairs = [(i, by_key[_stem(name)]) for i, name in enumerate(names) if _stem(name) in by_key]
     spectrum, row = (np.array([p[k] for p in pairs], dtype=np.int64) for k in (0, 1))

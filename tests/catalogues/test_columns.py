@@ -111,17 +111,25 @@ def test_values_that_no_star_has():
             check_physical(wrong, labels, "t")
 
 
-@pytest.mark.parametrize("coding", ["utf-8", "utf-8-sig", "utf-16", "latin-1"])
-@pytest.mark.parametrize("suffix", [".csv", ".txt", ".ecsv"])
-def test_the_byte_order_mark_of_excel_is_no_part_of_a_name(tmp_path, coding, suffix):
-    head = "# %ECSV 1.0\n# ---\n# datatype:\n# - {name: source_id, datatype: string}\n"
-    head = (
-        head + "# - {name: teff, unit: K, datatype: float64}\n# schema: astropy-2.0\n"
-        if suffix == ".ecsv"
-        else ""
-    )
-    sep = "," if suffix == ".csv" else " "
-    path = tmp_path / f"stars{suffix}"
-    path.write_bytes(f"{head}source_id{sep}teff\nétoile{sep}5772\n".encode(coding))
-    table = open_table(path)
-    assert table.colnames == ["source_id", "teff"] and table["source_id"][0] == "étoile"
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1"])
+@pytest.mark.parametrize("suffix", [".csv", ".ecsv", ".txt", ".csv.gz"])
+def test_text_in_every_encoding_of_a_spreadsheet(tmp_path, encoding, suffix):
+    """A byte-order mark is no part of the first column's name."""
+    separator = " " if suffix in (".ecsv", ".txt") else ","
+    lines = [separator.join(row) for row in (("source_id", "name"), ("5", "étoile"), ("6", "b"))]
+    if suffix == ".ecsv":
+        head = ["%ECSV 1.0", "---", "datatype:", "- {name: source_id, datatype: int64}"]
+        lines = [f"# {line}" for line in (*head, "- {name: name, datatype: string}")] + lines
+    content = "\n".join(lines).encode(encoding)
+    path = tmp_path / f"t{suffix}"
+    path.write_bytes(gzip.compress(content) if suffix.endswith("gz") else content)
+    made = open_table(path)
+    assert made.colnames == ["source_id", "name"] and strings(made, "name") == ("étoile", "b")
+
+
+def test_a_table_of_a_spreadsheet_whose_decimal_point_is_a_comma(tmp_path):
+    (tmp_path / "t.csv").write_text("source_id;Teff\n5;5772\n6;4500\n")
+    assert numbers(open_table(tmp_path / "t.csv"), "Teff", tmp_path / "t.csv")[0].tolist() == [5772.0, 4500.0]
+    (tmp_path / "t.csv").write_text("source_id;logg\n5;4,44\n6;4,5\n")
+    with pytest.raises(InputError, match=r"column logg row 0.*'4,44'"):
+        numbers(open_table(tmp_path / "t.csv"), "logg", tmp_path / "t.csv")

@@ -5,7 +5,7 @@ import pytest
 from astropy.io import fits
 from astropy.table import Table
 
-from jaxspec.catalogues.label_table import read_label_table
+from jaxspec.catalogues.label_table import join, read_label_table
 from jaxspec.errors import InputError
 from jaxspec.io import write_table
 from jaxspec.labels import NINE_LABELS, label_set
@@ -76,3 +76,12 @@ def test_a_published_catalogue_through_the_generic_reader(data):
             np.testing.assert_allclose(read.labels[:, j], rows[column], rtol=1e-6)
             np.testing.assert_allclose(read.errors[:, j], rows[f"e_{column}"], rtol=1e-6)
         np.testing.assert_allclose(read.vmic, rows["xi"])
+
+
+def test_stars_without_a_name_are_not_one_star(tmp_path):
+    rows = "\n".join(f"{name},5772,4.44,0,0,0,0,0,0,0" for name in ("Unknown", "Unknown", "-", "-", "HD 1"))
+    header = "source,teff,logg,fe_h,al_h,mg_h,ca_h,ni_h,ti_h,si_h\n"
+    (tmp_path / "s.csv").write_text(header + rows + "\n", encoding="utf-8-sig")
+    out = read_label_table(tmp_path / "s.csv")
+    assert len(out) == 5 and out.identifiers.named.tolist() == [False] * 4 + [True]
+    assert [x.tolist() for x in join(["Unknown.fits", "HD 1.fits"], out)] == [[1], [4]]
