@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from jaxspec import settings as library
 from jaxspec.errors import InputError
-from jaxspec.runs import use_compilation_cache
+from jaxspec.runs import check_folder, use_compilation_cache
 
 ROOT = Path(__file__).resolve().parents[1]
 CONF = ROOT / "conf"
@@ -24,6 +24,7 @@ PATHS = (
 
 # Entries of a configuration that say what the run is called and where it writes.
 RUN = ("name", "output")
+ONE_FILE = ("synthesize",)  # whose output is no folder
 
 
 # --- launch
@@ -32,6 +33,7 @@ RUN = ("name", "output")
 def launch(run: Callable[[DictConfig, Path], Any], config_name: str) -> None:
     """Compose the configuration from the command line and call `run(cfg, folder)`; an `InputError` ends the
     process with its message and exit status 1."""
+    check_output(sys.argv[1:], config_name)
     sys.argv[1:] = quote_paths(sys.argv[1:])
     use_compilation_cache()  # the next run starts at once
 
@@ -43,6 +45,19 @@ def launch(run: Callable[[DictConfig, Path], Any], config_name: str) -> None:
             raise SystemExit(f"error: {error}") from None
 
     hydra.main(config_path=str(CONF), config_name=config_name, version_base="1.3")(main)()
+
+
+def check_output(arguments: Iterable[str], config_name: str) -> None:
+    """End the process with a sentence where `output=` cannot become a folder of results: Hydra makes it
+    before anything of ours runs, and answers with a traceback."""
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        value = value.strip("'\"")
+        if key.lstrip("+") == "output" and value and "${" not in value and config_name not in ONE_FILE:
+            try:
+                check_folder(value)
+            except InputError as error:
+                raise SystemExit(f"error: {error}") from None
 
 
 def quote_paths(arguments: Iterable[str]) -> list[str]:

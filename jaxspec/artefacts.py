@@ -21,7 +21,8 @@ import io
 import json
 import os
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,6 +30,7 @@ from typing import Any
 
 import numpy as np
 
+import jaxspec
 from jaxspec.errors import InputError
 from jaxspec.labels import LabelSet
 from jaxspec.runs import atomically, versions
@@ -91,7 +93,7 @@ def describe(
 
 
 def check(where: str, config: Any, kind: str, remake: str) -> None:
-    """Refuse entries that are of no artefact of this kind, or of a newer format.
+    """Refuse entries that are of no artefact of this kind, or of a newer format, or that are missing.
 
     Raises: InputError naming `where`; `remake` is what to do about another kind, such as a command.
     """
@@ -106,6 +108,55 @@ def check(where: str, config: Any, kind: str, remake: str) -> None:
             f"at most {FORMAT_VERSION}",
             "install a newer jaxspec",
         )
+    with understood(where, config, remake):
+        check_names(config, ENTRIES)
+        for name in ("versions", "domain", "settings", "provenance", "arrays"):
+            if name not in config:
+                raise KeyError(name)
+
+
+ENTRIES = ("kind", "format_version", "created_at", "versions", "domain", "settings", "provenance", "arrays")
+"""Of `config.json`."""
+
+
+@contextmanager
+def understood(where: str, config: Mapping[str, Any], remake: str) -> Iterator[None]:
+    """Say of settings that this version does not understand where they are and which version wrote them.
+
+    Raises: InputError naming the file, the field, the version of jaxspec that wrote it and what to do, for an
+    error of any kind that reading the settings within ends in.
+    """
+    try:
+        yield
+    except (InputError, KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        writer = dict(config.get("versions") or {}).get("jaxspec", "of an unknown version")
+        if isinstance(error, InputError):
+            field, found, expected = error.where, error.found, error.expected
+        elif isinstance(error, KeyError):
+            field, found, expected = str(error).strip("'\""), "no such entry", "an entry that is there"
+        else:
+            field, found, expected = (
+                "settings",
+                f"{type(error).__name__}: {error}",
+                "settings of this version",
+            )
+        raise InputError(
+            f"{where}, {field}",
+            f"{found}; the file was written by jaxspec {writer}, this is jaxspec {jaxspec.__version__}",
+            expected,
+            f"install the version that wrote it (or a newer one), undo a change of the entry by hand, or "
+            f"{remake}",
+        ) from error
+
+
+def check_names(values: Mapping[str, Any], known: Iterable[str], where: str = "") -> None:
+    """Raises: InputError naming the first of `values` that is not among the `known` names."""
+    known = list(known)
+    for name in values:
+        if name not in known:
+            raise InputError(
+                f"{where}{name}", "no such setting", f"one of {', '.join(known)}", "leave it out"
+            )
 
 
 def save(

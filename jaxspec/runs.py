@@ -81,6 +81,30 @@ def _link(partial: Path, path: Path) -> None:
         os.replace(partial, path)
 
 
+def check_folder(folder: str | Path) -> Path:
+    """Make a folder for results, and see that files can be written into it: before the work, not after it.
+
+    Raises: InputError when it is a file, or cannot be made or written to.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except FileExistsError as error:
+        raise InputError(
+            f"output {folder}", "a file", "a folder", "choose another folder, or move the file"
+        ) from error
+    except OSError as error:
+        raise InputError(
+            f"output {folder}",
+            f"a folder that cannot be written to ({error.strerror or error})",
+            "a folder for the results",
+            "choose another folder, or mend its permissions",
+        ) from error
+    return folder
+
+
 def write_json(path: str | Path, value: Any) -> Path:
     """Write JSON atomically; numbers that are not finite become null, arrays lists."""
     text = json.dumps(plain(value), indent=2) + "\n"
@@ -162,7 +186,7 @@ def checksum(path: str | Path) -> str:
 def begin(folder: str | Path, settings: Any, inputs: Iterable[str | Path] = (), **facts: Any) -> Path:
     """Make a run's folder with `config.yaml` (its settings) and `provenance.json` (command, seed, versions,
     device, checksums of the `inputs`, and further facts). Returns the folder."""
-    folder, settings = Path(folder), plain(settings)
+    folder, settings = check_folder(folder), plain(settings)
     text = yaml.safe_dump(settings, sort_keys=False, width=110)
     atomically(folder / "config.yaml", lambda partial: partial.write_text(text))
     forward = settings.get("forward") or ""

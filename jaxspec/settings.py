@@ -17,7 +17,7 @@ PRESETS: dict[type, Mapping[str, Any]] = {}
 """Named instances of a dataclass, from which `base: NAME` starts; whoever defines them registers them."""
 
 
-def build(cls: type, values: Mapping[str, Any] | None = None, where: str = "", default: Any = None) -> Any:
+def build(cls: type, values: Any = None, where: str = "", default: Any = None) -> Any:
     """An instance of the frozen dataclass `cls` from `values`; entries that are dataclasses themselves, or
     tuples of them, are built from mappings, lists become tuples, and text becomes a number where a number is
     wanted.
@@ -25,8 +25,13 @@ def build(cls: type, values: Mapping[str, Any] | None = None, where: str = "", d
     Entries that are not given are those of `default`, an instance, or the class's own defaults. Of a class
     with `PRESETS`, `base` names the instance from which the other values differ.
 
-    Raises: InputError naming an entry that the dataclass does not have, with the nearest that it has.
+    Raises: InputError naming an entry that the dataclass does not have, with the nearest that it has, one
+    without a default that is not given, and one that is no mapping where settings are wanted.
     """
+    if values is not None and not isinstance(values, Mapping):
+        raise InputError(
+            where.rstrip(".") or "settings", repr(values), "settings by name", "write name=value"
+        )
     values, base = dict(values or {}), default
     if cls in PRESETS and "base" in values:
         name = values.pop("base")
@@ -45,7 +50,14 @@ def build(cls: type, values: Mapping[str, Any] | None = None, where: str = "", d
             fix = f"did you mean {where}{near[0]}=...?" if near else f"leave {entry} out"
             raise InputError(entry, "no such setting", f"one of {', '.join(known)}", fix)
         made[name] = _convert(hints[name], value, entry, _default(fields[name]))
-    return cls(**made) if base is None else dataclasses.replace(base, **made)
+    if base is not None:
+        return dataclasses.replace(base, **made)
+    for name, field in fields.items():
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if required and name not in made:
+            entry = f"{where}{name}"
+            raise InputError(entry, "nothing", "a value: it has no default", f"give {entry}=...")
+    return cls(**made)
 
 
 def _default(field: dataclasses.Field) -> Any:
@@ -74,6 +86,10 @@ def _convert(hint: Any, value: Any, entry: str, default: Any = None) -> Any:
                 return tuple(_convert(kind, item, f"{entry}[{i}]") for i, item in enumerate(value))
     if value == "none" and type(None) in options:
         return None
+    settings = [option for option in options if dataclasses.is_dataclass(option)]
+    others = [option for option in options if option not in settings and option is not type(None)]
+    if settings and not others and value is not None and not dataclasses.is_dataclass(value):
+        raise InputError(entry, repr(value), "settings by name", f"write {entry}.NAME=..., or leave it out")
     if isinstance(value, int) and not isinstance(value, bool) and float in options and int not in options:
         return float(value)
     if isinstance(value, str) and str not in options and (float in options or int in options):

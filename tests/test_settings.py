@@ -88,3 +88,13 @@ def test_text_becomes_what_was_meant():
     assert build(Outer, parse(["name=16"])).name == "16"
     with pytest.raises(InputError, match="name=value"):
         parse(["refine"])
+
+
+def test_what_has_no_default_must_be_given():
+    with pytest.raises(InputError, match=r"a\.name: found nothing.*no default"):
+        build(Outer, {}, "a.")
+    with pytest.raises(InputError, match=r"inner: found 3.*settings by name"):
+        build(Outer, {"name": "x", "inner": 3})
+    with pytest.raises(InputError, match="settings by name"):
+        build(Outer, ["name"])
+    assert build(Outer, {"name": "x", "inner": Inner("nm")}).inner.unit == "nm"

@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,16 +23,13 @@ from jaxspec.amortised.amortised import AmortisedPosterior, Reference
 from jaxspec.amortised.linear_fit import ForwardArray
 from jaxspec.amortised.network import NetworkConfig, PosteriorNetwork
 from jaxspec.errors import InputError
-from jaxspec.fitting.likelihood import LikelihoodConfig
-from jaxspec.flows import FlowConfig
-from jaxspec.instruments import Arm, Instrument
+from jaxspec.instruments import Instrument
 from jaxspec.labels import Label, LabelSet
-from jaxspec.networks import EncoderConfig
 from jaxspec.physics.emulator import Emulator
 from jaxspec.physics.forward import ForwardModel, load_forward_model
 from jaxspec.posterior.limits import Limits
 from jaxspec.posterior.recalibration import Recalibration
-from jaxspec.settings import build, tupled
+from jaxspec.settings import build
 from jaxspec.simulation.nuisances import NuisanceConfig
 from jaxspec.simulation.prior import StellarPrior
 from jaxspec.simulation.simulator import SpectrumModel
@@ -95,25 +92,23 @@ def load_posterior(folder: str | os.PathLike, forward: SpectrumModel | None = No
         forward: what a network with a linear fit fits with; by default the stored emulator, or that in the
             package.
 
-    Raises: InputError when a file is missing or is no posterior, is from a newer format, or the weights do
-    not match the configuration.
+    Raises: InputError when a file is missing or is no posterior, is from a newer format, the weights do not
+    match the configuration, or it has a field that this version does not know: the error names the field and
+    the version that wrote it.
     """
     folder = Path(folder)
     stored = artefacts.load(folder, KIND, REMAKE, _of_format_1)
-    settings = stored.settings
-    label_set = LabelSet(tuple(Label.from_dict(label) for label in settings["label_set"]))
-    arms = tuple(
-        Arm(**{**arm, "resolving_power": tupled(arm["resolving_power"])})
-        for arm in settings["instrument"]["arms"]
-    )
-    instrument = Instrument(settings["instrument"]["name"], arms)
-    shape = _network_config(settings["network"])
+    file = str(folder / artefacts.CONFIG)
+    with artefacts.understood(file, stored.config, REMAKE):
+        settings = read_settings(stored.config["settings"])
+    instrument, shape = settings.instrument, settings.network
     if shape.linear_fit is not None and forward is None:
         own = [folder / name for name in (EMULATOR, OLD_EMULATOR) if (folder / name).exists()]
         forward = (
             ForwardModel.create(Emulator.load(own[0]), instrument) if own else load_forward_model(instrument)
         )
-    network = _empty_network(shape, label_set, instrument.wavelength, forward)
+    with artefacts.understood(file, stored.config, REMAKE):
+        network = _empty_network(shape, settings.label_set, instrument.wavelength, forward)
     arrays = {name: array.astype(np.float32) for name, array in stored.arrays.items()}
     _set_network_arrays(
         network,
@@ -121,23 +116,61 @@ def load_posterior(folder: str | os.PathLike, forward: SpectrumModel | None = No
         str(folder / stored.config["arrays"]["file"]),
     )
     reference = None
-    if settings["reference"] is not None:
+    if settings.reference_limit is not None:
         mean, root = (arrays[f"reference/{name}"].astype(np.float64) for name in ("mean", "inverse_root"))
-        reference = Reference(mean, root, settings["reference"]["limit"])
-    prior = None if settings["prior"] is None else build(StellarPrior, settings["prior"])
-    stated = {name: settings.get(name) for name in CALIBRATED}
-    calibrated: dict[str, Any] = {
-        name: None if values is None else CALIBRATED[name].from_dict(values)
-        for name, values in stated.items()
-    }
+        reference = Reference(mean, root, settings.reference_limit)
     return AmortisedPosterior(
         network,
         instrument,
-        prior,
+        settings.prior,
         reference,
-        settings["snr_limit"],
-        **calibrated,
+        settings.snr_limit,
+        **settings.calibrated,
         provenance=stored.config["provenance"],
+    )
+
+
+class StoredSettings(NamedTuple):
+    """What `config.json` says of a posterior: all but its arrays. `calibrated` holds `limits` and
+    `recalibration`, None where there is none."""
+
+    label_set: LabelSet
+    instrument: Instrument
+    network: NetworkConfig
+    prior: StellarPrior | None
+    reference_limit: float | None
+    snr_limit: float
+    calibrated: dict[str, Any]
+
+
+def read_settings(settings: Any) -> StoredSettings:
+    """The settings of a stored posterior; fields younger than the file take their defaults.
+
+    Raises: InputError naming a field that this version does not know, KeyError for one that is missing.
+    """
+    required = ("label_set", "instrument", "network", "prior", "reference", "snr_limit", "dtype")
+    if not isinstance(settings, Mapping):
+        raise InputError("settings", repr(settings), "entries by name", "copy the file again")
+    artefacts.check_names(settings, (*required, *CALIBRATED))
+    for name in required:
+        if name not in settings:
+            raise KeyError(name)
+    reference, calibrated = settings["reference"], {}
+    if reference is not None:
+        artefacts.check_names(reference, ("limit",), "reference.")
+    for name, kind in CALIBRATED.items():
+        values = settings.get(name)
+        if values is not None:
+            artefacts.check_names(values, [field.name for field in dataclasses.fields(kind)], f"{name}.")
+        calibrated[name] = None if values is None else kind.from_dict(values)
+    return StoredSettings(
+        LabelSet(tuple(Label.from_dict(label) for label in settings["label_set"])),
+        build(Instrument, settings["instrument"], "instrument."),
+        _network_config(settings["network"]),
+        None if settings["prior"] is None else build(StellarPrior, settings["prior"], "prior."),
+        None if reference is None else reference["limit"],
+        settings["snr_limit"],
+        calibrated,
     )
 
 
@@ -229,20 +262,13 @@ def _of_format_1(config: Any) -> dict[str, Any] | None:
     return {**new, "provenance": provenance, "arrays": weights}
 
 
-def _network_config(values):
-    encoder = {name: tupled(v) for name, v in values["encoder"].items()}
-    fit = values.get("linear_fit")
-    if fit is not None:
-        fit = LikelihoodConfig(**{**fit, "nuisances": build(NuisanceConfig, fit["nuisances"])})
-    # Fields younger than the file take their defaults.
-    return NetworkConfig(
-        **{
-            **values,
-            "encoder": EncoderConfig(**encoder),
-            "flow": FlowConfig(**values["flow"]),
-            "linear_fit": fit,
-        }
-    )
+def _network_config(values: Any) -> NetworkConfig:
+    fit = values.get("linear_fit") if isinstance(values, Mapping) else None
+    if isinstance(fit, Mapping) and "nuisances" in fit:
+        # Fields younger than the file take the defaults of all nuisances, not those of a fit, which has none.
+        nuisances = build(NuisanceConfig, fit["nuisances"], "network.linear_fit.nuisances.")
+        values = {**values, "linear_fit": {**fit, "nuisances": nuisances}}
+    return build(NetworkConfig, values, "network.")
 
 
 def _empty_network(shape, label_set, grid, forward):

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import csv
 import fnmatch
+import json
 import logging
 import re
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -34,7 +36,7 @@ from jaxspec.physics.forward import forward_model
 from jaxspec.posterior import flags
 from jaxspec.posterior.results import Posterior
 from jaxspec.reading import ReaderConfig, read_for
-from jaxspec.runs import begin, named_key, write_json
+from jaxspec.runs import begin, check_folder, named_key, write_json
 from jaxspec.simulation.prior import StellarPrior
 from jaxspec.simulation.simulator import SpectrumModel
 from jaxspec.spectra import Spectra
@@ -42,6 +44,8 @@ from jaxspec.spectra import Spectra
 log = logging.getLogger(__name__)
 
 INPUT, OUTPUT = "spectra", "folder"
+PLOTS = "plots"  # in metrics.json: names of the figures that were drawn
+LONGEST = 100  # letters of a star's name in that of a file
 SHIPPED = "shipped"
 
 
@@ -104,10 +108,12 @@ class Settings:
 def run(settings: Settings, folder: Path) -> tuple[Posterior, dict[str, Any]]:
     """Read, infer, check, write; returns the posterior and the metrics."""
     config = settings.inference  # wrong values are refused before anything is read
+    check_folder(folder)
+    files = find_files(settings.spectra)
     posterior, checkpoints = load_ensemble(settings.checkpoint, settings.dropout, settings.seed)
-    begin(folder, settings, [*checkpoints, *find_files(settings.spectra)])
+    begin(folder, settings, [*checkpoints, *files])
     forward = forward_model(settings.forward, posterior.instrument)
-    spectra, refused = read_for(settings.spectra, forward, settings.reader, "reader settings")
+    spectra, refused = read_for(files, forward, settings.reader, "reader settings")
     begun = time.perf_counter()
     key = named_key(settings.seed, "inference")
     result = infer(spectra, posterior, config, key=key, forward=forward)
@@ -132,15 +138,13 @@ def write(
     known, known_name = truth, "truth"
     if truth is None:
         known, known_name = literature(settings.literature, spectra, posterior.label_set), "literature"
-    print_table(posterior, known, known_name)
-
+    clear_plots(folder, prefix)
     header = {"REFUSED": len(refused), "PHYSICS": forward.approximation}
     write_table(folder / f"{prefix}labels.fits", result.table(), meta=header)
     write_datatree(
         folder / f"{prefix}posterior.nc", result.datatree(with_spectra=len(result) <= settings.observed_max)
     )
-    draw(settings.plots, folder, result, forward, known, known_name, prefix)
-
+    names = file_names(posterior.names)
     metrics = {
         "n_spectra": len(result),
         "refused": [
@@ -160,10 +164,13 @@ def write(
             )
         ],
         known_name: compare(posterior, known),
+        PLOTS: _plots(settings.plots, names, prefix),
     }
     write_json(folder / f"{prefix}metrics.json", metrics)
+    draw(settings.plots, folder, result, forward, known, known_name, prefix)
+    print_table(posterior, known, known_name)
     for error in refused:
-        print(f"refused: {error}")
+        show(f"refused: {error}")
     log.info("%d spectra in %.1f s, %d files refused; %s", len(result), seconds, len(refused), folder)
     return posterior, metrics
 
@@ -219,7 +226,7 @@ def compare(result: Posterior, known: np.ndarray | None) -> dict[str, Any] | Non
 def print_table(result: Posterior, known: np.ndarray | None, known_name: str) -> None:
     """One line a spectrum: medians with errors; below it, known values."""
     width = max([len(name) for name in result.names] + [8])
-    print(
+    show(
         "\n"
         + f"{'source':<{width}} "
         + "".join(f"{name:>14}" for name in result.label_set.names)
@@ -231,7 +238,7 @@ def print_table(result: Posterior, known: np.ndarray | None, known_name: str) ->
             f"{m:.0f} +- {e:.0f}" if label.unit == "K" else f"{m:.2f} +- {e:.2f}"
             for label, m, e in zip(result.label_set, median[i], error[i], strict=True)
         ]
-        print(
+        show(
             f"{name:<{width}} "
             + "".join(f"{c:>14}" for c in cells)
             + f"{result.snr[i]:>6.0f}{result.chi2[i]:>7.2f}  {flags.names(int(result.flags[i]))}"
@@ -241,8 +248,14 @@ def print_table(result: Posterior, known: np.ndarray | None, known_name: str) ->
                 "" if not np.isfinite(v) else f"{v:.0f}      " if label.unit == "K" else f"{v:.2f}        "
                 for label, v in zip(result.label_set, known[i], strict=True)
             ]
-            print(f"{'  ' + known_name:<{width}} " + "".join(f"{c:>14}" for c in cells))
-    print(flush=True)
+            show(f"{'  ' + known_name:<{width}} " + "".join(f"{c:>14}" for c in cells))
+    show("")
+
+
+def show(line: str) -> None:
+    """Print a line on any terminal: what its encoding lacks is escaped."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    print(line.encode(encoding, "backslashreplace").decode(encoding), flush=True)
 
 
 def _facts(meta: dict[str, Any]) -> dict[str, Any]:
@@ -265,6 +278,41 @@ def _facts(meta: dict[str, Any]) -> dict[str, Any]:
 # --- plots
 
 
+def file_names(names: Sequence[str]) -> tuple[str, ...]:
+    """A part of a file's name for each star, in plain letters, no two alike."""
+    taken: set[str] = set()
+    parts = []
+    for name in names:
+        part = base = re.sub(r"[^A-Za-z0-9._+-]+", "_", Path(name).name)[:LONGEST]
+        number = 2
+        while part.lower() in taken:
+            part, number = f"{base}_{number}", number + 1
+        taken.add(part.lower())  # some file systems know no capitals
+        parts.append(part)
+    return tuple(parts)
+
+
+def _plots(config: Plots, names: Sequence[str], prefix: str) -> list[str]:
+    """Names of all figures of a run."""
+    spectra = [f"{prefix}spectrum_{name}.png" for name in names[: config.spectra]]
+    return spectra + [f"{prefix}corner_{name}.png" for name in names[: config.corners]]
+
+
+def clear_plots(folder: Path, prefix: str = "") -> None:
+    """Delete the figures of an earlier run into the same folder, by that run's own record."""
+    record = folder / f"{prefix}metrics.json"
+    try:
+        earlier = json.loads(record.read_text())
+        sources = [str(row["source"]) for row in earlier["spectra"]]
+        plots = earlier.get(PLOTS, _plots(Plots(len(sources), len(sources)), file_names(sources), prefix))
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    for name in plots:
+        path = folder / Path(str(name)).name
+        if path.suffix == ".png":
+            path.unlink(missing_ok=True)
+
+
 def draw(
     config: Plots,
     folder: Path,
@@ -276,18 +324,18 @@ def draw(
 ) -> None:
     """Spectrum with posterior predictive of every star, corner plots of the first few, up to the configured
     numbers."""
-    posterior = result.posterior
+    posterior, parts = result.posterior, file_names(result.posterior.names)
+    shown = [plots.plain_text(name) for name in posterior.names]
     for i in range(min(len(result), config.spectra)):
         model, band = predictive(forward, result, i)
         bits = flags.names(int(posterior.flags[i]))
-        title = f"{posterior.names[i]}   S/N {posterior.snr[i]:.0f}   chi2 {posterior.chi2[i]:.2f}   {bits}"
+        title = f"{shown[i]}   S/N {posterior.snr[i]:.0f}   chi2 {posterior.chi2[i]:.2f}   {bits}"
         figure = plots.plot_spectrum(result.flux[i], result.ivar[i], forward.instrument, model, band, title)
-        plots.save(figure, folder / f"{prefix}spectrum_{_safe(posterior.names[i])}.png")
+        plots.save(figure, folder / f"{prefix}spectrum_{parts[i]}.png")
     for i in range(min(len(result), config.corners)):
         truth = None if known is None else known[i]
-        name = str(posterior.names[i])
-        figure = plots.plot_corner(posterior.draws[:, i], posterior.label_set, truth, name, known_name)
-        plots.save(figure, folder / f"{prefix}corner_{_safe(name)}.png", dpi=110)
+        figure = plots.plot_corner(posterior.draws[:, i], posterior.label_set, truth, shown[i], known_name)
+        plots.save(figure, folder / f"{prefix}corner_{parts[i]}.png", dpi=110)
 
 
 def predictive(forward: SpectrumModel, result: Inference, star: int, n: int = 64):
@@ -307,7 +355,3 @@ def predictive(forward: SpectrumModel, result: Inference, star: int, n: int = 64
 @eqx.filter_jit
 def _models(forward, labels, nuisances):
     return jax.lax.map(lambda star: forward(star, nuisances), labels)
-
-
-def _safe(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._+-]+", "_", Path(name).name)

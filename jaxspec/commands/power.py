@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -58,7 +59,7 @@ def run(settings: Settings, folder: Path) -> Table:
     """Try all faults on all diagnostics; returns the table of shares."""
     begin(folder, settings)
     jobs = {f"{n}_{i:02d}": (n, fault) for n in settings.sizes for i, fault in enumerate(FAULTS)}
-    tried = {"seed": settings.seed, "n_draws": settings.n_draws, "sets": settings.sets}
+    tried: dict[str, Any] = {"seed": settings.seed, "n_draws": settings.n_draws, "sets": settings.sets}
     tried |= {"sets_without": settings.sets_without, "diagnostics": settings.diagnostics}
     tried |= {"most_local": settings.most_local}
     rows = []

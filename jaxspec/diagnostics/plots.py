@@ -62,6 +62,12 @@ def save(figure: Figure, path: str | os.PathLike | io.BytesIO, dpi: int = DPI) -
     plt.close(figure)
 
 
+def plain_text(text: str) -> str:
+    """A name as a title can show it: dollar signs begin no formula, and what is no letter shows as `?`."""
+    shown = "".join(c if c.isprintable() else "?" for c in text)
+    return shown.replace("$", r"\$")
+
+
 def axis_label(label) -> str:
     """A label's symbol with its unit."""
     return f"{label.latex} [{label.unit}]" if label.unit else label.latex

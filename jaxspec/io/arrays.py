@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxspec.errors import InputError
 from jaxspec.io.names import ERRORS, MASKS, Role
-from jaxspec.io.noise import blockwise
+from jaxspec.io.noise import blockwise, count_near
 from jaxspec.io.quality import Quality
 from jaxspec.io.units import factor
 
@@ -115,7 +115,7 @@ def _inverse_variance(array: Array, quality: np.ndarray, flux_unit: str) -> tupl
     # What is beside an impossible error may be damaged as well: it cannot be far more precise than the rest.
     impossible = (values < 0) | np.isinf(values)
     if impossible.any():
-        beside = np.convolve(impossible, np.ones(201), "same") > 0
+        beside = count_near(impossible, 201) > 0
         spike = good & beside & (ivar > 100.0 * blockwise(ivar, good, 50.0))
         quality[spike] |= Quality.ERROR_SPIKE
         ivar[spike] = 0.0

@@ -118,23 +118,29 @@ def contradiction(a: GridSpectrum, b: GridSpectrum) -> str | None:
     both = f"{a.meta['path']} and {b.meta['path']}"
     if _same(a, b):
         return None
-    positions = a.meta.get("position"), b.meta.get("position")
-    known = None not in positions
-    if known and (distance := _distance(*positions)) > APART:
+    place, other = a.meta.get("position"), b.meta.get("position")
+    known = place is not None and other is not None
+    if place is not None and other is not None and (distance := _distance(place, other)) > APART:
         return f"{both} are {distance:.3g} arcsec apart"
-    if not known and NO_NAME.fullmatch(re.sub(r"[\s_.\-]", "", a.star.upper())):
+    if not known and names_no_star(a.star):
         return f"{both}: {a.star!r} is the name of no single star, and no positions tell"
-    speeds = [row.meta.get("velocity") for row in (a, b)]
-    if None in speeds or "rest" in (a.meta.get("frame"), b.meta.get("frame")):
+    speed, other_speed = (row.meta.get("velocity") for row in (a, b))
+    if speed is None or other_speed is None or "rest" in (a.meta.get("frame"), b.meta.get("frame")):
         return None
     errors = [row.meta.get("velocity_error") or 0.0 for row in (a, b)]
     frames = {a.meta.get("frame"), b.meta.get("frame")}
     steady = frames == {"barycentric"} or _same_night(a, b)
-    limit = (SPEED_APART if steady else ANNUAL) + 5.0 * float(np.hypot(*errors))
-    difference = abs(speeds[0] - speeds[1])
+    limit = (SPEED_APART if steady else ANNUAL) + 5.0 * float(np.hypot(errors[0], errors[1]))
+    difference = abs(speed - other_speed)
     if difference > limit:
         return f"{both} differ by {difference:.1f} km/s in velocity"
     return None
+
+
+def names_no_star(name: str) -> bool:
+    """Whether a name is a placeholder, or that of a field or cluster."""
+    word = re.sub(r"(?<=\d)[\s_.\-]+(?=\d)", "/", name.upper())  # NGC 6705 1234 is a star in NGC 6705
+    return NO_NAME.fullmatch(re.sub(r"[\s_.\-]", "", word)) is not None
 
 
 def _same(a: GridSpectrum, b: GridSpectrum) -> bool:
@@ -171,7 +177,7 @@ def _merge(star: str, group: list[GridSpectrum], snr_max: float | None) -> GridS
     mean = np.where(good, (flux * ivar).sum(0) / np.where(good, total, 1.0), 0.0)
     quality = np.bitwise_or.reduce(np.stack([np.where(r.ivar > 0, r.quality, 0) for r in different]), axis=0)
     every = np.bitwise_and.reduce(np.stack([r.quality for r in different]), axis=0)
-    quality = np.where(good, quality, every)
+    quality = np.asarray(np.where(good, quality, every), np.int32)
     raised = dict(different[0].meta.get("errors_raised", {}))
     for row in different[1:]:
         for arm, factor in row.meta.get("errors_raised", {}).items():
@@ -189,4 +195,4 @@ def _merge(star: str, group: list[GridSpectrum], snr_max: float | None) -> GridS
         "snr": float(np.median(mean[good] * np.sqrt(total[good]))),
         "errors_raised": raised,
     }
-    return GridSpectrum(star, star, mean, total, quality.astype(np.int32), meta)
+    return GridSpectrum(star, star, mean, total, quality, meta)

@@ -25,6 +25,11 @@ def blockwise(
     return np.interp(np.arange(n), centres, levels)
 
 
+def count_near(mask: Bool[np.ndarray, " p"], width: int) -> Float[np.ndarray, " p"]:
+    """How many of the `width` pixels about each pixel are set; `width` is odd."""
+    return np.convolve(mask, np.ones(width), "full")[width // 2 : width // 2 + len(mask)]
+
+
 def estimate_sigma(flux: Float[np.ndarray, " p"], good: Bool[np.ndarray, " p"]) -> Float[np.ndarray, " p"]:
     """One-sigma noise of each pixel from differences of pixels two apart (DER_SNR; Stoehr et al. 2008, ASPC
     394, 505).

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxspec.errors import InputError
-from jaxspec.io.noise import blockwise, estimate_sigma
+from jaxspec.io.noise import blockwise, count_near, estimate_sigma
 
 
 class Quality(IntFlag):
@@ -164,7 +164,9 @@ def clean(
 
 def counts(quality: Int[np.ndarray, " p"]) -> dict[str, int]:
     """How many pixels have each bit, by its name in lower case."""
-    return {bit.name.lower(): int(((quality & bit) > 0).sum()) for bit in Quality if (quality & bit).any()}
+    return {
+        str(bit.name).lower(): int(((quality & bit) > 0).sum()) for bit in Quality if (quality & bit).any()
+    }
 
 
 def _enough(quality: np.ndarray, minimum: float, where: str) -> np.ndarray:
@@ -219,10 +221,9 @@ def below_zero(flux: np.ndarray, ivar: np.ndarray | None, good: np.ndarray) -> n
     else:
         sigma = 1.0 / np.sqrt(np.where(good & (ivar > 0), ivar, np.inf))
     low = good & (flux < -BELOW_SIGMA * sigma)
-    window = np.ones(WINDOW)
-    share = np.convolve(low, window, "same") / np.maximum(np.convolve(good, window, "same"), 1.0)
+    share = count_near(low, WINDOW) / np.maximum(count_near(good, WINDOW), 1.0)
     # Between two such pixels, or beside one: the end of a good stretch is not lost to a bad one next to it.
-    near = np.convolve(low, np.ones(NEAR), "same") > 0
+    near = count_near(low, NEAR) > 0
     bits[good & near & (share > BELOW_MAX)] |= Quality.NEGATIVE
     return bits
 

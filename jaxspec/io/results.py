@@ -1,10 +1,13 @@
 """Writing results so that a reader never sees half a file: label tables as FITS, posteriors as netCDF."""
 
 import io
+import logging
+import string
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 import astropy.units as u
 import numpy as np
@@ -17,7 +20,11 @@ from jaxspec.errors import InputError
 from jaxspec.io.fitsfile import open_fits
 from jaxspec.runs import atomically
 
+log = logging.getLogger(__name__)
+
 UCD_KEY = "ucd"
+ENCODED = "PERCENT"  # card that names the columns written by `percent_encoded`
+PRINTABLE = "".join(c for c in string.printable if c.isprintable() and c != "%")
 
 
 def write_table(path: str | Path, table: Table, meta: Mapping[str, Any] | None = None) -> Path:
@@ -28,8 +35,12 @@ def write_table(path: str | Path, table: Table, meta: Mapping[str, Any] | None =
     astropy warns of every TUNITn outside it. Such a unit goes where astropy itself keeps it, in COMMENT cards
     from which `Table.read` and `QTable.read` take it, and for other readers to the end of the description:
     "surface gravity [dex]". `meta` is written as header cards of the table, and as long text where a value
-    needs it. Checksums are added. Raises `InputError` for a column that FITS cannot hold.
+    needs it. Checksums are added. FITS text is ASCII: a text column with other letters is written with
+    percent signs (as in addresses of the web), the log says so, and `read_table` turns it back.
+
+    Raises `InputError` for a column that FITS cannot hold.
     """
+    table, encoded = _ascii_text(table, path)
     hdu = _table_hdu(table, path)
     hdu.name = "LABELS"
     for i, name in enumerate(table.colnames, start=1):
@@ -45,11 +56,37 @@ def write_table(path: str | Path, table: Table, meta: Mapping[str, Any] | None =
         ucd = (info.meta or {}).get(UCD_KEY)
         if ucd:
             hdu.header.set(f"TUCD{i}", ucd, "UCD1+", after=f"TFORM{i}")
+    if encoded:
+        hdu.header[ENCODED] = (",".join(encoded), "columns with percent-encoded text")
     for key, value in {**_scalars(table.meta), **_scalars(meta or {})}.items():
         keyword = key.upper() if len(key) <= 8 else f"HIERARCH {key.upper()}"
         hdu.header[keyword] = value
     hdus = fits.HDUList([fits.PrimaryHDU(), hdu])
     return atomically(path, lambda partial: hdus.writeto(partial, overwrite=True, checksum=True))
+
+
+def percent_encoded(text: str) -> str:
+    """ASCII text of any text, a different one for each: letters beyond ASCII, control characters and percent
+    signs become `%XX` of their UTF-8 bytes (of a file name that is no UTF-8, its own bytes)."""
+    return quote(text, safe=PRINTABLE, errors="surrogateescape")
+
+
+def _ascii_text(table: Table, path: str | Path) -> tuple[Table, list[str]]:
+    """The table with text that FITS can hold, and the names of the columns that were changed for it."""
+    wide = [n for n in table.colnames if table[n].dtype.kind == "U" and not _is_ascii(table[n])]
+    if not wide:
+        return table, wide
+    table = table.copy(copy_data=False)
+    for name in wide:
+        log.warning("%s: column %s holds letters beyond ASCII; written as in %s", path, name, "%C3%A9")
+        info = table[name].info
+        kept = {"description": info.description, "meta": info.meta}
+        table[name] = Column([percent_encoded(str(value)) for value in table[name]], **kept)
+    return table, wide
+
+
+def _is_ascii(values: Any) -> bool:
+    return all(str(value).isascii() and str(value).isprintable() for value in values)
 
 
 def read_table(path: str | Path) -> QTable:
@@ -68,6 +105,8 @@ def read_table(path: str | Path) -> QTable:
         warnings.simplefilter("ignore")
         try:
             hdu = file.find("LABELS")
+            if hdu is None:
+                raise KeyError("no table LABELS")
             table, header = QTable.read(hdu, unit_parse_strict="silent"), hdu.header
         except Exception as error:  # astropy answers damaged tables with exceptions of many types
             found = f"{type(error).__name__}: {error}"
@@ -77,6 +116,8 @@ def read_table(path: str | Path) -> QTable:
             table[name] = np.asarray(table[name].value) * u.dex
         if table[name].dtype.kind == "S":
             table[name] = np.char.decode(np.asarray(table[name]), "utf-8")
+        if name in str(header.get(ENCODED, "")).split(","):
+            table[name] = np.array([unquote(str(v), errors="surrogateescape") for v in table[name]])
         unit = "" if table[name].unit is None else f"[{table[name].unit}]"
         description = str(header.get(f"TCOMM{i}", header.comments[f"TTYPE{i}"]))
         table[name].info.description = description.removesuffix(unit).strip() or None
@@ -87,7 +128,8 @@ def read_table(path: str | Path) -> QTable:
 
 def write_datatree(path: str | Path, tree: xr.DataTree) -> Path:
     """Write a DataTree (posterior in ArviZ's schema) as netCDF4 through h5netcdf, atomically; floats are
-    compressed."""
+    compressed. Text that is no UTF-8 (file names of another age) is written with percent signs."""
+    tree = tree.map_over_datasets(_writable_text)
     encoding = {
         node.path: {
             name: {"zlib": True, "complevel": 1}
@@ -98,6 +140,24 @@ def write_datatree(path: str | Path, tree: xr.DataTree) -> Path:
     }
     encoding = {group: names for group, names in encoding.items() if names}
     return atomically(path, lambda partial: tree.to_netcdf(partial, engine="h5netcdf", encoding=encoding))
+
+
+def _writable_text(dataset: xr.Dataset) -> xr.Dataset:
+    """The dataset with its text as UTF-8 can hold it, each value still different from the others."""
+    changed = {}
+    for name, variable in dataset.variables.items():
+        if variable.dtype.kind in "OU" and not all(_is_utf8(value) for value in variable.values.flat):
+            log.warning("%s: file names that are no UTF-8 are written as in %s", name, "%E9")
+            encoded = [percent_encoded(str(value)) for value in variable.values.flat]
+            values = np.array(encoded, object).reshape(variable.shape)
+            changed[name] = (variable.dims, values, variable.attrs)
+    return dataset.assign_coords({k: v for k, v in changed.items() if k in dataset.coords}).assign(
+        {k: v for k, v in changed.items() if k not in dataset.coords}
+    )
+
+
+def _is_utf8(value: Any) -> bool:
+    return not isinstance(value, str) or not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
 def _table_hdu(table: Table, path: str | Path) -> fits.BinTableHDU:

@@ -119,6 +119,7 @@ def read_spec(file: FitsFile, select: str | None = None) -> RawSpectrum:
     vacuum, ours = header.get("VACUUM"), _is_sdss(file)
     if not ours:
         notes.append("SDSS columns in a file that does not name SDSS: medium and frame are the header's")
+    frame, strange = ("barycentric", None) if ours else spectral_frame(header)
     return RawSpectrum(
         product="sdss-spec",
         wavelength=wavelength,
@@ -126,7 +127,8 @@ def read_spec(file: FitsFile, select: str | None = None) -> RawSpectrum:
         ivar=values[1],
         quality=values[2],
         medium={True: "vacuum", False: "air"}.get(vacuum, "vacuum" if ours else None),
-        frame="barycentric" if ours else spectral_frame(header, file.where),
+        frame=frame,
+        strange_frame=strange,
         velocity=velocity,
         velocity_error=SPEED_OF_LIGHT * error if velocity is not None and error and error > 0 else None,
         resolving_power=BOSS_R if ours else None,

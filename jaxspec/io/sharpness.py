@@ -4,7 +4,8 @@ In velocity, a spectrum is the star's convolved with a profile. The Fourier tran
 like lines differ by those of their profiles: for Gaussians by exp(-D k^2 / 2), where D is the difference of
 the two variances and k the frequency. The factor is measured as a transfer function, from the product of the
 spectrum's transform with that of a template whose profile is known. Noise is not correlated with the
-template, so that it widens the error of D and does not shift D, however large it is.
+template, so that it widens the error of D and does not shift D, however large it is and whatever its own
+spectrum.
 """
 
 from typing import NamedTuple

@@ -91,8 +91,9 @@ class Emulator(eqx.Module):
         if path.is_file():
             return _read_file(path)
         stored = artefacts.load(path, KIND, REMAKE)
-        summary = stored.config["provenance"]["summary"]
-        return _make(stored.arrays, {**stored.settings, "summary": summary}, path)
+        with artefacts.understood(str(path / artefacts.CONFIG), stored.config, REMAKE):
+            summary = stored.config["provenance"]["summary"]
+            return _make(stored.arrays, {**stored.settings, "summary": summary}, path)
 
 
 KIND = "emulator"

@@ -334,7 +334,7 @@ class Posterior:
             names,
             **fixed,
             stats=stats,
-            prior=None if prior is None else build(StellarPrior, prior),
+            prior=None if prior is None else build(StellarPrior, prior, f"{path}, {PRIOR}, "),
             raw=raw,
         )
 

@@ -109,3 +109,19 @@ def test_values_that_no_star_has():
         wrong[1, j] = value
         with pytest.raises(InputError, match=f"t label {labels.names[j]} row 1: found {value:g}"):
             check_physical(wrong, labels, "t")
+
+
+@pytest.mark.parametrize("coding", ["utf-8", "utf-8-sig", "utf-16", "latin-1"])
+@pytest.mark.parametrize("suffix", [".csv", ".txt", ".ecsv"])
+def test_the_byte_order_mark_of_excel_is_no_part_of_a_name(tmp_path, coding, suffix):
+    head = "# %ECSV 1.0\n# ---\n# datatype:\n# - {name: source_id, datatype: string}\n"
+    head = (
+        head + "# - {name: teff, unit: K, datatype: float64}\n# schema: astropy-2.0\n"
+        if suffix == ".ecsv"
+        else ""
+    )
+    sep = "," if suffix == ".csv" else " "
+    path = tmp_path / f"stars{suffix}"
+    path.write_bytes(f"{head}source_id{sep}teff\nétoile{sep}5772\n".encode(coding))
+    table = open_table(path)
+    assert table.colnames == ["source_id", "teff"] and table["source_id"][0] == "étoile"

@@ -11,12 +11,15 @@ import pytest
 from jaxspec.errors import InputError
 from jaxspec.fitting.check import (
     CHI2_MAX,
+    Fit,
     FitConfig,
+    _with_own_errors,
     check_fit,
     check_posterior,
     in_batches,
     model_sigma,
 )
+from jaxspec.instruments import Arm, Instrument
 from jaxspec.posterior.results import Posterior
 from jaxspec.simulation.nuisances import PURE, ROBUST
 from jaxspec.simulation.simulator import Simulator
@@ -170,3 +173,18 @@ def test_rows_in_batches_keep_their_order_and_raise():
 
     with pytest.raises(InputError, match="row 8"):
         in_batches(fails_late, 2, rows)
+
+
+def test_errors_that_the_reader_raised_are_not_the_files(rng):
+    """A file of S/N 1000 with errors raised to 1/300 is right; one that states too large errors is not."""
+    arms = (Arm("a", 5000.0, 5050.0, 0.1, 2e4), Arm("b", 6000.0, 6050.0, 0.1, 2e4))
+    instrument = Instrument("two", arms)
+    n, p = 4, instrument.n_pixels
+    sigma = np.array([1e-3, 1e-3, 1e-2, 1e-3])
+    flux = 1.0 + sigma[:, None] * rng.normal(size=(n, p))
+    # Raised from 1/1000 rightly; from 1/300 stated for 1/1000; raised though errors were far too small; not.
+    used, raised = np.array([300.0, 300.0, 300.0, 1000.0]), np.array([1000 / 300, 1.1, 10 / 3, 1.0])
+    ivar = np.tile(used[:, None] ** 2, (1, p))
+    fit = Fit(*[np.zeros(n)] * 5, np.array([3.3, 3.3, 3.0, 1.0]), np.zeros(n), np.ones((n, p)), PURE)
+    wrong = _with_own_errors(fit, instrument, flux, ivar, np.tile(raised[:, None], (1, 2))).wrong_errors
+    assert wrong[0] < 1.2 and wrong[1] > 2.5 and wrong[2] > 2.5 and wrong[3] == 1.0

@@ -1,13 +1,18 @@
 """Files onto an instrument's grid: at rest, at its resolution, with refusals counted, against independent
 numbers."""
 
+import logging
+from pathlib import Path
+
 import numpy as np
 import pytest
+from astropy.io import fits
 
 from jaxspec.catalogues import join, read_gaia_eso
 from jaxspec.errors import InputError
 from jaxspec.instruments import FWHM_PER_SIGMA, SPEED_OF_LIGHT, Arm, Instrument, get_instrument
 from jaxspec.io import Assume, Quality, Template, find_files, read_spectra
+from jaxspec.io.collection import full_path
 from tests.survey import write_gaia_eso, write_survey
 
 GIRAFFE = get_instrument("giraffe")
@@ -129,10 +134,53 @@ def test_bad_files_are_refused_by_name_and_the_others_go_on(tmp_path):
     assert len(find_files([tmp_path / "a.txt", tmp_path, "x.fits"])) == 5
 
 
+def test_what_a_folder_holds_beside_spectra_is_told(tmp_path, caplog):
+    flux = (1 + np.zeros(2000)).astype("f4")
+    fits.HDUList([fits.PrimaryHDU(), fits.CompImageHDU(flux[None])]).writeto(tmp_path / "b.fits.fz")
+    fits.PrimaryHDU(flux).writeto(tmp_path / "strange.suffix")
+    for name in ("a.FITS", "a.txt.gz", "c.s", "d.tsv", "notes.md", "image.png", "other.png", ".hidden.txt"):
+        (tmp_path / name).write_text("5000 1\n")
+    (tmp_path / "inner").mkdir()
+    with caplog.at_level(logging.WARNING):
+        found = [p.name for p in find_files(tmp_path)]
+    assert found == ["a.FITS", "a.txt.gz", "b.fits.fz", "c.s", "d.tsv", "strange.suffix"]
+    assert "1 hidden, 2 .png, 1 folders, 1 .md" in caplog.text
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "x.h5").write_text("")
+    with pytest.raises(InputError, match=r"no file that is read \(1 \.h5\)"):
+        find_files(tmp_path / "empty")
+
+
+def test_a_file_counts_once_however_it_is_named(tmp_path, monkeypatch):
+    write_text(tmp_path / "a.txt", FINE, star(FINE), 0.01)
+    (tmp_path / "link.txt").symlink_to(tmp_path / "a.txt")
+    (tmp_path / "sub").mkdir()
+    monkeypatch.chdir(tmp_path)
+    names = ["a.txt", "./a.txt", tmp_path / "a.txt", "sub/../a.txt", "*.txt", tmp_path, "link.txt"]
+    assert find_files(names) == [Path("a.txt")]
+
+
+def test_values_by_path_belong_to_that_file_alone(tmp_path, monkeypatch):
+    for folder in ("night1", "night2"):
+        (tmp_path / folder).mkdir()
+        write_text(tmp_path / folder / "star.txt", FINE, star(FINE), 0.01)
+    monkeypatch.chdir(tmp_path)
+    files = ["night1/star.txt", tmp_path / "night2/star.txt"]
+    powers = {full_path("night2/star.txt"): 60000.0}
+    spectra, _ = read_spectra(files, SMALL, frame="rest", medium="air", resolving_power=powers)
+    assert [m["resolution"]["hr10"] for m in spectra.meta] == ["unknown, taken as 20000", "20000 from 60000"]
+    alone, _ = read_spectra(files[0], SMALL, frame="rest", medium="air")
+    np.testing.assert_array_equal(alone.flux[0], spectra.flux[0])
+    assert len(set(spectra.names)) == 2
+
+
 def test_snr_max_raises_the_errors(tmp_path):
     path = write_text(tmp_path / "s.txt", FINE, star(FINE), 1e-4)
     spectra, _ = read_spectra(path, SMALL, frame="rest", medium="air", snr_max=300.0)
     assert 250 < spectra.meta[0]["snr"] <= 300.5
+    assert spectra.meta[0]["errors_raised"]["hr10"] > 30
+    spectra, _ = read_spectra(path, SMALL, frame="rest", medium="air")
+    assert spectra.meta[0]["errors_raised"] == {}
 
 
 def test_calibrated_fluxes_keep_finite_float32_ivar(tmp_path):
@@ -201,3 +249,49 @@ def test_real_spectra_measured_against_each_other(data):
         ratio = spectra.flux[i, pixels] / np.asarray(sun.flux)[0, pixels]
         slope = np.polynomial.Polynomial.fit(np.arange(ratio.size), ratio, 3)(np.arange(ratio.size))
         assert np.std(ratio / slope) < 0.02
+
+
+@pytest.fixture
+def two_arms(rng):
+    wavelength = np.concatenate([np.arange(5390.0, 5450.0, 0.05), np.arange(8490.0, 8550.0, 0.05)])
+    flux = star(wavelength) + rng.normal(0, 0.01, len(wavelength))
+    return wavelength, flux, wavelength > 6000
+
+
+@pytest.mark.parametrize("what", ["oversubtracted", "noise", "wild noise", "no data", "nan"])
+@pytest.mark.parametrize("errors", [True, False])
+def test_an_arm_that_cannot_be_a_spectrum_is_masked_and_told(tmp_path, caplog, rng, two_arms, what, errors):
+    wavelength, flux, red = two_arms
+    error, alone = np.full(len(flux), 0.01), flux.copy()
+    noise = rng.normal(size=len(flux))
+    flux[red] = {
+        "oversubtracted": flux - 1.5,
+        "noise": noise,
+        "wild noise": 3.0 * noise,
+        "no data": 0.0 * flux,
+        "nan": flux * np.nan,
+    }[what][red]
+    if what == "noise":
+        error[red] = 1.0
+    columns = [wavelength, flux] + ([error] if errors else [])
+    np.savetxt(tmp_path / "s.txt", np.column_stack(columns), fmt="%.6f")
+    np.savetxt(tmp_path / "t.txt", np.column_stack([wavelength, alone, error])[~red], fmt="%.6f")
+    how = dict(frame="rest", medium="air", estimate_noise=True)
+    spectra, _ = read_spectra(tmp_path / "s.txt", SMALL, **how)
+    blue_alone, _ = read_spectra(tmp_path / "t.txt", SMALL, **how)
+    hr21 = SMALL.slices["hr21"]
+    assert spectra.meta[0]["arms"] == ("hr10",) and (spectra.ivar[0, hr21] == 0).all()
+    assert (spectra.quality[0, hr21] & Quality.NO_SPECTRUM).all()
+    assert "arm hr21" in " ".join(spectra.meta[0]["notes"]) and "arm hr21 is masked" in caplog.text
+    np.testing.assert_allclose(spectra.flux, blue_alone.flux, atol=1e-5)
+    if errors:
+        np.testing.assert_allclose(spectra.ivar, blue_alone.ivar, rtol=1e-4)
+
+
+def test_without_an_arm_that_can_be_a_spectrum_the_file_is_refused(tmp_path, rng, two_arms):
+    wavelength, flux, _ = two_arms
+    np.savetxt(
+        tmp_path / "s.txt", np.column_stack([wavelength, rng.normal(size=len(flux)), np.ones(len(flux))])
+    )
+    with pytest.raises(InputError, match=r"s\.txt"):
+        read_spectra(tmp_path / "s.txt", SMALL, frame="rest", medium="air")

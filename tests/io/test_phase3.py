@@ -195,3 +195,79 @@ def test_missing_columns_and_several_rows_are_refused(tmp_path):
     )
     with pytest.raises(InputError, match=r"two\.fits.*one row"):
         read_spectrum(tmp_path / "two.fits", medium="air", frame="rest", snr=10.0)
+
+
+def write_table(path, arrays, null=None, layout="cells", extname="STAR", medium="em.wl;obs.atmos"):
+    """A table of nothing but names: one row of cells, one pixel a row, or cells of variable length."""
+    cells = []
+    for name, values in arrays.items():
+        values = np.asarray(values)
+        code = {"i": "J", "b": "L"}.get(values.dtype.kind, "D")
+        unit = "Angstrom" if name.upper() in ("WAVE", "WAVELENGTH") else None
+        form = {"cells": f"{len(values)}{code}", "rows": code, "variable": f"P{code}()"}[layout]
+        data = values if layout == "rows" else [values]
+        blank = (null or {}).get(name)
+        cells.append(fits.Column(name, form, array=data, unit=unit, null=blank))
+    table = fits.BinTableHDU.from_columns(cells, name=extname)
+    table.header["TUCD1"] = medium
+    fits.HDUList([fits.PrimaryHDU(), table]).writeto(path, overwrite=True)
+    return path
+
+
+@pytest.mark.parametrize("layout", ["cells", "rows", "variable"])
+@pytest.mark.parametrize("extname", ["SPECTRUM", "COADD", ""])
+@pytest.mark.parametrize(
+    ("name", "power"),
+    [("ERR", 1), ("STD", 1), ("UNCERTAINTY", 1), ("VARIANCE", 2), ("IVAR", -2), ("flux_invvar", -2)],
+)
+def test_errors_by_every_name_in_every_table(tmp_path, layout, extname, name, power):
+    arrays = {"WAVE": WAVE, "FLUX": FLUX, name: 10.0**power * np.ones(N), "MASK": np.arange(N) == 9}
+    spectrum = read_spectrum(
+        write_table(tmp_path / "a.fits", arrays, layout=layout, extname=extname), frame="rest"
+    )
+    assert np.flatnonzero(spectrum.ivar == 0).tolist() == [9]
+    np.testing.assert_allclose(np.delete(spectrum.ivar, 9), 0.01)
+
+
+@pytest.mark.parametrize("layout", ["cells", "rows"])
+@pytest.mark.parametrize("column", ["FLUX", "ERR", "QUAL"])
+def test_tnull_marks_its_pixels(tmp_path, column, layout):
+    arrays = {"WAVE": WAVE, "FLUX": FLUX.astype(int), "ERR": np.full(N, 10), "QUAL": np.zeros(N, int)}
+    arrays[column] = arrays[column].copy()
+    arrays[column][30:40] = -999
+    spectrum = read_spectrum(
+        write_table(tmp_path / "a.fits", arrays, null={column: -999}, layout=layout), frame="rest"
+    )
+    bad = set(np.flatnonzero(spectrum.ivar == 0))
+    assert set(range(30, 40)) <= bad <= set(range(29, 41))
+
+
+def test_columns_of_one_number_and_other_columns_are_told(tmp_path):
+    path = tmp_path / "a.fits"
+    write_table(path, {"WAVE": WAVE, "FLUX": FLUX, "ERR": np.full(N, 10.0), "SKY": FLUX, "NORM_FLUX": FLUX})
+    with fits.open(path) as file:
+        columns = file[1].columns + fits.ColDefs([fits.Column("FLAG", "J", array=[3])])
+        table = fits.BinTableHDU.from_columns(columns, name="STAR")
+        table.header["TUCD1"] = "em.wl"
+        fits.HDUList([file[0], table]).writeto(tmp_path / "b.fits")
+    spectrum = read_spectrum(tmp_path / "b.fits", frame="rest")
+    assert (spectrum.ivar > 0).all()
+    told = " ".join(spectrum.meta["not_used"])
+    assert all(name in told for name in ("SKY", "NORM_FLUX", "FLAG"))
+
+
+def test_a_second_table_with_a_spectrum_is_told(tmp_path):
+    write_table(tmp_path / "a.fits", {"WAVE": WAVE, "FLUX": FLUX, "ERR": np.full(N, 10.0)})
+    with fits.open(tmp_path / "a.fits") as file:
+        second = fits.BinTableHDU(file[1].data, file[1].header, name="RED")
+        fits.HDUList([file[0], file[1], second]).writeto(tmp_path / "b.fits")
+    assert "another spectrum" in " ".join(read_spectrum(tmp_path / "b.fits", frame="rest").meta["not_used"])
+
+
+def test_one_unit_in_two_spellings(tmp_path):
+    path = write(tmp_path / "a.fits")
+    change(path, "TUNIT2", "erg cm**(-2) s**(-1) angstrom**(-1)")
+    change(path, "TUNIT3", "erg/cm**2/s/angstrom")
+    np.testing.assert_allclose(read_spectrum(path).ivar, IVAR, rtol=1e-6)
+    change(path, "TUNIT3", "10**(-3) erg/cm**2/s/angstrom")
+    np.testing.assert_allclose(read_spectrum(path).ivar, 1e6 * IVAR, rtol=1e-6)

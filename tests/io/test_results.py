@@ -127,3 +127,28 @@ def test_datatree_round_trip(tmp_path, rng):
             back["posterior"]["star"].values
         ) == ["a", "b", "c"]
     assert [p.name for p in tmp_path.iterdir()] == ["posterior.nc"]
+
+
+NAMES = ["étoile.txt", "%C3%A9toile.txt", "星.fits", "plain name.fits", "old\udce9.txt", "tab\t.txt"]
+
+
+def test_names_of_any_letters_are_written_and_come_back(tmp_path, caplog):
+    made = QTable({"source": np.array(NAMES), "teff": np.arange(6.0) * u.K})
+    path = write_table(tmp_path / "labels.fits", made)
+    assert "column source" in caplog.text
+    assert list(read_table(path)["source"]) == NAMES
+    raw = [str(value) for value in fits.getdata(path, 1)["source"]]
+    assert len(set(raw)) == 6 and all(value.isascii() for value in raw)
+    assert raw[0] == "%C3%A9toile.txt" and raw[3] == "plain name.fits"
+    assert "PERCENT" not in fits.getheader(write_table(tmp_path / "b.fits", table()), 1)
+
+
+def test_posteriors_hold_names_of_any_letters(tmp_path):
+    names = np.array(NAMES, object)
+    tree = xr.DataTree.from_dict({"posterior": xr.Dataset({"x": ("star", np.arange(6.0))}, {"star": names})})
+    path = write_datatree(tmp_path / "p.nc", tree)
+    with xr.open_datatree(path, engine="h5netcdf") as back:
+        found = [str(name) for name in back["posterior"]["star"].values]
+    # One name that is no UTF-8 has the whole column encoded, so that no two names meet.
+    assert len(set(found)) == 6 and found[4] == "old%E9.txt" and found[0] == "%C3%A9toile.txt"
+    np.testing.assert_array_equal(tree["posterior"]["x"], np.arange(6.0))
