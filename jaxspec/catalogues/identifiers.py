@@ -187,7 +187,7 @@ def identifiers(
     for kind, values in names.items():
         if kind not in KINDS:
             raise InputError(f"{where}.{kind}", "an unknown kind", f"one of {', '.join(KINDS)}", "correct it")
-        array = np.ma.asarray(values)
+        array: np.ma.MaskedArray = np.ma.asarray(values)
         if kind.startswith("gaia") and array.dtype.kind == "f":
             raise InputError(
                 f"{where}.{kind}",
@@ -230,9 +230,10 @@ def identifiers(
                 known = keys.setdefault(kind, np.full(n, "", dtype=object))
                 known[i] = known[i] or key
     nan = np.full(n, np.nan)
-    columns = [nan if x is None else np.asarray(x, np.float64) for x in (ra, dec, pmra, pmdec)]
+    places = (nan if x is None else np.asarray(x, np.float64) for x in (ra, dec, pmra, pmdec))
+    right, declination, motion, motion_dec = places
     epochs = np.broadcast_to(np.asarray(epoch, np.float64), (n,)).copy()
-    return Identifiers(keys, *columns, epochs, tuple(notes))
+    return Identifiers(keys, right, declination, motion, motion_dec, epochs, tuple(notes))
 
 
 def _canonical_column(kind: str, texts: list[str], where: str) -> tuple[np.ndarray, dict[int, str]]:

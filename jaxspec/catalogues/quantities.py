@@ -168,8 +168,8 @@ def to_solar_scale(
     Sun's A(X) of the labels where they are known."""
     where = f"table {spec.name}, solar_scale"
     absolute = {name for name, q in spec.columns.items() if any(x.absolute for x in q)}
-    differential = spec.solar_scale in (None, "differential")
-    own = None if differential else solar_scale(spec.solar_scale, where)
+    scale = spec.solar_scale
+    own = None if scale is None or scale == "differential" else solar_scale(scale, where)
     wanted = None if solar is None else solar_scale(solar, "solar_scale")
     if absolute and wanted is None and own is None:
         raise InputError(
@@ -178,6 +178,7 @@ def to_solar_scale(
     for j, name in enumerate(label_set.names):
         if name in absolute:
             sun = wanted if wanted is not None else own
+            assert sun is not None
             if name not in sun:
                 raise InputError(where, f"no {name}", "the Sun's A(X) of every element", "add it")
             labels[:, j] -= sun[name]
@@ -189,7 +190,7 @@ def to_solar_scale(
     on = {n: sun[n] for n in label_set.names if n in sun and (own is not None or n in absolute)}
     if own is not None and wanted is not None and own != wanted:
         return f"{target}, converted from {named}", on
-    if differential:
+    if own is None:
         words = "relative to the authors' own Sun" if spec.solar_scale else "not stated, left as it is"
         return words, on
     return named, on

@@ -5,6 +5,7 @@ Everything that is changed or left out on the way is counted in the catalogue's 
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import astropy.units as u
 import numpy as np
@@ -63,7 +64,8 @@ def read_rows(
             "map at least one label to a column",
         )
     if posterior is None:
-        labels, covariance = assemble_labels(*read_labels(table, spec, notes), label_set, spec, notes)
+        values, errors, relative = read_labels(table, spec, notes)
+        labels, covariance = assemble_labels(values, errors, relative, label_set, spec, notes)
     else:
         labels, covariance = posterior.on(label_set, keep)
         notes += posterior.notes
@@ -149,7 +151,7 @@ def _of_range(table: Table, column: str, wanted: list, spec: TableSpec, where: s
 
 def _identifiers(table: Table, spec: TableSpec) -> Identifiers:
     names = {"gaia" if kind == "gaia_dr3" else kind: column for kind, column in spec.identifiers.items()}
-    given = {}
+    given: dict[str, Any] = {}
     for kind, name in names.items():
         if kind == "epoch" and not isinstance(name, str):
             given[kind] = float(name)
@@ -198,7 +200,7 @@ def _angle(table: Table, column: str, kind: str, spec: TableSpec) -> Float[np.nd
     return values
 
 
-def _texts(table: Table, spec: TableSpec, name: str | None, entry: str) -> tuple[str, ...]:
+def _texts(table: Table, spec: TableSpec, name: str | float | None, entry: str) -> tuple[str, ...]:
     """A column as text, nothing without one."""
     return () if name is None else strings(*find_column(table, str(name), spec, entry))
 

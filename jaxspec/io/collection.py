@@ -84,7 +84,8 @@ def find_files(paths: str | Path | Sequence[str | Path]) -> list[Path]:
 
 def _of_folder(folder: Path) -> tuple[list[Path], str]:
     """Spectra of a folder, and in words what else there is."""
-    matches, others = [], Counter()
+    matches: list[Path] = []
+    others: Counter[str] = Counter()
     for path in sorted(folder.iterdir()):
         if path.name[0] == ".":
             others["hidden"] += 1

@@ -196,7 +196,7 @@ def number(header: fits.Header, key: str, where: str, default: float | None = No
             value = float(value)
         except ValueError:
             pass
-    if isinstance(value, (bool, str)) or not np.isscalar(value) or not np.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not np.isfinite(value):
         raise InputError(where, f"{key} = {value!r}", "a finite number", "correct the header")
     return float(value)
 

@@ -79,7 +79,7 @@ def read_phase3(file: FitsFile, unit: str | None = None) -> RawSpectrum:
     """
     table = find_table(file)
     label = file.label(table)
-    if not hasattr(table, "columns") or table.data is None:
+    if table is None or not hasattr(table, "columns") or table.data is None:
         raise InputError(label, "no table", "a binary table with the spectrum", "fetch the file again")
     columns = _columns(table)
     flux_column = _choose(columns, Role.FLUX, label)
@@ -124,7 +124,8 @@ def read_phase3(file: FitsFile, unit: str | None = None) -> RawSpectrum:
 
 
 def _with_header(file, table, wave_column, flux_column, wavelength, flux, ivar, bits, unused) -> RawSpectrum:
-    header, notes = file.hdus[0].header, []
+    header = file.hdus[0].header
+    notes: list[str] = []
 
     def either(key: str) -> Any:
         return header if key in header else table.header

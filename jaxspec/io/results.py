@@ -105,6 +105,8 @@ def read_table(path: str | Path) -> QTable:
         warnings.simplefilter("ignore")
         try:
             hdu = file.find("LABELS")
+            if hdu is None:
+                raise KeyError("no table LABELS")
             table, header = QTable.read(hdu, unit_parse_strict="silent"), hdu.header
         except Exception as error:  # astropy answers damaged tables with exceptions of many types
             found = f"{type(error).__name__}: {error}"
@@ -146,8 +148,8 @@ def _writable_text(dataset: xr.Dataset) -> xr.Dataset:
     for name, variable in dataset.variables.items():
         if variable.dtype.kind in "OU" and not all(_is_utf8(value) for value in variable.values.flat):
             log.warning("%s: file names that are no UTF-8 are written as in %s", name, "%E9")
-            values = [percent_encoded(str(value)) for value in variable.values.flat]
-            values = np.array(values, object).reshape(variable.shape)
+            encoded = [percent_encoded(str(value)) for value in variable.values.flat]
+            values = np.array(encoded, object).reshape(variable.shape)
             changed[name] = (variable.dims, values, variable.attrs)
     return dataset.assign_coords({k: v for k, v in changed.items() if k in dataset.coords}).assign(
         {k: v for k, v in changed.items() if k not in dataset.coords}

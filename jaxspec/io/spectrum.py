@@ -234,15 +234,15 @@ def _dispatch(
             raise InputError(
                 where, "binary data", "FITS or text", "the file is damaged or of a kind that is not supported"
             )
-        raw = read_survey_text(data, where, select)
-        if raw is None:
-            _only_one(where, select)
-            raw = read_text(data, where, unit or default_unit)
-        return raw
+        known = read_survey_text(data, where, select)
+        if known is not None:
+            return known
+        _only_one(where, select)
+        return read_text(data, where, unit or default_unit)
     file = open_fits(data, where)
-    raw = read_survey(file, select)
-    if raw is not None:
-        return raw
+    known = read_survey(file, select)
+    if known is not None:
+        return known
     _only_one(where, select)
     if is_gaia_eso(file):
         return read_gaia_eso(file)  # its star's name is a position; the header has the field's
