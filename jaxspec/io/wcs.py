@@ -218,8 +218,14 @@ def _iraf_log(header: fits.Header, ctype: str, algorithm: str, where: str) -> bo
 
 
 def _stated(header: fits.Header, key: str) -> bool:
-    """Whether a card is there and not blank."""
-    return key in header and not isinstance(header[key], (fits.card.Undefined, type(None)))
+    """Whether a card is there and says something."""
+    return key in header and _says(header[key])
+
+
+def _says(value: object) -> bool:
+    """Whether a card's value is neither undefined nor blank."""
+    undefined = value is None or isinstance(value, fits.card.Undefined)
+    return not undefined and not (isinstance(value, str) and not value.strip())
 
 
 def _check_repeats(header: fits.Header, j: int, where: str) -> None:
@@ -228,7 +234,7 @@ def _check_repeats(header: fits.Header, j: int, where: str) -> None:
     pattern = re.compile(rf"{of_axis}|DC-FLAG|SPECSYS|{'|'.join((*IN_VACUUM, *IN_AIR, *IN_WORDS))}")
     for key in dict.fromkeys(k for k in header if pattern.fullmatch(k)):
         values = [header[(key, i)] for i in range(header.count(key))]
-        values = [v for v in values if not isinstance(v, (fits.card.Undefined, type(None)))]
+        values = [v for v in values if _says(v)]
         if any(v != values[0] for v in values):
             raise InputError(
                 where,

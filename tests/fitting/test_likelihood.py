@@ -18,6 +18,7 @@ from jaxspec.fitting.likelihood import (
     log_prior_nuisances,
     observe,
 )
+from jaxspec.labels import NINE_LABELS
 from jaxspec.physics.forward import Nuisances
 from jaxspec.simulation.nuisances import PURE, draw_nuisances
 from jaxspec.simulation.prior import StellarPrior

@@ -110,7 +110,7 @@ def test_missing_and_foreign_weights_are_refused(tmp_path):
         Emulator.load(tmp_path / "bytes.npz")
     foreign = replace(made_up_emulator(0.01), label_set=NINE_LABELS.select(["teff", "logg", "fe_h"]))
     foreign.save(tmp_path / "foreign")
-    with pytest.raises(InputError, match=r"labels.*teff.*fe_h.*retrain"):
+    with pytest.raises(InputError, match=r"labels.*teff.*fe_h.*experiments\.emulator"):
         Emulator.load(tmp_path / "foreign")
 
 
