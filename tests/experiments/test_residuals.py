@@ -9,6 +9,7 @@ import pytest
 
 from experiments import infer, residuals
 from experiments.common import settings
+from jaxspec.commands import residuals as commands
 from jaxspec.commands.evaluate import TestSet, bounds, other_simulator
 from jaxspec.commands.tasks import make_simulator
 from jaxspec.commands.train import Settings, data_inputs
