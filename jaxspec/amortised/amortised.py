@@ -171,7 +171,7 @@ class AmortisedPosterior:
             result = self.recalibration.apply(result, arms)
         return self.flag(result, ivar)
 
-    def flag(self, result: Posterior, ivar: Float[np.ndarray, "n p"]) -> Posterior:
+    def flag(self, result: Posterior, ivar: Float[Array | np.ndarray, "n p"]) -> Posterior:
         """`result` with the flags that its draws and statistics deserve now (see `flag_stars`); call it after
         a refinement and after the check."""
         return flag_stars(result, ivar, self.instrument, self.prior, self.snr_limit)

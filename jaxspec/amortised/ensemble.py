@@ -116,7 +116,7 @@ class Ensemble:
         """As `AmortisedPosterior.prepare`."""
         return self.members[0].prepare(spectra)
 
-    def flag(self, result: Posterior, ivar: Float[np.ndarray, "n p"]) -> Posterior:
+    def flag(self, result: Posterior, ivar: Float[Array | np.ndarray, "n p"]) -> Posterior:
         """As `AmortisedPosterior.flag`."""
         return self.members[0].flag(result, ivar)
 

@@ -6,7 +6,7 @@ import dataclasses
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from jaxspec.instruments import Instrument
 from jaxspec.posterior.flags import Flag
@@ -22,7 +22,7 @@ EDGE = 0.01  # of the range of a label: a 68 % interval that reaches so close is
 
 def flag_stars(
     posterior: Posterior,
-    ivar: Float[np.ndarray, "n p"],
+    ivar: Float[Array | np.ndarray, "n p"],
     instrument: Instrument,
     prior: StellarPrior | None,
     snr_limit: float,
@@ -54,7 +54,7 @@ def flag_stars(
     conditions = {
         Flag.NEAR_BOUND: np.any((p16 < bounds.low + margin) | (p84 > bounds.high - margin), axis=1),
         Flag.LOW_SNR: ~(posterior.snr >= snr_limit),
-        Flag.ARM_MISSING: ~usable_arms(ivar, instrument).all(axis=1),
+        Flag.ARM_MISSING: ~usable_arms(np.asarray(ivar), instrument).all(axis=1),
         Flag.BAD_FIT: stat("bad_fit") > 0,
         Flag.OUT_OF_RANGE: (stat("novelty") > 1.0)
         | (stat("contradicts_prior") > 0)

@@ -69,6 +69,6 @@ class PosteriorModel(Protocol):
         """Log-density at given labels."""
         ...
 
-    def flag(self, result: Posterior, ivar: Float[np.ndarray, "s p"]) -> Posterior:
+    def flag(self, result: Posterior, ivar: Float[Array | np.ndarray, "s p"]) -> Posterior:
         """`result` with the flags that it deserves now."""
         ...
