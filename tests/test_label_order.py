@@ -58,7 +58,8 @@ def test_simulated_stars(toy, mixed):
     expected, stars = (Simulator(model, config=config).simulate(KEY, 8) for model in (toy, mixed))
     np.testing.assert_array_equal(stars.labels, expected.labels[:, ORDER])
     for name, values in expected.nuisances._asdict().items():
-        np.testing.assert_array_equal(getattr(stars.nuisances, name), values)
+        # Two programs, whose rounding is the compiler's choice.
+        np.testing.assert_allclose(getattr(stars.nuisances, name), values, rtol=5e-7, err_msg=name)
     np.testing.assert_allclose(stars.flux, expected.flux, atol=1e-5)
 
 

@@ -52,8 +52,8 @@ def _kind(file: FitsFile) -> str | None:
     flux, error = _image(file, 1), _image(file, 2)
     if flux is None or error is None:
         return None
-    units = [text(hdu.header, "BUNIT").lower() for hdu in file.hdus]
-    if len(file) > 4 and units[1].startswith("flux") and units[4].startswith("wave") and flux.ndim == 2:
+    bunit = [text(hdu.header, "BUNIT").lower() for hdu in file.hdus]
+    if len(file) > 4 and bunit[1].startswith("flux") and bunit[4].startswith("wave") and flux.ndim == 2:
         return "visit"
     header = file.hdus[1].header
     # All combined spectra are on this one grid, log10 of A.
@@ -69,7 +69,7 @@ def _kind(file: FitsFile) -> str | None:
         and flux.size == flux.shape[-1]
     ):
         return "aspcap"
-    return "star" if units[1].startswith("flux") and units[2].startswith("err") else None
+    return "star" if bunit[1].startswith("flux") and bunit[2].startswith("err") else None
 
 
 def _get(header: Any, key: str) -> float:
