@@ -2,7 +2,7 @@
 #
 #   make run                          train a small flow, evaluate it, infer held-out stars, draw the plots
 #   make run SPECTRA="path/*.fits"    and infer these spectra too
-#   make test | make lint             the test suite, a quarter of an hour on two cores | ruff and mypy
+#   make test | make lint             the test suite without what is slow | ruff and mypy
 #   make test-slow                    statistics of many stars and long trainings: before weights change, or a release
 #   make durations                    the test suite, timed: how its files are handed to the workers from then on
 

@@ -1,6 +1,6 @@
 """What can the checks of calibration see? Planted faults of every size through every diagnostic.
 
-    python -m experiments.power                                  the table of docs/guide.md
+    python -m experiments.power                                  all sizes: more than an hour on one core
     python -m experiments.power sizes=[50,500] sets=50           a smaller one
 
 No network and no spectra: posteriors are Gaussians that are right but for one fault. Writes `power.ecsv`,
