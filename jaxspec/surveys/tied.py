@@ -82,7 +82,7 @@ class TieIndex(NamedTuple):
     stay on disk.
 
     `star [t]` in the sky, sorted; its rows are entries `start[t]:start[t + 1]` of `survey [r]` and
-    `row [r]`; `count [t]` surveys measure it, which is pattern `member [t]` of surveys, or group `member [t]`
+    `row [r]`; `size [t]` surveys measure it, which is pattern `member [t]` of surveys, or group `member [t]`
     where `grouped [t]`. There are `n_classes` patterns and `n_groups` groups.
     """
 

@@ -66,7 +66,7 @@ class Minibatches:
         self.strata = []
         for grouped in (False, True):
             for m in np.unique(index.size[index.grouped == grouped]):
-                self.strata.append(np.flatnonzero((index.count == m) & (index.grouped == grouped)))
+                self.strata.append(np.flatnonzero((index.size == m) & (index.grouped == grouped)))
         self.n_field = len(np.unique(index.size[~index.grouped]))
         share = [len(x) / len(index) for x in self.strata]
         self.sizes = [min(len(x), max(8, round(size * f))) for x, f in zip(self.strata, share, strict=True)]
