@@ -21,7 +21,7 @@ FLOORS = (
     {"settings", "runs"},
     {"labels", "instruments"},
     {"spectra"},
-    {"continuum", "velocity", "datasets", "artefacts"},
+    {"continuum", "velocity", "resampling", "datasets", "artefacts"},
     {"physics", "flows", "networks", "io", "training"},
     {"simulation"},
     {"posterior", "reading"},

@@ -123,7 +123,7 @@ class AmortisedPosterior:
                 "spectra.wavelength",
                 f"{spectra.wavelength.size} pixels from {spectra.wavelength[0]:.2f} A",
                 f"the {grid.size} pixels of instrument {self.instrument.name!r}",
-                "rebin the spectra onto it first (jaxspec.spectra.rebin)",
+                "rebin the spectra onto it first (jaxspec.resampling.rebin)",
             )
         return prepare_many(spectra.flux, spectra.ivar, self.instrument)
 
