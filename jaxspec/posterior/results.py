@@ -28,8 +28,8 @@ PRIOR = "training_prior"
 REFINEMENT = {
     "prior_efficiency": ("effective share of the network's draws under the given prior", "stat.value"),
     "efficiency": ("effective share of the draws of the exact posterior", "stat.value"),
-    "pareto_k": ("tail of the draws' weights, to be trusted below 0.7", "stat.param"),
-    "r_hat": ("of tempered populations, where pareto_k is not below 0.7; agreed below 1.05", "stat.param"),
+    "pareto_k": ("tail of the draws' weights, to be trusted below 0.6 to 0.7", "stat.param"),
+    "r_hat": ("of tempered populations, where pareto_k is too large; agreed below 1.05", "stat.param"),
     "proposal": ("draws from 0 the network, 1 about the best fit, 2 adapted, 3 tempered", "meta.code"),
     "log_evidence": ("natural log of the evidence, given model and priors", "stat.likelihood"),
 }
