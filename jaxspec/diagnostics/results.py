@@ -26,7 +26,9 @@ class KnownStars:
         snr: signal-to-noise per pixel, `[n]`.
         bound: standard errors of the Cramer-Rao bound of the first stars, `[m, l]`, m <= n; infinite where a
             spectrum tells nothing.
-        bound_with_prior: the same of the best Gaussian posterior, which knows the prior too.
+        bound_with_prior: standard errors of a Gaussian reference, whose precision is that of the bound plus
+            the inverse covariance of the prior. It is no bound: the exact posterior knows the prior's shape
+            too and may be narrower.
     """
 
     name: str
