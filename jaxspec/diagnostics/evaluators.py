@@ -217,8 +217,8 @@ def sharpness(stars: KnownStars) -> Result:
     picture = _picture(
         "sharpness",
         calibration_plots.plot_sharpness(shown, stars.label_set),
-        "Scatter and stated error in units of a Gaussian reference: the information of the spectrum plus that "
-        "of a Gaussian with the prior's covariance. It is no bound: where the prior matters, the exact "
+        "Scatter and stated error in units of a Gaussian reference: the information of the spectrum plus "
+        "that of a Gaussian with the prior's covariance. It is no bound: where the prior matters, the exact "
         "posterior knows the prior's shape and is narrower (0.86 to 0.98 of it at S/N 20).",
     )
     ratio = values["with_prior"]
