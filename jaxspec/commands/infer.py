@@ -153,7 +153,14 @@ def write(
         "seconds": seconds,
         "approximation": forward.approximation,
         "spectra": [
-            {"source": name, "flags": flags.names(int(flag)), "snr": snr, "chi2": chi2, **_facts(meta)}
+            {
+                "source": name,
+                "flags": flags.names(int(flag)),
+                "usable": flags.usable(int(flag)),
+                "snr": snr,
+                "chi2": chi2,
+                **_facts(meta),
+            }
             for name, flag, snr, chi2, meta in zip(
                 posterior.names,
                 posterior.flags,
@@ -171,7 +178,10 @@ def write(
     print_table(posterior, known, known_name)
     for error in refused:
         show(f"refused: {error}")
-    log.info("%d spectra in %.1f s, %d files refused; %s", len(result), seconds, len(refused), folder)
+    log.info(
+        "%d spectra in %.1f s, labels of %d usable, %d files refused; %s",
+        *(len(result), seconds, int(result.usable.sum()), len(refused), folder),
+    )
     return posterior, metrics
 
 
