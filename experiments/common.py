@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from jaxspec import settings as library
 from jaxspec.errors import InputError
 from jaxspec.runs import check_folder, use_compilation_cache
+from jaxspec.stopping import Stopped, signals
 
 ROOT = Path(__file__).resolve().parents[1]
 CONF = ROOT / "conf"
@@ -32,17 +33,23 @@ ONE_FILE = ("synthesize",)  # whose output is no folder
 
 def launch(run: Callable[[DictConfig, Path], Any], config_name: str) -> None:
     """Compose the configuration from the command line and call `run(cfg, folder)`; an `InputError` ends the
-    process with its message and exit status 1."""
+    process with its message and exit status 1, Ctrl-C and SIGTERM with a sentence and 130 or 143."""
     check_output(sys.argv[1:], config_name)
     sys.argv[1:] = quote_paths(sys.argv[1:])
     use_compilation_cache()  # the next run starts at once
 
     def main(cfg: DictConfig) -> None:
         logging.getLogger("jax").setLevel(logging.WARNING)  # it narrates its search for a TPU
+        folder = Path(HydraConfig.get().runtime.output_dir)
         try:
-            run(cfg, Path(HydraConfig.get().runtime.output_dir))
+            with signals():
+                run(cfg, folder)
         except InputError as error:
             raise SystemExit(f"error: {error}") from None
+        except Stopped as stop:
+            given = any(argument.startswith("output=") for argument in sys.argv[1:])
+            print(stop.sentence("" if given else f"output={folder}"), file=sys.stderr, flush=True)
+            raise SystemExit(stop.status) from None
 
     hydra.main(config_path=str(CONF), config_name=config_name, version_base="1.3")(main)()
 

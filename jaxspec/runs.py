@@ -28,6 +28,7 @@ import platformdirs
 import yaml
 
 import jaxspec
+from jaxspec import stopping
 from jaxspec.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -321,6 +322,7 @@ class Item:
         try:
             # NumPy leaves a file open that it opened itself and that ends early.
             with self.path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+                stopping.keep(f"piece {self.name} in {self.path.parent}")
                 return {name: stored[name] for name in stored.files}
         except Exception as error:  # zipfile and zlib have errors of their own
             raise InputError(
@@ -334,6 +336,7 @@ class Item:
         """Keep the arrays of this piece, atomically; nothing where no folder was given."""
         if self.path is not None:
             atomically(self.path, lambda partial: np.savez(partial, **arrays))
+            stopping.keep(f"piece {self.name} in {self.path.parent}")
 
     def result(self, make: Callable[[], Mapping[str, Any]]) -> dict[str, np.ndarray]:
         """The stored arrays, or those that `make` returns, which are then kept."""

@@ -33,6 +33,7 @@ from jaxspec.physics.forward import SHIPPED, ForwardModel, Nuisances, forward_mo
 from jaxspec.physics.model import StellarModel
 from jaxspec.physics.synthesis import Window
 from jaxspec.runs import checksum, named_key, package_data, versions
+from jaxspec.stopping import deferred, keep
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +113,8 @@ def run(settings: Settings, output: str | Path) -> Path:
         },
     )
     hidden = not settings.progress
-    with store, tqdm(total=len(stars), initial=len(store), unit="star", disable=hidden) as bar:
+    bar = tqdm(total=len(stars), initial=len(store), unit="star", disable=hidden)
+    with deferred() as request, store, bar:
         if len(store):
             log.info("%s: %d of %d stars are there already", output, len(store), len(stars))
         for i in range(len(store), len(stars)):
@@ -126,6 +128,9 @@ def run(settings: Settings, output: str | Path) -> Path:
             row = [vmic[i], vmac[i], vsini[i], stars.snr[i]]
             store.append(flux, ivar, stars.labels[i], columns=row, names=[stars.names[i]])
             bar.update()
+            keep(f"star {i + 1} of {len(stars)}")
+            if i + 1 < len(stars):
+                request.stop()
     log.info("%s: %d spectra of %d pixels", output, len(stars), len(engine.wavelength))
     return Path(output)
 
