@@ -26,6 +26,11 @@ PATHS = (
 # Entries of a configuration that say what the run is called and where it writes.
 RUN = ("name", "output")
 ONE_FILE = ("synthesize",)  # whose output is no folder
+EXAMPLES = {
+    **{"spectra": '"night1/*.fits"', "labels": "stars.csv", "output": "stars.h5", "surveys": "surveys.yaml"},
+    **{"results": "night1_labels", "folder_of_spectra": "spectra", "catalogue": "labels.fits"},
+    "lines": "my_lines.vald",
+}
 
 
 # --- launch
@@ -98,7 +103,21 @@ def quote_paths(arguments: Iterable[str]) -> list[str]:
 
 
 def settings(cls: type, cfg: DictConfig) -> Any:
-    """The settings of a command of `jaxspec.commands` from a composed configuration."""
-    values = OmegaConf.to_container(cfg, resolve=True)
+    """The settings of a command of `jaxspec.commands` from a composed configuration.
+
+    Raises: InputError naming an entry that has no value yet, or is no setting.
+    """
+    values = contents(cfg)
     known = {field.name for field in dataclasses.fields(cls)}
     return library.build(cls, {k: v for k, v in values.items() if k in known or k not in RUN})
+
+
+def contents(cfg: DictConfig) -> dict[str, Any]:
+    """A composed configuration as plain values.
+
+    Raises: InputError naming an entry that has no value yet.
+    """
+    for name in sorted(OmegaConf.missing_keys(cfg)):
+        example = EXAMPLES.get(name.rpartition(".")[2], "...")
+        raise InputError(name, "nothing", "a value: it has no default", f"write {name}={example}")
+    return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]

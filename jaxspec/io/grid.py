@@ -9,6 +9,7 @@ from jaxspec.instruments import Arm, Instrument
 from jaxspec.io.combine import GridSpectrum
 from jaxspec.io.quality import Quality, blockwise, counts
 from jaxspec.io.spectrum import SpectrumFile
+from jaxspec.io.typed import argument
 from jaxspec.spectra import convolve_to_resolution, rebin
 
 log = logging.getLogger(__name__)
@@ -121,10 +122,11 @@ def _to_resolution(
     if source is None:
         if not native:
             log.warning(
-                "%s: resolving power not stated; taken as arm %s's own %.0f (else give resolving_power=)",
+                "%s: resolving power not stated; taken as arm %s's own %.0f (else give %s)",
                 file.path,
                 arm.name,
                 nominal,
+                argument("resolving_power", 20000),
             )
         return part, f"native {nominal:.0f}" if native else f"unknown, taken as {nominal:.0f}"
     if source < 0.95 * nominal:
