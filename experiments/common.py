@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CONF = ROOT / "conf"
 PATHS = (
     *("spectra", "labels", "output", "checkpoint", "start_from", "literature", "surveys", "lines", "forward"),
+    "instrument",
     *("data.spectra", "data.catalogue"),
 )
 

@@ -190,8 +190,12 @@ def begin(folder: str | Path, settings: Any, inputs: Iterable[str | Path] = (), 
     folder, settings = check_folder(folder), plain(settings)
     text = yaml.safe_dump(settings, sort_keys=False, width=110)
     atomically(folder / "config.yaml", lambda partial: partial.write_text(text))
-    forward = settings.get("forward") or ""
-    inputs = [*inputs, *([forward] if forward and Path(forward).exists() else [])]
+    inputs = list(inputs)
+    for name in ("forward", "lines", "instrument"):
+        path = str(settings.get(name) or "")
+        named = name == "instrument" and not path.endswith((".yaml", ".yml"))
+        if path and path not in map(str, inputs) and not named and Path(path).exists():
+            inputs.append(path)
     write_json(folder / "provenance.json", {**provenance(settings.get("seed"), inputs), **facts})
     log.info("writing to %s", folder)
     return folder

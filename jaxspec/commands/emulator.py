@@ -24,12 +24,12 @@ from jaxtyping import Float
 from scipy.sparse import block_diag
 from tqdm import tqdm
 
+from jaxspec.commands.lines import lines_for
 from jaxspec.errors import InputError
 from jaxspec.labels import NINE_LABELS
 from jaxspec.physics.broadening import VelocityGrid
 from jaxspec.physics.emulator import Emulator
 from jaxspec.physics.emulator_fit import emulator_errors, fit_emulator, gaussian_resampling, with_summary
-from jaxspec.physics.linelists import read_line_list
 from jaxspec.physics.model import StellarModel
 from jaxspec.physics.synthesis import Window
 from jaxspec.physics.turbulence import vmic_calibration
@@ -129,8 +129,7 @@ def stellar_model(windows: list[list[float]], calibrated: bool, lines: str | Non
         raise InputError(
             "calibrated", "true beside lines=FILE", "false", "corrections are for the shipped lines"
         )
-    low, high = min(w[0] for w in windows), max(w[1] for w in windows)
-    read = read_line_list(lines, low=low - 50.0, high=high + 50.0, molecules="skip", ions="skip")
+    read = lines_for(lines, [(w[0], w[1]) for w in windows])
     return StellarModel.create(tuple(Window(*window) for window in windows), lines=read)
 
 

@@ -109,6 +109,9 @@ def to_grid(
     return GridSpectrum(file.name, file.star, flux, ivar, quality, meta)
 
 
+LEAST = 0.8  # of an arm's resolving power: the least that networks are trained with
+
+
 def _to_resolution(
     part: tuple[np.ndarray, np.ndarray, np.ndarray],
     file: SpectrumFile,
@@ -129,6 +132,14 @@ def _to_resolution(
                 argument("resolving_power", 20000),
             )
         return part, f"native {nominal:.0f}" if native else f"unknown, taken as {nominal:.0f}"
+    if source < LEAST * nominal:
+        note = (
+            f"resolving power {source:.0f} is far below arm {arm.name}'s {nominal:.0f}: weights are for "
+            f"{LEAST * nominal:.0f} and more, do not trust its labels"
+        )
+        log.warning("%s: %s", file.path, note)
+        notes.append(note)
+        return part, f"{source:.0f}"
     if source < 0.95 * nominal:
         log.warning(
             "%s: resolving power %.0f is below arm %s's %.0f and cannot be raised",
