@@ -24,10 +24,12 @@ __all__ = [
     "infer",
     "load_posterior",
     "read_spectra",
+    "read_table",
     "report",
     "simulate",
     "synthesize",
     "train",
+    "usable",
 ]
 
 

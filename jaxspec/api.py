@@ -16,6 +16,8 @@ from jaxspec.commands.tasks import trained_simulator
 from jaxspec.datasets import Dataset
 from jaxspec.diagnostics import report
 from jaxspec.inference import Inference, InferenceConfig, infer, read_spectra
+from jaxspec.io import read_table
+from jaxspec.posterior.flags import usable
 from jaxspec.runs import named_key
 from jaxspec.settings import build
 from jaxspec.simulation.simulator import simulate_many
@@ -30,10 +32,12 @@ __all__ = [
     "infer",
     "load_posterior",
     "read_spectra",
+    "read_table",
     "report",
     "simulate",
     "synthesize",
     "train",
+    "usable",
 ]
 
 

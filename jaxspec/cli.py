@@ -20,6 +20,7 @@ from typing import Any
 import jaxspec
 from jaxspec.errors import InputError
 from jaxspec.settings import build, parse
+from jaxspec.stopping import Stopped, signals
 
 # Said here so that `jaxspec --help` imports nothing.
 COMMANDS = {
@@ -43,7 +44,8 @@ class Option(typing.NamedTuple):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
-    Returns: 0, or 1 for an input that cannot be used (2 for wrong options, 130 after Ctrl-C).
+    Returns: 0, or 1 for an input that cannot be used (2 for wrong options, 130 after Ctrl-C, 143 after
+        SIGTERM).
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     top = argparse.ArgumentParser(prog="jaxspec", description="From stellar spectra to posteriors of labels.")
@@ -57,17 +59,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name, rest = arguments[0], arguments[1:]
     logging.basicConfig(level=logging.INFO, format="[%(levelname)s] %(message)s")
     logging.getLogger("jax").setLevel(logging.WARNING)  # it narrates its search for a TPU
-    module = importlib.import_module(f"jaxspec.commands.{name}")
+    output: Path | None = None
     try:
-        settings, output, cache = read_arguments(name, module, rest)
-        if cache:
-            from jaxspec.runs import use_compilation_cache
+        with signals():
+            module = importlib.import_module(f"jaxspec.commands.{name}")
+            settings, output, cache = read_arguments(name, module, rest)
+            if cache:
+                from jaxspec.runs import use_compilation_cache
 
-            use_compilation_cache()
-        module.run(settings, output)
+                use_compilation_cache()
+            module.run(settings, output)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except Stopped as stop:
+        given = output is None or any(a.startswith(("-o", "--output", "output=")) for a in rest)
+        print(stop.sentence("" if given else f"-o {output}"), file=sys.stderr)
+        return stop.status
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130

@@ -17,7 +17,7 @@ SCRIPTS = sorted(path for room in ("experiments", "benchmarks") for path in (ROO
 # From the ground up; a module may import its own part and those on lower floors, never one beside or above
 # it.
 FLOORS = (
-    {"errors", "linear"},
+    {"errors", "linear", "stopping"},
     {"settings", "runs"},
     {"labels", "instruments"},
     {"spectra"},

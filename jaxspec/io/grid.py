@@ -9,6 +9,7 @@ from jaxspec.instruments import Arm, Instrument
 from jaxspec.io.combine import GridSpectrum
 from jaxspec.io.quality import Quality, blockwise, counts
 from jaxspec.io.spectrum import SpectrumFile
+from jaxspec.io.typed import argument
 from jaxspec.resampling import resample
 
 log = logging.getLogger(__name__)
@@ -109,6 +110,9 @@ def to_grid(
     return GridSpectrum(file.name, file.star, flux, ivar, quality, meta)
 
 
+LEAST = 0.8  # of an arm's resolving power: the least that networks are trained with
+
+
 def _resolution(
     wavelength: np.ndarray, file: SpectrumFile, arm: Arm, native: bool, notes: list[str]
 ) -> tuple[float | None, np.ndarray | None, str]:
@@ -118,12 +122,21 @@ def _resolution(
     if source is None:
         if not native:
             log.warning(
-                "%s: resolving power not stated; taken as arm %s's own %.0f (else give resolving_power=)",
+                "%s: resolving power not stated; taken as arm %s's own %.0f (else give %s)",
                 file.path,
                 arm.name,
                 nominal,
+                argument("resolving_power", 20000),
             )
         return None, None, f"native {nominal:.0f}" if native else f"unknown, taken as {nominal:.0f}"
+    if source < LEAST * nominal:
+        note = (
+            f"resolving power {source:.0f} is far below arm {arm.name}'s {nominal:.0f}: weights are for "
+            f"{LEAST * nominal:.0f} and more, do not trust its labels"
+        )
+        log.warning("%s: %s", file.path, note)
+        notes.append(note)
+        return None, None, f"{source:.0f}"
     if source < 0.95 * nominal:
         log.warning(
             "%s: resolving power %.0f is below arm %s's %.0f and cannot be raised",

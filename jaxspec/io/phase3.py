@@ -17,6 +17,7 @@ from jaxspec.io.fitsfile import FitsFile, number, optional_number, spectral_fram
 from jaxspec.io.image import is_vector
 from jaxspec.io.names import ERRORS, MASKS, Name, Role, understand
 from jaxspec.io.raw import RawSpectrum
+from jaxspec.io.typed import argument
 from jaxspec.io.wcs import to_angstrom
 
 NAMES = ("phase3spectrum", "spectrum")
@@ -91,7 +92,7 @@ def read_phase3(file: FitsFile, unit: str | None = None) -> RawSpectrum:
             label,
             f"no unit (TUNIT) for column {wave_column.name}",
             "nm or Angstrom",
-            "add TUNIT to the header, or give unit=",
+            f"add TUNIT to the header, or give {argument('unit', 'nm')}",
         )
     values = _cells(table, wave_column, label)
     if logarithmic:
