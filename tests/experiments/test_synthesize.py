@@ -85,6 +85,7 @@ def test_missing_column_is_named(tmp_path):
         synthesize.run(settings(tmp_path / "stars.csv", tmp_path / "out.h5", *TOY), tmp_path)
 
 
+@pytest.mark.slow
 def test_native_spectra_are_the_synthesis_itself(tmp_path):
     labels = table(
         tmp_path / "stars.csv", [{}, {"fe_h": -0.5, "vmic": 2.0, **{n: -0.5 for n in NINE_LABELS.names[3:]}}]

@@ -125,6 +125,7 @@ def test_agrees_with_long_chains(sampled, toy, stars):
     assert 0.8 < np.median(ratio) < 1.25
 
 
+@pytest.mark.slow
 def test_populations_take_over_where_weights_fail(sampled, toy, stars, monkeypatch):
     """Six stars whose weights are called bad, though they are good: tempered populations find the same
     posterior and evidence. Where two of them do not agree the network's draws stay."""
