@@ -70,7 +70,7 @@ STEP = jnp.array(label_set(*HR).step, jnp.float32)
 
 
 def mirrored(x, low, high):
-    """What lies beyond an edge, as far inside of it: chains do not see a wall."""
+    """Mirror at an edge: chains do not see a wall."""
     return high - jnp.abs(high - (low + jnp.abs(x - low)))
 
 

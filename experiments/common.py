@@ -1,4 +1,4 @@
-"""What every experiment shares: the launch, and a composed configuration as the settings of a command."""
+"""Shared by all experiments: the launch, and a composed configuration as the settings of a command."""
 
 import dataclasses
 import logging

@@ -1,4 +1,4 @@
-"""What the light went through: wavelength grid, resolving power, medium. A registry of real instruments.
+"""Instruments: wavelength grid, resolving power, medium. A registry of real ones.
 
 A pixel holds the flux averaged over `[centre - step/2, centre + step/2]`; the grid is linear in wavelength.
 An instrument of one's own is a small file, whose path stands wherever a name does (`read_instrument`), or a

@@ -1,4 +1,4 @@
-"""What is inferred about a star: labels with units and bounds, and their map to unconstrained space.
+"""The labels of a star: names with units and bounds, and their map to unconstrained space.
 
 Networks and flows work on the unconstrained vector `z`; people and files only ever see the labels. The map is
 a sigmoid scaled to each label's hard bounds, so no posterior can leak outside them and its log-determinant is

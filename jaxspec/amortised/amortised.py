@@ -94,7 +94,7 @@ class AmortisedPosterior:
 
     @property
     def label_set(self) -> LabelSet:
-        """What is inferred."""
+        """Names, units and bounds of the labels."""
         return self.network.label_set
 
     def sample(self, key: PRNGKeyArray, spectra: Spectra, n: int = 1000, batch: int = 64) -> Posterior:

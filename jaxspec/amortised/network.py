@@ -147,7 +147,7 @@ class PosteriorNetwork(nnx.Module):
         flux: Float[Array, "b p"],
         ivar: Float[Array, "b p"],
     ) -> Float[Array, " b"]:
-        """What training on exact labels minimises: -`log_prob`, or the regression of a flow that is trained
+        """Loss of training on exact labels: -`log_prob`, or the regression of a flow that is trained
         by matching (plus the same constant, so that both are in the labels' units). Without a `key` there is
         no dropout."""
         return self.loss_given(key, labels, self.context(flux, ivar, _dropout_key(key)))
@@ -200,7 +200,7 @@ class PosteriorNetwork(nnx.Module):
         return self.linear_fit.guess_loss(self.encoder(flux, ivar, _dropout_key(key)), labels, nuisances)
 
     def _whitened(self, z, context):
-        """What the flow describes, and the log-determinant on the way there."""
+        """The flow's own coordinates, and the log-determinant on the way there."""
         if self.linear_fit is None:
             return z, 0.0
         return self.linear_fit.whitening(context).forward_and_log_det(z)

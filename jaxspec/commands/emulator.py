@@ -72,7 +72,7 @@ GIRAFFE = (Coverage(5327.5, 5612.5, 0.03, 5328.0, 7776), Coverage(8476.0, 8984.0
 
 @dataclass(frozen=True)
 class Settings:
-    """What is covered, and how the emulator is trained.
+    """Wavelengths, and how the emulator is trained.
 
     Attributes:
         seed: of all random numbers.

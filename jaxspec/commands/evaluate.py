@@ -90,7 +90,7 @@ class EvaluationConfig:
 
 @dataclass(frozen=True)
 class Settings:
-    """What is evaluated.
+    """Weights and stars of an evaluation.
 
     Attributes:
         checkpoint: folder of a trained posterior or of a training run, or a list of them (several networks as

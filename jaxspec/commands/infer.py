@@ -274,7 +274,7 @@ def show(line: str) -> None:
 
 
 def _facts(meta: dict[str, Any]) -> dict[str, Any]:
-    """What a reader of the results may want to know of how a file was read."""
+    """Facts of how a file was read, for the record."""
     keys = (
         "path",
         "product",

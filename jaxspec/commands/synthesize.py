@@ -48,7 +48,7 @@ NOISELESS = 1e8  # inverse variance where no noise was added
 
 @dataclass(frozen=True)
 class Settings:
-    """What is synthesised, and how.
+    """Stars, wavelengths and method of a synthesis.
 
     Attributes:
         labels: table (CSV, ECSV or FITS) with columns by label name, optional vmic,
@@ -144,7 +144,7 @@ def run(settings: Settings, output: str | Path) -> Path:
 
 
 def own_inputs(settings: Settings) -> dict[str, Any]:
-    """What spectra depend on where lines or an instrument of one's own are used."""
+    """Facts that spectra depend on where lines or an instrument of one's own are used."""
     own: dict[str, Any] = {} if settings.lines is None else {"lines": checksum(settings.lines)}
     if settings.instrument != NATIVE and Path(settings.instrument).exists():
         own["arms"] = plain(get_instrument(settings.instrument).arms)

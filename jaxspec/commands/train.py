@@ -357,7 +357,7 @@ def refuse_other_run(settings: Settings, folder: Path) -> None:
 
 
 def earlier(folder: Path) -> dict[str, Any]:
-    """What an earlier run in this folder recorded of itself."""
+    """The record of an earlier run in this folder."""
     record = folder / "provenance.json"
     return json.loads(record.read_text()) if record.exists() else {}
 

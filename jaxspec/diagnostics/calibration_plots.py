@@ -181,7 +181,7 @@ def plot_bins(summary: Mapping[str, Any], label_set: LabelSet) -> Figure:
 
 
 def plot_sharpness(values: Mapping[str, Mapping[str, float]], label_set: LabelSet) -> Figure:
-    """What is stated and what is reached of each label, in units of the best possible error.
+    """Stated and reached errors of each label, in units of the best possible error.
 
     Args:
         values: by name of the measure, a number for each label.

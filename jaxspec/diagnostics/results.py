@@ -1,4 +1,4 @@
-"""What evaluators take and return: stars whose labels are known; numbers, a verdict, tables, pictures."""
+"""Input and output of evaluators: stars whose labels are known; numbers, a verdict, tables, pictures."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class KnownStars:
 
     @property
     def labels(self) -> dict[str, dict[str, float]]:
-        """What `summary` says of each label, of all stars."""
+        """The summary of each label, of all stars."""
         return self.summary["all"]["labels"]
 
 
@@ -78,7 +78,7 @@ class Picture(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What one evaluator found.
+    """Outcome of one evaluator.
 
     Attributes:
         values: plain numbers, ready for JSON.

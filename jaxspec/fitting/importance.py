@@ -392,7 +392,7 @@ def _tempered(rng, density, posterior: Posterior, mode: Mode, which, config) -> 
 
 
 def _constant(mode: Mode, rows) -> Float[np.ndarray, " n"]:
-    """What the likelihood leaves out (see `log_likelihood`)."""
+    """The part that the likelihood leaves out (see `log_likelihood`)."""
     ivar = mode.ivar[rows].astype(float)
     return 0.5 * np.sum(
         np.where(ivar > 0.0, np.log(np.where(ivar > 0.0, ivar, 1.0)) - LOG_2PI - 1.0, 0.0), axis=1

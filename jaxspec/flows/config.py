@@ -40,7 +40,7 @@ class FlowConfig:
                     f"FlowConfig.{name}",
                     repr(getattr(self, name)),
                     f"one of {allowed}",
-                    "correct the configuration",
+                    "set it to such a value",
                 )
         for name in ("n_layers", "width", "depth", "n_bins", "solver_steps"):
             if getattr(self, name) < 1:
@@ -48,7 +48,7 @@ class FlowConfig:
                     f"FlowConfig.{name}",
                     str(getattr(self, name)),
                     "a positive integer",
-                    "correct the configuration",
+                    "set it to such a value",
                 )
 
 

@@ -1,4 +1,4 @@
-"""What the readers of surveys share: masks at the door, arms joined into one spectrum, and the choice of one
+"""Shared by the readers of surveys: masks at the door, arms joined into one spectrum, and the choice of one
 spectrum in a file that holds several."""
 
 from collections.abc import Mapping, Sequence

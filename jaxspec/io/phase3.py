@@ -41,12 +41,12 @@ class Column:
 
     @property
     def understood(self) -> Name:
-        """What the name itself says."""
+        """The role that the name itself states."""
         return understand(self.name)
 
     @property
     def set(self) -> str:
-        """What tells apart two sets of columns in one table: FLUX / ERR and FLUX_REDUCED / ERR_REDUCED."""
+        """The set of columns in a table of two: FLUX / ERR or FLUX_REDUCED / ERR_REDUCED."""
         return self.understood.set
 
 

@@ -41,7 +41,7 @@ MEDIA = ("air", "vacuum")
 
 @dataclass(frozen=True)
 class Assume:
-    """What to take where a file says nothing; `origin` says who decided it and goes to the log and to
+    """Assumptions where a file says nothing; `origin` says who decided it and goes to the log and to
     `meta["assumed"]`.
 
     `medium` "air" or "vacuum"; `frame` "rest", "barycentric", "topocentric", or "unknown" when the velocity

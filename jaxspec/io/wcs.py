@@ -132,7 +132,7 @@ def _pixels(cards: dict[str, Any], n: int, where: str) -> np.ndarray:
 
 
 def _kind(ctype: str, where: str, key: str) -> tuple[str, str]:
-    """What the axis is (such as AWAV) and the algorithm code behind it (such as LOG, often none)."""
+    """The kind of axis (such as AWAV) and the algorithm code behind it (such as LOG, often none)."""
     if ctype in IRAF_LOG:
         return "LOG", ""
     kind, _, algorithm = ctype.partition("-")

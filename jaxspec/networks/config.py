@@ -51,7 +51,7 @@ class EncoderConfig:
     def __post_init__(self):
         if self.kind not in KINDS:
             raise InputError(
-                "EncoderConfig.kind", repr(self.kind), f"one of {KINDS}", "correct the configuration"
+                "EncoderConfig.kind", repr(self.kind), f"one of {KINDS}", "set it to such a value"
             )
         if self.projection_width <= 0 and self.stem_channels <= 0:
             raise InputError(
@@ -73,7 +73,7 @@ class EncoderConfig:
                 "EncoderConfig.token_width",
                 f"{self.token_width} for {self.n_heads} heads",
                 "a multiple of n_heads",
-                "correct the configuration",
+                "set it to such a value",
             )
         for name in (
             *("n_context", "bin_pixels", "stem_kernel", "stem_stride", "n_segments", "head_width"),
@@ -84,7 +84,7 @@ class EncoderConfig:
                     f"EncoderConfig.{name}",
                     str(getattr(self, name)),
                     "a positive integer",
-                    "correct the configuration",
+                    "set it to such a value",
                 )
 
 

@@ -22,7 +22,7 @@ from jaxspec.spectra import vacuum_to_air
 
 
 class Nuisances(NamedTuple):
-    """What shapes a spectrum beside the labels: speeds in km/s; `resolution` multiplies R, 1 is nominal."""
+    """Parameters beside the labels: speeds in km/s; `resolution` multiplies R, 1 is nominal."""
 
     vmic: Float[Any, "..."]  # an array of JAX or NumPy, or a number
     vmac: Float[Any, "..."]

@@ -1,4 +1,4 @@
-"""What inference returns: draws of the labels with what is needed to trust them, as a table and as a
+"""Results of inference: draws of the labels with what is needed to trust them, as a table and as a
 DataTree."""
 
 from __future__ import annotations

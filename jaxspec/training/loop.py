@@ -57,7 +57,7 @@ class TrainConfig:
                     f"TrainConfig.{name}",
                     str(getattr(self, name)),
                     "a positive integer",
-                    "correct the configuration",
+                    "set it to such a value",
                 )
         if self.sync_every > MAX_UNSYNCED_STEPS:
             raise InputError(
@@ -69,7 +69,7 @@ class TrainConfig:
 
 
 class FitResult(NamedTuple):
-    """What `fit` returns."""
+    """Outcome of `fit`."""
 
     model: Any  # that which was given, with averaged weights
     state: TrainState  # the last state, averages and moments included
@@ -79,7 +79,7 @@ class FitResult(NamedTuple):
 
 @dataclass
 class _Progress:
-    """What was measured since the last row of the log, and the time spent; most of it survives a resume."""
+    """Measurements since the last row of the log, and the time spent; most of it survives a resume."""
 
     seconds: float = 0.0  # spent training, earlier runs included
     losses: list[float] = field(default_factory=list)
@@ -110,7 +110,7 @@ class _Progress:
         return row
 
     def saved(self) -> dict[str, Any]:
-        """What a resumed run needs to write the rows that an unbroken one would."""
+        """The part that a resumed run needs to write the rows of an unbroken one."""
         return {"seconds": self.seconds, "losses": self.losses, "grad_norms": self.grad_norms}
 
 
