@@ -22,13 +22,16 @@ from jaxspec.diagnostics.results import Picture, Table
 from jaxspec.errors import InputError
 from jaxspec.io import write_table
 from jaxspec.populations import Members, Model, Stars, fit, load, save
+from jaxspec.populations.attribution import MOST_LABELS, attribute
 from jaxspec.populations.methods import check_method
+from jaxspec.populations.mixture_model import MixtureModel
 from jaxspec.populations.read import read_stars
 from jaxspec.runs import atomically, begin, checksum, write_json
 
 log = logging.getLogger(__name__)
 
 INPUT, OUTPUT = "catalogue", "folder"
+ATTRIBUTED = 500  # stars whose memberships are attributed to labels
 UNLIKE = 0.999  # novelty from which on a star is said to be unlike all groups
 
 
@@ -44,6 +47,7 @@ class Settings:
         method: mixture, two_process or hdbscan.
         groups: how many; none: as many as the method finds.
         model: folder of a fitted model, which is applied to the stars as it is.
+        attribution: of method mixture, say which labels decide the memberships (for at most 500 stars).
         seed: of all random numbers.
         plots: draw figures into the report.
     """
@@ -53,6 +57,7 @@ class Settings:
     method: str = "mixture"
     groups: int | None = None
     model: str | None = None
+    attribution: bool = True
     seed: int = 1
     plots: bool = True
 
@@ -82,6 +87,13 @@ def run(settings: Settings, folder: Path) -> tuple[Members, Model]:
     seconds = time.perf_counter() - begun
     write_table(folder / "members.fits", member_table(stars, members))
     metrics = summarise(stars, members, seconds)
+    if settings.attribution and isinstance(model, MixtureModel) and 1 < len(model.labels) <= MOST_LABELS:
+        rows = np.sort(np.random.default_rng(settings.seed).permutation(len(stars))[:ATTRIBUTED])
+        importance = attribute(model, stars.rows(rows)).importance
+        metrics["importance"] = [
+            {"group": g + 1, **dict(zip(model.labels, map(float, row), strict=True))}
+            for g, row in enumerate(importance)
+        ]
     write_json(folder / "metrics.json", metrics)
     write_report(folder / "report.html", settings, stars, members, metrics)
     for row in metrics["groups"]:
@@ -176,7 +188,16 @@ def write_report(
     facts["method"] = settings.method
     facts |= {"model": settings.model or "fitted here", "seed": settings.seed}
     table = Table(caption, header, tuple(rows))
-    page = plain_page("Populations", text, facts, [("Groups", "", [table], pictures)])
+    sections: list[tuple[str, str, list[Table], list[Picture]]] = [("Groups", "", [table], pictures)]
+    if "importance" in metrics:
+        names = [name for name in metrics["importance"][0] if name != "group"]
+        rows = [
+            (f"group {row['group']}", *(f"{row[name]:.3f}" for name in names))
+            for row in metrics["importance"]
+        ]
+        words = "Mean size of the effect of each label on the probability of each group (Shapley values)."
+        sections.append(("Which labels decide", words, [Table("", ("", *names), tuple(rows))], []))
+    page = plain_page("Populations", text, facts, sections)
     atomically(path, lambda partial: partial.write_text(page, encoding="utf-8"))
 
 

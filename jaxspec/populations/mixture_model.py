@@ -87,15 +87,22 @@ class MixtureModel:
     def members(self, stars: Stars) -> Members:
         """Memberships, the mean of those of all repeated fits; their standard deviation is the spread."""
         values, covariance = self.scale.apply(stars.select(self.labels))
-        table = np.eye(self.n_groups)[self.group]
-        each = []
-        for mixture in self.repeats:
-            share, _, _ = responsibilities(mixture, values, covariance)
-            each.append(share @ table)
+        each = self._each(values, covariance)
         share, _, distance = responsibilities(self.mixture, values, covariance)
         measured = (~np.isnan(values)).sum(1)
         novelty = (share * chi2.cdf(distance, measured[:, None])).sum(1)
         return Members(np.mean(each, axis=0), np.std(each, axis=0), novelty)
+
+    def probabilities(
+        self, values: Float[np.ndarray, "n l"], covariance: Float[np.ndarray, "n l l"]
+    ) -> Float[np.ndarray, "n g"]:
+        """Probability of each group of scaled labels, of which all may be missing."""
+        return np.mean(self._each(values, covariance), axis=0)
+
+    def _each(self, values: np.ndarray, covariance: np.ndarray) -> list[np.ndarray]:
+        """The same of each repeated fit."""
+        table = np.eye(self.n_groups)[self.group]
+        return [responsibilities(mixture, values, covariance)[0] @ table for mixture in self.repeats]
 
     def centres(self) -> Float[np.ndarray, "g l"]:
         """Mean labels of each group, in their units."""
