@@ -57,17 +57,17 @@ def arrange(values: Float[np.ndarray, "n l"], covariance: Float[np.ndarray, "n l
 
 def _decompose(matrix: Float[Array, "l l n"]) -> tuple[Float[Array, "l l n"], Float[Array, " n"]]:
     """Inverse of the Cholesky factor of many small matrices, and the logarithm of their determinants."""
-    size = matrix.shape[0]
-    lower = jnp.zeros_like(matrix)
+    size, identity = matrix.shape[0], jnp.eye(matrix.shape[0])
+    columns: list[Array] = []  # of the factor, from the diagonal down
     for j in range(size):
-        rest = matrix[j:, j] - jnp.einsum("ikn,kn->in", lower[j:, :j], lower[j, :j])
-        lower = lower.at[j:, j].set(rest / jnp.sqrt(rest[0]))
-    inverse = jnp.zeros_like(matrix)
+        rest = matrix[j:, j] - sum(one[j - k :] * one[j - k] for k, one in enumerate(columns))
+        columns.append(rest / jnp.sqrt(rest[0]))
+    rows: list[Array] = []  # of its inverse
     for i in range(size):
-        row = -jnp.einsum("kn,kjn->jn", lower[i, :i], inverse[:i])
-        inverse = inverse.at[i].set(row.at[i].add(1.0) / lower[i, i])
-    diagonal = jnp.stack([lower[i, i] for i in range(size)])
-    return inverse, 2.0 * jnp.sum(jnp.log(diagonal), axis=0)
+        row = identity[i][:, None] - sum(columns[k][i - k] * above for k, above in enumerate(rows))
+        rows.append(row / columns[i][0])
+    diagonal = jnp.stack([one[0] for one in columns])
+    return jnp.stack(rows), 2.0 * jnp.sum(jnp.log(diagonal), axis=0)
 
 
 def _component(mean, covariance, data: Data):
@@ -167,7 +167,7 @@ def fit_path(data: Data, most: int, patience: int = 2, least: int = 1) -> list[t
     n = float(np.sum(data.weight))
     each = 1 + size + size * (size + 1) // 2
     wide = _moments(data)
-    mixture, _ = climb(wide, data, 0.1 * wide.covariance[0], 30)
+    mixture, _ = climb(wide, data, 0.1 * np.asarray(wide.covariance[0]), 30)
     prior = PRIOR_SHARE * np.asarray(mixture.covariance[0]) + 1e-6 * np.eye(size)
     mixture, total = climb(mixture, data, prior)
     path = [(mixture, -2.0 * total + (each - 1) * np.log(n))]

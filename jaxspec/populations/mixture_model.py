@@ -23,7 +23,7 @@ from jaxspec.populations.mixture import (
 from jaxspec.populations.stars import Scale, Stars
 
 MOST_COMPONENTS = 12
-FIT_STARS = 16_384  # of more stars, so many are fitted
+FIT_STARS = 8192  # of more stars, so many are fitted
 REPEATS, REPEAT_STEPS = 6, 15  # fits of resampled stars, for the spread
 
 

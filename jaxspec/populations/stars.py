@@ -154,7 +154,7 @@ class Scale:
     @classmethod
     def of(cls, stars: Stars) -> Scale:
         """Raises: InputError for a label that no star has."""
-        for name, there in zip(stars.labels, list(stars.measured.any(0)), strict=True):
+        for name, there in zip(stars.labels, np.atleast_1d(stars.measured.any(0)), strict=True):
             if not there:
                 raise InputError(f"label {name}", "no star that has it", "one or more", "leave it out")
         low, shift, high = np.nanquantile(stars.values, [0.16, 0.5, 0.84], axis=0)
