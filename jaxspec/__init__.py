@@ -23,6 +23,7 @@ __all__ = [
     "explain",
     "infer",
     "load_posterior",
+    "populations",
     "read_spectra",
     "read_table",
     "report",

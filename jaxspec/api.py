@@ -31,6 +31,7 @@ __all__ = [
     "explain",
     "infer",
     "load_posterior",
+    "populations",
     "read_spectra",
     "read_table",
     "report",
@@ -93,6 +94,15 @@ def synthesize(labels: str | os.PathLike, output: str | os.PathLike, **settings:
 def calibrate(output: str | os.PathLike, **settings: Any) -> Any:
     """Put survey catalogues on one scale (`jaxspec.commands.calibrate.Settings`)."""
     return _run("calibrate", output, settings)
+
+
+def populations(catalogue: str | os.PathLike, output: str | os.PathLike, **settings: Any) -> Any:
+    """Chemically distinct groups of the stars of a catalogue (`jaxspec.commands.populations.Settings`).
+
+    Returns: the memberships (`probability [n, g]`, `spread [n, g]`, `novelty [n]`, `group [n]`) and the
+    fitted model, whose `members(stars)` says the same of other stars.
+    """
+    return _run("populations", output, {"catalogue": str(catalogue), **settings})
 
 
 def explain(output: str | os.PathLike, **settings: Any) -> Any:

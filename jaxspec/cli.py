@@ -27,6 +27,7 @@ COMMANDS = {
     "infer": "labels of observed spectra, with errors and flags",
     "synthesize": "spectra for a table of labels",
     "calibrate": "survey catalogues on one scale",
+    "populations": "chemically distinct groups of stars, with membership probabilities",
     "explain": "where the network looked for each label",
     "bound": "the smallest errors that an instrument's spectra allow",
     "evaluate": "how good the weights are, on stars whose labels are known",

@@ -28,7 +28,7 @@ FLOORS = (
     {"catalogues"},
     {"fitting"},
     {"amortised"},
-    {"surveys", "diagnostics"},
+    {"surveys", "diagnostics", "populations"},
     {"inference"},
     {"commands"},
     {"cli", "api"},
