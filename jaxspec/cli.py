@@ -26,6 +26,7 @@ COMMANDS = {
     "infer": "labels of observed spectra, with errors and flags",
     "synthesize": "spectra for a table of labels",
     "calibrate": "survey catalogues on one scale",
+    "align": "one network for a survey with labels and one without",
     "explain": "where the network looked for each label",
     "bound": "the smallest errors that an instrument's spectra allow",
     "evaluate": "how good the weights are, on stars whose labels are known",
