@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 
 from jaxspec.datasets import Dataset
 from jaxspec.errors import InputError
-from jaxspec.instruments import Arm, Instrument
+from jaxspec.instruments import FWHM_PER_SIGMA, Arm, Instrument
 from jaxspec.labels import LabelSet
 from jaxspec.physics.forward import Nuisances, SpectrumModel, load_forward_model
 from jaxspec.runs import named_key
@@ -159,8 +159,9 @@ def sky_residuals(instrument: Instrument, size: float, seed: int, n_lines: int =
     """Residuals of sky lines at fixed places with random amplitudes in each star."""
     rng = np.random.default_rng([seed, 7])
     wavelength = instrument.wavelength
-    centre = rng.uniform(wavelength[0], wavelength[-1], n_lines)
-    width = 1.2 * wavelength.mean() / instrument.resolution.mean() / 2.355
+    pixel = np.sort(rng.choice(wavelength.size, n_lines, replace=False))
+    centre = wavelength[pixel]
+    width = (1.2 * centre / instrument.resolution[pixel] / FWHM_PER_SIGMA)[:, None]
     profile = np.exp(-0.5 * ((wavelength - centre[:, None]) / width) ** 2)
     shape = (size * rng.uniform(0.3, 1.0, n_lines))[:, None] * profile
     return ResidualModel(jnp.asarray(shape, jnp.float32), jnp.zeros(wavelength.size, jnp.float32))
