@@ -114,7 +114,7 @@ def run(settings: Settings, folder: Path) -> dict[str, Any]:
         rows.append(BRIDGE)
     if data.scored:
         rows.append(CEILING)
-    known = {**vars(settings), "names": None}
+    known = dict(vars(settings))
     for name in ("method", "seeds", "comparators", "bridge", "gate"):
         known.pop(name)
     results: dict[str, list[dict[str, np.ndarray]]] = {}
@@ -207,7 +207,7 @@ def judged(
         "unlabelled_summary": summaries(network, data.target.rows(slice(0, 6000))).astype(np.float32),
     }
     if with_prior:
-        many = posterior_draws(network, data.target_test, jax.random.fold_in(key, 1), 4 * n)
+        many = posterior_draws(network, data.target_test, jax.random.fold_in(key, 1), 2 * n)
         under = under_shift(key, many, data.label_set, shift.log_ratio(many), n)
         out |= {f"prior_{k}": v for k, v in kept(under).items()}
         alike = posterior_draws(network, standardised_like(data), jax.random.fold_in(key, 2), n)
