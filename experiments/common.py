@@ -21,7 +21,7 @@ CONF = ROOT / "conf"
 PATHS = (
     *("spectra", "labels", "output", "checkpoint", "start_from", "literature", "surveys", "lines", "forward"),
     "instrument",
-    *("data.spectra", "data.catalogue"),
+    *("data.spectra", "data.catalogue", "source", "target", "method"),
 )
 
 # Entries of a configuration that say what the run is called and where it writes.

@@ -28,6 +28,7 @@ COMMANDS = {
     "synthesize": "spectra for a table of labels",
     "calibrate": "survey catalogues on one scale",
     "populations": "chemically distinct groups of stars, with membership probabilities",
+    "align": "one network for a survey with labels and one without",
     "explain": "where the network looked for each label",
     "bound": "the smallest errors that an instrument's spectra allow",
     "evaluate": "how good the weights are, on stars whose labels are known",
