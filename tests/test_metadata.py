@@ -30,6 +30,7 @@ FLOORS = (
     {"amortised"},
     {"surveys", "diagnostics"},
     {"inference"},
+    {"serving"},
     {"commands"},
     {"cli", "api"},
 )

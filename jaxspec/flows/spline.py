@@ -50,7 +50,8 @@ class RationalQuadraticSpline(distrax.Bijector):
 
         Element by element, without a gather or a sum over bins: both are slow somewhere.
         """
-        knots = [_Knot(*(x[..., i] for x in (self._x, self._y, self._slopes))) for i in range(edges.shape[-1])]
+        numbers = range(edges.shape[-1])
+        knots = [_Knot(*(x[..., i] for x in (self._x, self._y, self._slopes))) for i in numbers]
         left, right = knots[:2]
         for i in range(1, len(knots) - 1):
             beyond = value >= edges[..., i]
