@@ -32,6 +32,8 @@ COMMANDS = {
     "explain": "where the network looked for each label",
     "bound": "the smallest errors that an instrument's spectra allow",
     "evaluate": "how good the weights are, on stars whose labels are known",
+    "export": "weights as ONNX and StableHLO, for programs without JAX",
+    "serve": "answer requests for labels over HTTP",
 }
 
 

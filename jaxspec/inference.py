@@ -200,6 +200,19 @@ def infer(
     forward = load_forward_model(posterior.instrument) if forward is None else forward
     key = named_key(1, "inference") if key is None else key
     flux, ivar = posterior.prepare(spectra)
+    return infer_prepared(key, posterior, forward, spectra, flux, ivar, config)
+
+
+def infer_prepared(
+    key: PRNGKeyArray,
+    posterior: PosteriorModel,
+    forward: SpectrumModel,
+    spectra: Spectra,
+    flux: Float[np.ndarray, "n p"],
+    ivar: Float[np.ndarray, "n p"],
+    config: InferenceConfig = InferenceConfig(),
+) -> Inference:
+    """`infer` of observed spectra of which `prepare` has made `flux` and `ivar` already."""
     raised = _raised(spectra, posterior.instrument)
     result = infer_normalised(key, posterior, forward, flux, ivar, config, spectra.names, raised)
     velocity = np.full(len(result), np.nan)

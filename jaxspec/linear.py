@@ -10,7 +10,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 
 def inverse(matrix: Float[Array, "n n"]) -> Float[Array, "n n"]:
@@ -21,7 +21,8 @@ def inverse(matrix: Float[Array, "n n"]) -> Float[Array, "n n"]:
     def eliminate(k, work):
         column = jnp.where(rows < k, -1.0, jnp.abs(work[:, k]))
         pivot = jnp.argmax(column)
-        pivot_row, old_row = work[pivot], work[k]
+        old_row = work[k]
+        pivot_row = jnp.sum(jnp.where((rows == pivot)[:, None], work, 0.0), axis=0)
         work = jnp.where((rows == pivot)[:, None], old_row, work)
         pivot_row = pivot_row / pivot_row[k]
         work = work - work[:, k][:, None] * pivot_row[None, :]
@@ -74,6 +75,19 @@ def _inverse_and_log_det_jvp(primals, tangents):
     inverse, log_det = inverse_and_log_det(matrix)
     product = inverse @ change
     return (inverse, log_det), (-product @ inverse, jnp.trace(product, axis1=-2, axis2=-1))
+
+
+def median_of(values: Float[Array, " n"], used: Bool[Array, " n"]) -> Float[Array, ""]:
+    """Median of the values that are used, 0 where none is; the mean of the middle two of an even number.
+
+    `jnp.nanmedian` does the same through NaN and a gather, neither of which other runtimes agree on.
+    """
+    n = jnp.sum(used, dtype=jnp.int32)
+    rank = jnp.arange(values.size, dtype=jnp.int32)
+    values = jnp.sort(jnp.where(used, values, jnp.inf))
+    middle = (rank == (n - 1) // 2) | (rank == n // 2)
+    total = jnp.sum(jnp.where(middle & (rank < n), values, 0.0))
+    return total / jnp.where(n % 2 == 1, 1.0, 2.0)
 
 
 def cholesky(matrix: Float[Array, "*n l l"], floor: float = 1e-6) -> Float[Array, "*n l l"]:

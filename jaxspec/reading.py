@@ -18,8 +18,11 @@ import numpy as np
 from jaxspec.errors import InputError
 from jaxspec.instruments import Instrument
 from jaxspec.io import Assume, SpectraStore, Template, find_files, read_spectra, read_spectrum
-from jaxspec.io.collection import full_path
+from jaxspec.io.collection import for_template, full_path, put_on_grid
+from jaxspec.io.grid import GridSpectrum
+from jaxspec.io.raw import RawSpectrum
 from jaxspec.io.sharpness import judge_resolving_power
+from jaxspec.io.spectrum import complete
 from jaxspec.physics import turbulence
 from jaxspec.physics.forward import Nuisances
 from jaxspec.simulation.simulator import SpectrumModel
@@ -129,6 +132,33 @@ def make_template(forward: SpectrumModel) -> Template:
     )
     flux = jax.jit(jax.vmap(forward))(labels, nuisances)
     return Template(forward.instrument.wavelength, np.asarray(flux, np.float64))
+
+
+def place_spectrum(
+    raw: RawSpectrum, name: str, template: Template, instrument: Instrument, config: ReaderConfig
+) -> GridSpectrum:
+    """One spectrum in memory on the instrument's pixels and at rest, as `read_for` has it from a file.
+
+    Args:
+        raw: wavelengths in A.
+        name: stands for the file.
+        template: of `make_template`.
+
+    Raises: InputError naming it.
+    """
+    assume = Assume(medium=config.medium, estimate_noise=config.snr is None, origin="request")
+    given: dict[str, Any] = dict(frame=config.frame, snr=config.snr)
+    power = config.resolving_power
+    if power is None:
+        with _quiet():
+            file = complete(raw, name, assume=dataclasses.replace(assume, frame="unknown"), **given)
+            if file.resolving_power is None and file.native is None:
+                power = judge_resolving_power(file, instrument, template)
+    fixed = None if config.measure_velocity else config.velocity
+    assume = for_template(assume, template)
+    file = complete(raw, name, assume=assume, velocity=fixed, resolving_power=power, **given)
+    velocity = "measure" if config.measure_velocity else fixed
+    return put_on_grid(file, instrument, template, velocity, config.snr_max)
 
 
 def judge_all(

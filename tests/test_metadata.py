@@ -30,6 +30,7 @@ FLOORS = (
     {"amortised"},
     {"surveys", "diagnostics", "populations"},
     {"inference"},
+    {"serving"},
     {"commands"},
     {"cli", "api"},
 )

@@ -137,19 +137,41 @@ class AmortisedPosterior:
         names: tuple[str, ...] | None = None,
     ) -> Posterior:
         """As `sample` for spectra that went through `prepare` already, or that were simulated."""
+        return self.sample_given(key, self.contexts(flux, ivar, batch), flux, ivar, n, batch, names)
+
+    def contexts(
+        self, flux: Float[Array | np.ndarray, "s p"], ivar: Float[Array | np.ndarray, "s p"], batch: int = 64
+    ) -> Float[np.ndarray, "s k"]:
+        """What the network makes of normalised spectra, before any draw."""
+        pieces = []
+        for start in range(0, flux.shape[0], batch):
+            f, v = flux[start : start + batch], ivar[start : start + batch]
+            padding = ((0, _padded_size(len(f), batch) - len(f)), (0, 0))
+            context = self._context(None, jnp.pad(f, padding, constant_values=1.0), jnp.pad(v, padding))
+            pieces.append(np.asarray(context)[: len(f)])
+        return np.concatenate(pieces)
+
+    def sample_given(
+        self,
+        key: PRNGKeyArray,
+        context: Float[np.ndarray, "s k"],
+        flux: Float[Array | np.ndarray, "s p"],
+        ivar: Float[Array | np.ndarray, "s p"],
+        n: int = 1000,
+        batch: int = 64,
+        names: tuple[str, ...] | None = None,
+    ) -> Posterior:
+        """As `sample_normalised`, with the `contexts` of these spectra worked out before."""
         n_star = flux.shape[0]
         pieces = []
-        # Few shapes, few compilations: short batches are filled up to a power of two.
         for i, start in enumerate(range(0, n_star, batch)):
-            rows = slice(start, min(start + batch, n_star))
-            size = rows.stop - rows.start
-            padding = ((0, (1 << (size - 1).bit_length() if size < batch else batch) - size), (0, 0))
-            f = jnp.pad(flux[rows], padding, constant_values=1.0)
-            v = jnp.pad(ivar[rows], padding)
-            pieces.append(self._sample_batch(jax.random.fold_in(key, i), f, v, n, size))
-        draws, log_prob, outside, context = (
-            np.concatenate(p, axis=axis)
-            for p, axis in zip(zip(*pieces, strict=True), (1, 1, 0, 0), strict=True)
+            rows = context[start : start + batch]
+            size = len(rows)
+            padding = ((0, _padded_size(size, batch) - size), (0, 0))
+            rows = np.pad(rows, padding, "edge")
+            pieces.append(self._sample_batch(jax.random.fold_in(key, i), rows, n, size))
+        draws, log_prob, outside = (
+            np.concatenate(p, axis=axis) for p, axis in zip(zip(*pieces, strict=True), (1, 1, 0), strict=True)
         )
         ivar = np.asarray(ivar)
         snr = median_snr(np.asarray(flux), ivar)
@@ -209,12 +231,11 @@ class AmortisedPosterior:
     def _point(self, context):
         return _compiled_point(*self._split, context)
 
-    def _sample_batch(self, key, flux, ivar, n, size):
-        """Draws of the first `size` stars, their log-densities, the share outside of the prior, contexts.
+    def _sample_batch(self, key, context, n, size):
+        """Draws of the first `size` stars, their log-densities, the share outside of the prior.
 
         The posterior is zero where the prior is. A star whose share inside is too small keeps draws outside.
         """
-        context = self._context(None, flux, ivar)
         m = n if self.prior is None else int(np.ceil(OVERSAMPLING * n))
         first = _compiled_sample(*self._split, key, context, m, self.prior)
         draws, log_prob, inside = (np.asarray(x)[:, :size] for x in first)
@@ -242,7 +263,12 @@ class AmortisedPosterior:
                 kept[star], found[star], drawn[star] = free.stop, found[star] + fine.size, drawn[star] + m
         share = found / drawn
         log_prob = log_prob - np.log(np.maximum(share, LEAST_INSIDE)).astype(log_prob.dtype)
-        return draws, log_prob, 1.0 - share, np.asarray(context)[:size]
+        return draws, log_prob, 1.0 - share
+
+
+def _padded_size(n: int, batch: int) -> int:
+    """Few shapes, few compilations: short batches are filled up to a power of two."""
+    return batch if n >= batch else 1 << (n - 1).bit_length()
 
 
 def _distance(context, mean, inverse_root):

@@ -27,7 +27,7 @@ from jaxspec.fitting.likelihood import (
 from jaxspec.fitting.modes import Fit
 from jaxspec.flows.linear import MatrixBijector, unit_lower_inverse
 from jaxspec.labels import LabelSet
-from jaxspec.linear import cholesky
+from jaxspec.linear import cholesky, median_of
 from jaxspec.networks.blocks import ResidualDense
 from jaxspec.physics.forward import Nuisances
 from jaxspec.simulation.nuisances import expected_nuisances
@@ -149,7 +149,7 @@ class LinearFit(nnx.Module):
         y = self.enter(fitted.features)
         for block in self.blocks:
             y = block(y)
-        root = fitted.root.reshape(len(fitted.root), -1)
+        root = fitted.root.reshape(fitted.root.shape[0], -1)
         return jnp.concatenate([self.leave(y), fitted.centre, root], axis=-1)
 
     def whitening(self, context: Float[Array, "b k"]) -> MatrixBijector:
@@ -176,9 +176,12 @@ class LinearFit(nnx.Module):
         forward = self.forward
         stars = start, slope, nuisances, flux, ivar
         fit = lambda star: _estimate(forward, self.config, *star)  # noqa: E731
-        # A processor's caches hold a few stars' derivatives, an accelerator wants them all at once.
-        at_once = CACHED if jax.default_backend() == "cpu" else len(flux)
-        return jax.lax.map(fit, stars, batch_size=min(at_once, len(flux)))
+        n_stars = flux.shape[0]
+        # A processor's caches hold a few stars' derivatives, an accelerator wants them all at once; so
+        # does an export, for which the number of stars is a symbol.
+        if not isinstance(n_stars, int) or jax.default_backend() != "cpu":
+            return jax.vmap(fit)(stars)
+        return jax.lax.map(fit, stars, batch_size=min(CACHED, n_stars))
 
     def guess_loss(
         self, context: Float[Array, "b c"], labels: Float[Array, "b l"], nuisances: Nuisances
@@ -233,7 +236,7 @@ def misfit(fit: Fit, residual: Float[Array, " p"]) -> Float[Array, " m"]:
         ivar, r = fit.ivar[where], jax.lax.stop_gradient(residual[where])
         seen = ivar > 0.0
         z = r * jnp.sqrt(ivar)
-        scale = jnp.nan_to_num(1.4826 * jnp.nanmedian(jnp.where(seen, jnp.abs(z), jnp.nan)), nan=1.0)
+        scale = jnp.where(jnp.any(seen), 1.4826 * median_of(jnp.abs(z), seen), 1.0)
         scale = jnp.maximum(scale, 1e-3)
         z = jnp.clip(z / scale, -3.0, 3.0)
         far = jnp.sum(jnp.abs(z) >= 3.0) / jnp.maximum(jnp.sum(seen), 1)

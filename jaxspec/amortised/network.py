@@ -135,8 +135,13 @@ class PosteriorNetwork(nnx.Module):
     ) -> Float[Array, "*k b"]:
         """Log-density of labels; leading axes are several label vectors for each of the same `b` spectra.
         With a `key`, with dropout."""
+        return self.log_prob_given(labels, self.context(flux, ivar, key))
+
+    def log_prob_given(
+        self, labels: Float[Array, "*k b l"], context: Float[Array, "b k"]
+    ) -> Float[Array, "*k b"]:
+        """As `log_prob`, from the context alone."""
         z = self.label_set.to_unconstrained(labels)
-        context = self.context(flux, ivar, key)
         y, log_det = self._whitened(z, context)
         return self.flow.log_prob(y, self.summary(context)) + log_det - self.label_set.log_det(z)
 
@@ -238,7 +243,15 @@ class PosteriorNetwork(nnx.Module):
         self, key: PRNGKeyArray, context: Float[Array, "b k"], n: int
     ) -> tuple[Float[Array, "n b l"], Float[Array, "n b"]]:
         """As `sample`, from the context alone."""
-        z, log_prob = self.flow.sample_and_log_prob(key, self.summary(context), n)
+        noise = jax.random.normal(key, (n, context.shape[0], len(self.label_set)), context.dtype)
+        return self.transform(noise, context)
+
+    def transform(
+        self, noise: Float[Array, "n b l"], context: Float[Array, "b k"]
+    ) -> tuple[Float[Array, "n b l"], Float[Array, "n b"]]:
+        """The draws that standard normal `noise` becomes, and their log-densities: sampling without the
+        random numbers."""
+        z, log_prob = self.flow.transform(noise, self.summary(context))
         if self.linear_fit is not None:
             z, log_det = self.linear_fit.whitening(context).inverse_and_log_det(z)
             log_prob = log_prob - log_det

@@ -28,7 +28,7 @@ from jaxspec.fitting.likelihood import (
     log_prior_velocity,
     spectrum_at,
 )
-from jaxspec.linear import inverse
+from jaxspec.linear import inverse, median_of
 from jaxspec.simulation.simulator import SpectrumModel
 
 # vsini that the two fits start from, in units of its scale: a start at 5 misses the fastest rotators.
@@ -139,9 +139,10 @@ class Fit:
         parts = []
         for where in self.slices:
             ivar = self.ivar[where]
-            z = jnp.where(ivar > 0.0, jnp.abs(residual[where]) * jnp.sqrt(ivar), jnp.nan)
-            scale = jnp.clip(1.4826 * jnp.nanmedian(z), 0.5, 3.0)
-            parts.append(ivar / jnp.where(jnp.isfinite(scale), scale, 1.0) ** 2)
+            seen = ivar > 0.0
+            typical = median_of(jnp.abs(residual[where]) * jnp.sqrt(ivar), seen)
+            scale = jnp.where(jnp.any(seen), jnp.clip(1.4826 * typical, 0.5, 3.0), 1.0)
+            parts.append(ivar / scale**2)
         return jnp.concatenate(parts)
 
     def system(self, u: Float[Array, " d"], linear: Float[Array, " m"]) -> System:

@@ -93,6 +93,12 @@ class Flow(nnx.Module):
     ) -> tuple[Float[Array, "n b d"], Float[Array, "n b"]]:
         """`n` draws for each star with their log-densities, at the cost of the draws alone."""
         u = jax.random.normal(key, (n, context.shape[0], self.n_dim), context.dtype)
+        return self.transform(u, context)
+
+    def transform(
+        self, u: Float[Array, "n b d"], context: Float[Array, "b c"]
+    ) -> tuple[Float[Array, "n b d"], Float[Array, "n b"]]:
+        """The draws that standard normal `u` becomes, with their log-densities."""
         x, log_det = self.bijector(context).inverse_and_log_det(u)
         scale = self.scale[...]
         return x * scale + self.location[...], normal_log_prob(u) - log_det - jnp.log(scale).sum()

@@ -7,12 +7,12 @@ built inside the jitted function that uses them and never returned from it.
 """
 
 import distrax
-import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxspec.flows.affine import soft_clamp
 from jaxspec.flows.conditioner import Conditioner
+from jaxspec.flows.spline import RationalQuadraticSpline
 
 
 class AffineCoupling(nnx.Module):
@@ -77,13 +77,6 @@ class SplineCoupling(nnx.Module):
             sizes, slopes = parameters[..., : 2 * self.n_bins], parameters[..., 2 * self.n_bins :]
             if self.slope_clamp > 0:
                 slopes = soft_clamp(slopes, self.slope_clamp)
-            return distrax.RationalQuadraticSpline(
-                jnp.concatenate([sizes, slopes], -1),
-                -self.bound,
-                self.bound,
-                boundary_slopes="identity",
-                min_bin_size=self.min_bin,
-                min_knot_slope=1e-3,
-            )
+            return RationalQuadraticSpline(sizes, slopes, self.bound, self.min_bin)
 
         return distrax.SplitCoupling(self.split, 1, lambda x: self.conditioner(x, features), inner)

@@ -251,7 +251,38 @@ def read_on_grid(
 ) -> GridSpectrum:
     """One file on the instrument's grid; arguments as for `read_spectra`. Raises `InputError` naming the
     file."""
-    path = Path(path)
+    assume = for_template(options.pop("assume", None), template)
+    fixed = velocity if isinstance(velocity, (int, float)) else None
+    power = resolving_power if isinstance(resolving_power, (int, float)) else None
+    file = read_spectrum(
+        Path(path), frame=frame, velocity=fixed, resolving_power=power, assume=assume, **options
+    )
+    if isinstance(resolving_power, Mapping):
+        listed = _lookup(resolving_power, file)
+        file = file if listed is None else replace(file, resolving_power=listed, lsf=None)
+    return put_on_grid(file, instrument, template, velocity, snr_max)
+
+
+def for_template(assume: Assume | None, template: Template | None) -> Assume:
+    """What to assume of the frame where the velocity can be measured: nothing."""
+    assume = assume or Assume()
+    if template is not None and assume.frame is None:
+        # Not a guess: whatever the frame is, the velocity is then measured on the spectrum itself.
+        return replace(assume, frame="unknown")
+    return assume
+
+
+def put_on_grid(
+    file: SpectrumFile,
+    instrument: Instrument,
+    template: Template | None = None,
+    velocity: float | str | Mapping[str, float] | None = None,
+    snr_max: float | None = None,
+) -> GridSpectrum:
+    """A spectrum that was read on the instrument's grid, at rest; arguments as for `read_spectra`.
+
+    Raises: InputError naming the file.
+    """
     if isinstance(velocity, str) and velocity != "measure":
         raise InputError(
             "argument velocity",
@@ -266,16 +297,7 @@ def read_on_grid(
             "a template to measure with",
             "give template=",
         )
-    assume = options.pop("assume", None) or Assume()
-    if template is not None and assume.frame is None:
-        # Not a guess: whatever the frame is, the velocity is then measured on the spectrum itself.
-        assume = replace(assume, frame="unknown")
     fixed = velocity if isinstance(velocity, (int, float)) else None
-    power = resolving_power if isinstance(resolving_power, (int, float)) else None
-    file = read_spectrum(path, frame=frame, velocity=fixed, resolving_power=power, assume=assume, **options)
-    if isinstance(resolving_power, Mapping):
-        listed = _lookup(resolving_power, file)
-        file = file if listed is None else replace(file, resolving_power=listed, lsf=None)
     check_overlap(file.wavelength[file.ivar > 0], instrument, file.path)
     value, error, origin = _velocity(file, instrument, template, velocity, fixed)
     return to_grid(file, instrument, value, error, origin, snr_max)
