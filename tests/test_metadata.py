@@ -30,6 +30,7 @@ FLOORS = (
     {"amortised"},
     {"surveys", "diagnostics"},
     {"inference"},
+    {"agent"},
     {"commands"},
     {"cli", "api"},
 )
