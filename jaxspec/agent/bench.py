@@ -51,6 +51,7 @@ class AgentConfig:
         seed: of all random numbers.
         n_draws: draws of the labels.
         refine: of `infer`: none, robust or exact.
+        check: compare the best model of `infer` with the spectrum; without it stars are flagged NOT_CHECKED.
         prior: what the run says of its stars: training, dwarfs or giants.
         errors: of the model and of pixels, the same for all hypotheses.
         ordinary: prior probability that nothing is wrong with a star; the causes share the rest.
@@ -60,6 +61,7 @@ class AgentConfig:
     seed: int = 1
     n_draws: int = 500
     refine: str = "robust"
+    check: bool = True
     prior: str = "training"
     errors: Errors = Errors()
     ordinary: float = 0.9
@@ -243,7 +245,7 @@ class Bench:
             flux[None], ivar[None], self.instrument.wavelength, names=[self.name], where=self.name
         )
         prior = STELLAR_PRIORS[setup.prior]
-        how = InferenceConfig(self.config.n_draws, self.config.refine, prior)
+        how = InferenceConfig(self.config.n_draws, self.config.refine, prior, check=self.config.check)
         return infer(spectra, self.posterior, how, key=self.key("infer"), forward=self.forward)
 
     def key(self, purpose: str) -> Any:
@@ -262,7 +264,12 @@ class Bench:
             arm = max(seen, key=lambda ripple: ripple.power).arm if seen else None
         hypothesis = self.hypothesis(name, state.setup, arm)
         fits = [fit(self.star, hypothesis, data, x) for x in starts(self, state, hypothesis)]
-        return max(fits, key=lambda fitted: fitted.log_evidence)
+        best = max(fits, key=lambda fitted: fitted.log_evidence)
+        if name == "binary":
+            # Which star is the brighter one is a choice that no step of a fit undoes.
+            swapped = fit(self.star, hypothesis, data, exchanged(self.star, best.theta))
+            best = max(best, swapped, key=lambda fitted: fitted.log_evidence)
+        return best
 
     def shifts(self, setup: Setup) -> tuple[looks.Peaks, float, int | None]:
         """Velocities in the cross-correlation that count (two, 0 where they explain no more than one; and the
@@ -291,6 +298,17 @@ def templates(star: Star) -> Float[np.ndarray, "t p"]:
     if not hasattr(star, "_templates"):
         star._templates = make_template(star.forward).flux  # type: ignore[attr-defined]
     return star._templates  # type: ignore[attr-defined]
+
+
+def exchanged(star: Star, theta: Float[np.ndarray, " k"]) -> Float[np.ndarray, " k"]:
+    """Parameters of a binary with the roles of its stars exchanged."""
+    n, label_set = star.n_label, star.label_set
+    first = [label_set.index("teff"), label_set.index("logg"), n + 2, n + 3]
+    second = [n + 5, n + 6, n + 7, n + 8]
+    out = np.array(theta)
+    out[first], out[second] = theta[second], theta[first]
+    out[-1] = min(1.0 / theta[-1], 1.0)
+    return out
 
 
 def starts(bench: Bench, state: State, hypothesis: Hypothesis) -> list[Float[np.ndarray, " k"]]:

@@ -121,13 +121,13 @@ def wrong_velocity(draws: _Draws) -> Flux:
 
 
 def binary(draws: _Draws) -> Flux:
-    """A companion of the same composition with 0.3 to 1 of the primary's light, 30 to 150 km/s away."""
+    """A companion of the same composition with 0.3 to 0.9 of the primary's light, 30 to 150 km/s away."""
     other = draws.draw(lambda teff, logg: logg > 3.8)
     companion = np.array(draws.labels)
     for name in ("teff", "logg"):
         i = draws.label_set.index(name)
         companion[:, i] = other[:, i]
-    ratio, velocity = draws.uniform(0.3, 1.0), draws.sign() * draws.uniform(30.0, 150.0)
+    ratio, velocity = draws.uniform(0.3, 0.9), draws.sign() * draws.uniform(30.0, 150.0)
     draws.note(ratio=ratio, velocity=velocity)
     second = shifted(draws.instrument, draws.spectra(companion, draws.nuisances), velocity)
     share = (ratio / (1.0 + ratio))[:, None]

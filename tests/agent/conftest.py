@@ -90,7 +90,7 @@ def make_bench(star, posterior):
     """A bench of a spectrum."""
 
     def make(flux, ivar, folder=None, **config):
-        how = AgentConfig(n_draws=200, refine="none", errors=EXACT, **config)
+        how = AgentConfig(n_draws=200, refine="none", check=False, errors=EXACT, **config)
         return Bench(star, posterior, "HD 1", flux, ivar, how, {"product": "toy"}, folder)
 
     return make

@@ -40,7 +40,7 @@ def session(star, posterior, observed, tmp_path, monkeypatch):
         return spectra, []
 
     monkeypatch.setattr(module, "read_for", read)
-    config = AgentConfig(n_draws=100, refine="none", errors=EXACT)
+    config = AgentConfig(n_draws=100, refine="none", check=False, errors=EXACT)
     return Session(star, posterior, [folder], config, Caps(stars=1, fits=2))
 
 
