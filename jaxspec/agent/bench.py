@@ -279,12 +279,12 @@ class Bench:
         if key not in self._shifts:
             data = self.data(setup)
             single = looks.velocity(data, self.templates)
-            template = self.templates[0 if single is None else single[2]]
-            peaks = looks.two_velocities(data, template)
+            place = None if single is None else single[2]
+            peaks = looks.two_velocities(data, self.templates[place or 0])
             if peaks.gain < TWO_VELOCITIES:
                 peaks = peaks._replace(first=0.0, second=0.0)
-            known = single is not None and single[1] < 10.0
-            self._shifts = {key: (peaks, single[0] if known else 0.0, single[2] if single else None)}
+            shift = single[0] if single is not None and single[1] < 10.0 else 0.0
+            self._shifts = {key: (peaks, shift, place)}
         return self._shifts[key]
 
     def ordinary_model(self, state: State) -> Float[np.ndarray, " p"]:

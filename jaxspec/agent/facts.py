@@ -150,13 +150,11 @@ class Checker:
             if pattern.search(rest):
                 named.add(star)
                 rest = pattern.sub(" ", rest)
-        meant = {self.facts[key].star for key in keys} - {None}
+        meant = {star for star in (self.facts[key].star for key in keys) if star}
         out = [Objection(f"{star} is named, but no fact of it", sentence) for star in sorted(named - meant)]
         if named or any(self.facts[key].star for key in keys):
             out += [
-                Objection(f"facts of {star}, which is not named", sentence)
-                for star in sorted(meant - named)
-                if star
+                Objection(f"facts of {star}, which is not named", sentence) for star in sorted(meant - named)
             ]
         out += self._order(sentence, keys, named)
         return out

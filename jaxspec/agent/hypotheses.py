@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -320,29 +320,32 @@ def make(name: str, star: Star, run_prior: LabelPrior = WIDE, arm: str | None = 
     """
     label_set, n = star.label_set, star.n_label
     usual = _star_parameters(label_set)
-    simple = dict(labels=run_prior, spectrum=_single)
+
+    def simple(parameters: tuple[Parameter, ...] = usual, **more: Any) -> Hypothesis:
+        return Hypothesis(name, parameters, run_prior, _single, **more)
+
     if name == ORDINARY:
-        return Hypothesis(name, usual, **simple)
+        return simple()
     if name == "wrong prior":
         return Hypothesis(name, usual, WIDE, _single)
     if name == "wrong velocity":
         wide = Parameter("velocity", 0.0, 150.0, -600.0, 600.0, 5.0)
-        return Hypothesis(name, _star_parameters(label_set, velocity=wide), **simple)
+        return simple(_star_parameters(label_set, velocity=wide))
     if name == "wrong resolving power":
         wide = Parameter("resolution", 1.0, 0.4, 0.25, 2.0, 0.15)
-        return Hypothesis(name, _star_parameters(label_set, resolution=wide), **simple)
+        return simple(_star_parameters(label_set, resolution=wide))
     if name == "scattered light":
-        return Hypothesis(name, usual, **simple, light=(0.07, 0.04))
+        return simple(light=(0.07, 0.04))
     if name == "wrong continuum":
-        return Hypothesis(name, usual, **simple, degree=30, taper=False, scatter=0.03)
+        return simple(degree=30, taper=False, scatter=0.03)
     if name == "emission":
         width = Parameter("width", 0.6, 0.25, 0.15, 1.5, 0.2)
-        return Hypothesis(name, (*usual, width), **simple, extra=_emission(n + 5))
+        return simple((*usual, width), extra=_emission(n + 5))
     if name == "fringes":
         low, high = 1.0 / FRINGE_PERIODS[1], 1.0 / FRINGE_PERIODS[0]
         frequency = Parameter("frequency", 0.5 * (low + high), (high - low) / np.sqrt(12.0), low, high, 2e-4)
         chosen = arm or star.instrument.arms[-1].name
-        return Hypothesis(name, (*usual, frequency), **simple, extra=_fringes(n + 5, chosen))
+        return simple((*usual, frequency), extra=_fringes(n + 5, chosen))
     if name == "binary":
         teff, logg = label_set["teff"], label_set["logg"]
         primary = Parameter("velocity", 0.0, 40.0, -300.0, 300.0, 6.0)
@@ -356,12 +359,12 @@ def make(name: str, star: Star, run_prior: LabelPrior = WIDE, arm: str | None = 
         return Hypothesis(name, (*_star_parameters(label_set, velocity=primary), *own), run_prior, _binary)
     if name == "hot star":
         fast = Parameter("vsini2", 3600.0, 8000.0, 0.1, 90000.0, 2500.0)
-        own = (
+        extra = (
             Parameter("weak", 0.5, 0.25, 0.05, 1.0, 0.2),
             Parameter("paschen", 1.0, 0.5, 0.0, 2.8, 0.4),
             Parameter("width", 7.0, 3.0, 1.5, 20.0, 2.0),
         )
         hot = LabelPrior(teff=(7000.0, 150.0), logg=(4.0, 0.4))
-        return Hypothesis(name, (*_star_parameters(label_set, vsini2=fast), *own), hot, _hot)
+        return Hypothesis(name, (*_star_parameters(label_set, vsini2=fast), *extra), hot, _hot)
     models = ", ".join(cause for cause in CAUSES if cause != UNKNOWN)
     raise InputError("hypothesis", repr(name), f"one of {models}", "choose one of these")

@@ -91,7 +91,8 @@ class Worked(NamedTuple):
 def work(bench: Bench, planner: Planner, knowledge: Knowledge = NOTHING, budget: Budget = Budget()) -> Worked:
     """Let a planner work on a star until it concludes, gives up, or a budget is spent. Whatever happens, the
     star ends with labels, a cause and a status."""
-    state, steps, status = bench.start(), [], "the planner stopped without a conclusion"
+    state, status = bench.start(), "the planner stopped without a conclusion"
+    steps: list[Step] = []
     begun, errors = time.monotonic(), 0
     done_before: dict[str, int] = {}
     plan = planner(Brief(bench.name, knowledge, bench.folder))

@@ -315,7 +315,8 @@ def options(
                 if s + slots <= n and free[s : s + slots].all():
                     rows.append((i, j, s, slots, total))
     columns = np.array(rows, float).reshape(-1, 5).T
-    return Options(*(c.astype(int) for c in columns[:4]), columns[4])
+    target, mode, start, slots = columns[:4].astype(int)
+    return Options(target, mode, start, slots, columns[4])
 
 
 def schedule(
@@ -338,7 +339,7 @@ def schedule(
     active = [dataclasses.replace(t, weight=0.0) if t.name in done else t for t in targets]
     ways = options(active, modes, night, needed, conditions, begin)
     keep = np.array([active[i].weight > 0.0 for i in ways.target], bool)
-    ways = Options(*(np.asarray(x)[keep] for x in ways))
+    ways = Options(*[np.asarray(x)[keep] for x in ways])
     m = len(ways.target)
     if not m:
         return []

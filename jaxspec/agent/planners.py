@@ -190,7 +190,7 @@ def rules(brief: Brief) -> Plan:
     inferred = yield Action("infer", {}, ORDINARY, "the network's labels, and whether they fit")
     if "error" in inferred:
         yield Action("conclude", {"cause": UNKNOWN, "labels_from": "none", "reason": str(inferred["error"])})
-        return
+        return None
     velocity = yield Action(
         "measure_velocity", {}, "wrong velocity", "is the spectrum at rest, with one star in it?"
     )
@@ -201,7 +201,7 @@ def rules(brief: Brief) -> Plan:
     if "error" in compared or "error" in look:
         text = str(compared.get("error") or look.get("error"))
         yield Action("conclude", {"cause": UNKNOWN, "labels_from": "infer", "reason": text})
-        return
+        return None
     seen = symptoms(spectrum, velocity, look)
     restricted = spectrum.get("prior", "training") != "training"
     clean = explained(look) and not {"shifted", "two velocities"} & set(seen)
@@ -209,14 +209,18 @@ def rules(brief: Brief) -> Plan:
     if clean:
         silent = ["wrong prior"] * restricted + ["scattered light", "wrong resolving power"]
         text = "residuals are noise: only what labels can imitate is left to ask about"
-        compared = yield Action("compare", {"hypotheses": silent}, "", text)
+        answer = yield Action("compare", {"hypotheses": silent}, "", text)
+        compared = compared if "error" in answer else answer
         best = compared["best"]
     else:
         best, look_best = ORDINARY, look
         for cause in order:
             why = f"symptoms: {', '.join(seen) or 'residuals'}"
-            compared = yield Action("compare", {"hypotheses": [cause]}, cause, why)
-            if compared.get("best") == cause:
+            answer = yield Action("compare", {"hypotheses": [cause]}, cause, why)
+            if "error" in answer:
+                continue
+            compared = answer
+            if compared["best"] == cause:
                 best = cause
                 text = f"does {cause} leave only noise?"
                 look_best = yield Action("look_at_fit", {"hypothesis": cause}, cause, text)
@@ -232,7 +236,7 @@ def rules(brief: Brief) -> Plan:
     if best != ORDINARY and best != UNKNOWN and gain < SURE:
         best = ORDINARY
         probability = compared["hypotheses"][ORDINARY]["probability"]
-    yield from _mend(best, compared, probability, seen)
+    return (yield from _mend(best, compared, probability, seen))
 
 
 def _mend(best: str, compared: Observation, probability: float, seen: tuple[str, ...]) -> Plan:
@@ -263,6 +267,7 @@ def _mend(best: str, compared: Observation, probability: float, seen: tuple[str,
         best,
         reason,
     )
+    return None
 
 
 def _because(best: str, compared: Observation, seen: tuple[str, ...]) -> str:

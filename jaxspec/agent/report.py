@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -297,7 +298,11 @@ def save(report: Report, folder: Path, title: str, figures: Sequence[tuple[str, 
         ("report.html", to_html(report, title, figures)),
         ("summary.txt", plain_summary + "\n"),
     ):
-        atomically(folder / name, lambda partial, text=text: partial.write_text(text, encoding="utf-8"))
+        atomically(folder / name, partial(_write_text, text=text))
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
 
 
 def slug(text: str) -> str:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from jaxspec.agent.bench import AgentConfig, Bench, State
 from jaxspec.agent.hypotheses import Star
 from jaxspec.agent.loop import finish, lines, step
@@ -107,9 +109,8 @@ class Session:
         for i, name in enumerate(spectra.names):
             folder = None if self.pictures is None else self.pictures / Path(name).name
             meta = spectra.meta[i] if spectra.meta else {}
-            bench = Bench(
-                self.star, self.posterior, name, spectra.flux[i], spectra.ivar[i], self.config, meta, folder
-            )
+            flux, ivar = np.asarray(spectra.flux[i]), np.asarray(spectra.ivar[i])
+            bench = Bench(self.star, self.posterior, name, flux, ivar, self.config, meta, folder)
             self.benches[name] = (bench, bench.start())
         return {"stars": list(spectra.names), "refused": [str(error) for error in refused]}
 

@@ -176,11 +176,13 @@ def write(folder: Path, records: list[dict[str, Any]], label_set: LabelSet, part
     traces = [json.loads(str(kept["trace"])) for kept in records]
     ends = [rows[-1] for rows in traces]
     posterior = Posterior(
-        np.concatenate([kept["draws"] for kept in records], axis=1),
-        np.concatenate([kept["log_prob"] for kept in records], axis=1),
-        label_set,
-        tuple(end["star"] for end in ends),
-        *(np.concatenate([kept[name] for kept in records]) for name in ("snr", "chi2", "flags")),
+        draws=np.concatenate([kept["draws"] for kept in records], axis=1),
+        log_prob=np.concatenate([kept["log_prob"] for kept in records], axis=1),
+        label_set=label_set,
+        names=tuple(end["star"] for end in ends),
+        snr=np.concatenate([kept["snr"] for kept in records]),
+        chi2=np.concatenate([kept["chi2"] for kept in records]),
+        flags=np.concatenate([kept["flags"] for kept in records]),
     )
     table = posterior.to_table()
     for name, what, kind in (

@@ -98,6 +98,7 @@ def everything(brief: Brief) -> Plan:
     best = compared["best"]
     source = "infer" if best == ORDINARY else best
     yield Action("conclude", {"cause": best, "labels_from": source})
+    return None
 
 
 VARIANTS: dict[str, tuple[Planner, bool]] = {
@@ -239,6 +240,7 @@ def _first_look(brief: Brief, seen: list[str]) -> Plan:
     look = yield Action("look_at_fit", {"hypothesis": ORDINARY})
     seen += symptoms(spectrum, velocity, look)
     yield Action("conclude", {"cause": UNKNOWN, "labels_from": "none", "p_cause": 0.0})
+    return None
 
 
 # --- counting
@@ -311,9 +313,8 @@ def show_tables(metrics: dict[str, Any]) -> None:
             f"{found['macro_f1']:.3f}, rms pull {found['rms_pull'] or np.nan:.2f} (cause named: "
             f"{found['rms_pull_named'] or np.nan:.2f}), median fits {found['median_fits']:.0f}"
         )
-        heads = (("n", 4), ("recall", 8), ("prec.", 8), ("F1", 7), ("rms pull", 10), ("med. pull", 11))
-        heads = (*heads, ("flagged", 9), ("fits", 6))
-        print(f"{'cause':<24}" + "".join(f"{head:>{width}}" for head, width in heads))
+        heads = {"n": 4, "recall": 8, "prec.": 8, "F1": 7, "rms pull": 10, "med. pull": 11, "flagged": 9}
+        print(f"{'cause':<24}" + "".join(f"{h:>{w}}" for h, w in heads.items()) + f"{'fits':>6}")
         for cause, row in found["by_cause"].items():
             pull = "-" if row["rms_pull"] is None else f"{row['rms_pull']:.2f}"
             middle = "-" if row["median_pull"] is None else f"{row['median_pull']:.2f}"

@@ -231,9 +231,9 @@ def simulate_problems(
     rng = np.random.default_rng(np.asarray(jax.random.key_data(first)).tolist())
     draws = _Draws(rng, second, simulator, n)
     flux = PROBLEMS[cause](draws)
-    levels = np.exp(rng.uniform(*np.log(snr), n))
+    levels = np.exp(rng.uniform(np.log(snr[0]), np.log(snr[1]), n))
     seen = np.isfinite(flux)
-    observed, ivar = observe(
+    noisy, stated = observe(
         third,
         jnp.asarray(np.where(seen, flux, 1.0), jnp.float32),
         jnp.asarray(levels, jnp.float32),
@@ -241,8 +241,8 @@ def simulate_problems(
         config,
     )
     prior = DWARFS if cause == "wrong prior" else TRAINING
-    ivar = np.where(seen, np.asarray(ivar), 0.0)
-    return Problems(cause, np.asarray(observed), ivar, draws.labels, cause != "hot star", prior, draws.facts)
+    ivar = np.where(seen, np.asarray(stated), 0.0)
+    return Problems(cause, np.asarray(noisy), ivar, draws.labels, cause != "hot star", prior, draws.facts)
 
 
 def shifted(instrument: Instrument, flux: Flux, kms: Float[np.ndarray, " n"]) -> Flux:

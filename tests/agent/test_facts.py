@@ -133,7 +133,7 @@ def test_two_hundred_true_texts_pass_and_two_hundred_altered_ones_do_not(facts):
     ],
 )
 def test_what_cannot_be_traced_is_rejected(facts, text):
-    for fact in facts:
+    for fact in (fact for fact in facts if fact.unit == "K"):
         text = text.replace(f"{{{fact.key}}}", f"{fact.value:.0f} K [{fact.key}]")
     assert Checker(facts).check(text)
 
