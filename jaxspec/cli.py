@@ -25,6 +25,9 @@ from jaxspec.stopping import Stopped, signals
 # Said here so that `jaxspec --help` imports nothing.
 COMMANDS = {
     "infer": "labels of observed spectra, with errors and flags",
+    "agent": "labels by an agent that finds what is wrong with a spectrum and mends it",
+    "mcp": "the agent's tools for any assistant that speaks MCP",
+    "report": "a report of a run in words whose every number is true",
     "synthesize": "spectra for a table of labels",
     "calibrate": "survey catalogues on one scale",
     "populations": "chemically distinct groups of stars, with membership probabilities",

@@ -30,7 +30,7 @@ FLOORS = (
     {"amortised"},
     {"surveys", "diagnostics", "populations"},
     {"inference"},
-    {"serving"},
+    {"serving", "agent"},
     {"commands"},
     {"cli", "api"},
 )
