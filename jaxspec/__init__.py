@@ -23,6 +23,7 @@ __all__ = [
     "explain",
     "infer",
     "load_posterior",
+    "load_stars",
     "read_spectra",
     "report",
     "simulate",

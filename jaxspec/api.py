@@ -15,6 +15,7 @@ from jaxspec.amortised.storage import load_weights
 from jaxspec.commands.tasks import trained_simulator
 from jaxspec.datasets import Dataset
 from jaxspec.diagnostics import report
+from jaxspec.foundation.model import FoundationModel
 from jaxspec.inference import Inference, InferenceConfig, infer, read_spectra
 from jaxspec.runs import named_key
 from jaxspec.settings import build
@@ -29,6 +30,7 @@ __all__ = [
     "explain",
     "infer",
     "load_posterior",
+    "load_stars",
     "read_spectra",
     "report",
     "simulate",
@@ -46,6 +48,14 @@ def load_posterior(
     Raises: InputError for a folder without weights.
     """
     return load_ensemble(path)[0]
+
+
+def load_stars(path: str | os.PathLike | None = None) -> FoundationModel:
+    """The model of stars, ready to be asked: the one in the package, or that of a folder.
+
+    Raises: InputError for a folder without one.
+    """
+    return FoundationModel.load(path)
 
 
 def simulate(

@@ -29,6 +29,7 @@ FLOORS = (
     {"fitting"},
     {"amortised"},
     {"surveys", "diagnostics"},
+    {"foundation"},
     {"inference"},
     {"commands"},
     {"cli", "api"},
