@@ -69,11 +69,11 @@ class Trainer:
         optimiser: rates and averages.
     """
 
-    n_steps: int = 12_000
-    max_seconds: float | None = 3150.0
+    n_steps: int = 9000
+    max_seconds: float | None = 1800.0
     batch: int = 256
     optimiser: OptimiserConfig = field(
-        default_factory=lambda: OptimiserConfig(learning_rate=2e-3, warmup_steps=300, weight_decay=0.05)
+        default_factory=lambda: OptimiserConfig(learning_rate=2e-3, warmup_steps=300, weight_decay=0.1)
     )
 
 

@@ -36,7 +36,7 @@ def sklearn(module: str) -> Any:
 
 
 def predict(
-    name: str, task: Task, train: Table, test: Table, seed: int = 0, max_iter: int = 400
+    name: str, task: Task, train: Table, test: Table, seed: int = 0, max_iter: int = 200
 ) -> Float[np.ndarray, "n r"]:
     """Predictions of one baseline for the test stars; NaN for a quantity without enough training stars."""
     x, x_test = (stars.columns(task.given).values for stars in (train, test))
@@ -68,7 +68,7 @@ def predict(
         else:
             model = sklearn("ensemble").HistGradientBoostingRegressor(
                 max_iter=max_iter, learning_rate=0.08, early_stopping=len(x) >= 300, random_state=seed,
-                validation_fraction=0.1, n_iter_no_change=15,
+                validation_fraction=0.1, n_iter_no_change=10,
             )  # fmt: skip
         out[:, i] = model.fit(x[known], y[known, i]).predict(x_test)
     return out

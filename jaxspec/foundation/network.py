@@ -22,6 +22,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from jaxspec.errors import InputError
+from jaxspec.networks.base import ArrayLike
 from jaxspec.networks.blocks import ResidualDense
 from jaxspec.networks.transformer import Attention
 from jaxspec.settings import PRESETS
@@ -90,7 +91,7 @@ class Mixture(NamedTuple):
     scale: Float[Array, "*n c"]
 
     def log_prob(
-        self, value: Float[Array, "*n"], error: Float[Array, "*n"] | float = 0.0
+        self, value: Float[ArrayLike, "*n"], error: Float[ArrayLike, "*n"] | float = 0.0
     ) -> Float[Array, "*n"]:
         """Log-density of values that were measured with Gaussian errors: of the truth where `error` is 0."""
         variance = self.scale**2 + jnp.asarray(error)[..., None] ** 2
@@ -150,7 +151,7 @@ class StarTransformer(nnx.Module):
         self.offset = nnx.Param(jnp.asarray(np.tile(bias, (k, 1)), jnp.float32))
 
     def features(
-        self, kinds: Int[Array, " t"], value: Float[Array, "b t"], error: Float[Array, "b t"]
+        self, kinds: Int[ArrayLike, " t"], value: Float[ArrayLike, "b t"], error: Float[ArrayLike, "b t"]
     ) -> Float[Array, "b t f"]:
         """What the maps see of a token; zeros where it is absent."""
         seen = jnp.isfinite(value)
@@ -164,9 +165,9 @@ class StarTransformer(nnx.Module):
 
     def encode(
         self,
-        kinds: Int[Array, " t"],
-        value: Float[Array, "b t"],
-        error: Float[Array, "b t"],
+        kinds: Int[ArrayLike, " t"],
+        value: Float[ArrayLike, "b t"],
+        error: Float[ArrayLike, "b t"],
         key: Array | None = None,
     ) -> Float[Array, "b n w"]:
         """The latents of stars. With a `key` units are left out at random, as in training."""
@@ -174,16 +175,16 @@ class StarTransformer(nnx.Module):
         features = self.features(kinds, value, error)
         b, t, f = features.shape
         flat = features.reshape(b, t * f)
-        x = self.latents[...] + (flat @ self.gather[...][kinds].reshape(t * f, -1)).reshape(
-            b, config.n_latents, config.width
-        )
+        x = self.latents[...] + (
+            flat @ self.gather[...][kinds].reshape(t * f, self.gather.shape[-1])
+        ).reshape(b, config.n_latents, config.width)
         for i, (attention, dense) in enumerate(zip(self.attention, self.dense, strict=True)):
             x = attention(x, jnp.ones(x.shape[:2], bool))
             x = dense(x, self._keep(key, i, (*x.shape[:-1], config.expansion * config.width)))
         return x
 
     def reply(
-        self, latents: Float[Array, "b n w"], kinds: Int[Array, " r"], key: Array | None = None
+        self, latents: Float[Array, "b n w"], kinds: Int[ArrayLike, " r"], key: Array | None = None
     ) -> Mixture:
         """Distributions of the requested kinds, `[b, r, c]`."""
         config = self.config
@@ -212,7 +213,7 @@ class StarTransformer(nnx.Module):
         return jax.random.bernoulli(jax.random.fold_in(key, block), share, shape) / share
 
     def standardised(
-        self, kinds: Int[Array, " r"], value: Float[Array, "b r"], error: Float[Array, "b r"]
+        self, kinds: Int[ArrayLike, " r"], value: Float[ArrayLike, "b r"], error: Float[ArrayLike, "b r"]
     ) -> tuple[Float[Array, "b r"], Float[Array, "b r"]]:
         """Values and errors in the units of `Mixture`."""
         spread = self.spread[...][kinds]

@@ -6,10 +6,11 @@ the brightness of the star, and cannot be recovered from spectra sampled every 2
 defines others, which follow exactly from either form:
 
 1. Each arm is sampled where it stands alone (BP 336-634 nm, RP 644-1020 nm), and divided by its mean flux.
-2. Of the samples only the directions remain that the archive's bases reach (39 of BP, 40 of RP).
+2. Of the samples only the directions remain that the archive's bases reach well (39 of BP, 40 of RP): those
+   whose singular value is above half a per cent of the largest. The rest is small but at the arms' ends.
 3. These are rotated so that noise is uncorrelated and of unit size in a typical star, and ordered by signal
    over noise (the minimum noise fraction of Green et al. 1988, IEEE TGRS 26, 65). The last of each arm is
-   noise alone, and left out.
+   the mean flux, which is 1 by now, and left out.
 
 The ratio of the two mean fluxes is one more number, the colour `xp_colour`. A star without one arm lacks that
 arm's numbers and the colour, and nothing else.
@@ -17,6 +18,7 @@ arm's numbers and the colour, and nothing else.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import warnings
 from collections.abc import Iterable
@@ -110,6 +112,7 @@ class XPBasis:
         alone: by arm, the samples used, `[343]`.
         mean: by arm, the mean of normalised flux, `[w]`.
         rotation: by arm, `[c, w]`, such that coefficients are rotation @ (flux / mean flux - mean).
+        back, common: by arm, `[w, c]` and `[w]`: normalised flux is about common + back @ coefficients.
         noise: by arm, `[w, r]`, a root of the correlation of noise between samples, used where only the
             errors of samples are known.
         inflation: by arm, `[c]`, factors on the errors of coefficients that come from samples, found by
@@ -119,6 +122,8 @@ class XPBasis:
     alone: dict[str, np.ndarray]
     mean: dict[str, Float[np.ndarray, " w"]]
     rotation: dict[str, Float[np.ndarray, "c w"]]
+    back: dict[str, Float[np.ndarray, "w c"]]
+    common: dict[str, Float[np.ndarray, " w"]]
     noise: dict[str, Float[np.ndarray, "w r"]]
     inflation: dict[str, Float[np.ndarray, " c"]]
 
@@ -132,7 +137,7 @@ class XPBasis:
         coefficients of equal errors; `calibrated` then sets the errors right coefficient by coefficient.
         """
         design = load_design() if design is None else design
-        mean, rotation, noise, inflation = {}, {}, {}, {}
+        mean, rotation, back, common, noise, inflation = {}, {}, {}, {}, {}, {}
         for arm in ARMS:
             alone = design.alone[arm]
             bases = design.bases[arm][:, alone]
@@ -147,9 +152,14 @@ class XPBasis:
             largest = np.linalg.norm(deviation, axis=1)
             signal = np.cov(deviation[largest < np.quantile(largest, 0.99)].T)
             _, vectors = scipy.linalg.eigh(signal, typical @ typical.T)
-            rotation[arm] = (reached @ vectors[:, :0:-1]).T  # the last is noise alone
+            rotation[arm] = (reached @ vectors[:, :0:-1]).T  # the last is the mean flux
+            # Vectors are orthonormal in the metric of the noise, so that this undoes the rotation.
+            # By least squares over these spectra, since directions that are not reached are not empty.
+            known = np.concatenate([deviation @ vectors[:, :0:-1], np.ones((len(flux), 1))], 1)
+            solution = np.linalg.lstsq(known, shape, rcond=None)[0]
+            back[arm], common[arm] = solution[:-1].T, solution[-1]
             inflation[arm] = np.ones(len(rotation[arm]))
-        return cls(dict(design.alone), mean, rotation, noise, inflation)
+        return cls(dict(design.alone), mean, rotation, back, common, noise, inflation)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -161,7 +171,11 @@ class XPBasis:
         return tuple(f"{arm}_{i + 1}" for i in range(len(self.rotation[arm])))
 
     def from_samples(self, flux: Float[np.ndarray, "n w"], error: Float[np.ndarray, "n w"]) -> Coefficients:
-        """Coefficients of spectra sampled at the archive's 343 wavelengths, on any scale of flux."""
+        """Coefficients of spectra sampled at the archive's 343 wavelengths, on any scale of flux.
+
+        Their errors follow from those of samples and a guess at the correlations, times `inflation`. Of two
+        stars whose covariances are known they are mostly 0.6 to 1.4 times right.
+        """
         n = len(flux)
         parts: dict[str, tuple] = {}
         for arm in ARMS:
@@ -221,7 +235,7 @@ class XPBasis:
 
     def shape(self, arm: str, coefficients: Float[np.ndarray, "n c"]) -> Float[np.ndarray, "n w"]:
         """The normalised flux of an arm, from its coefficients."""
-        return self.mean[arm] + coefficients @ np.linalg.pinv(self.rotation[arm]).T
+        return self.common[arm] + coefficients @ self.back[arm].T
 
     def calibrated(self, flux: Float[np.ndarray, "n w"], error: Float[np.ndarray, "n w"]) -> XPBasis:
         """The same basis with errors that are right on average.
@@ -229,15 +243,14 @@ class XPBasis:
         Every coefficient is predicted from all the others; the square of what is left grows with the square
         of the stated error, and its slope is the square of the factor by which that error is wrong.
         """
-        raw = XPBasis(self.alone, self.mean, self.rotation, self.noise, {
-            arm: np.ones(len(self.rotation[arm])) for arm in ARMS
-        })  # fmt: skip
+        ones = {arm: np.ones(len(self.rotation[arm])) for arm in ARMS}
+        raw = dataclasses.replace(self, inflation=ones)
         table = raw.from_samples(flux, error)
         factors = {arm: np.ones(len(self.rotation[arm])) for arm in ARMS}
         for arm in ARMS:
             for k, name in enumerate(self.of_arm(arm)):
                 factors[arm][k] = _factor(table, table.names.index(name))
-        return XPBasis(self.alone, self.mean, self.rotation, self.noise, factors)
+        return dataclasses.replace(self, inflation=factors)
 
 
 def _blocks(n: int, size: int = 256) -> Iterable[slice]:
