@@ -161,7 +161,7 @@ def trained(
         "table_sha256": table_checksum(data.table),
         "training_stars": train.n_stars,
         "steps": int(result.state.step),
-        "seconds": result.history[-1].get("seconds"),
+        "seconds": max(row.get("seconds", 0.0) for row in result.history),
         "settings": json.loads(json.dumps(dataclasses.asdict(settings))),
         "versions": versions(),
         "references": "Gaia DR3, De Angeli et al. 2023; APOGEE DR17, Abdurro'uf et al. 2022",

@@ -9,7 +9,7 @@ behind the catalogue, as far as the errors are right.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import jax
 import jax.numpy as jnp
@@ -46,6 +46,7 @@ class TaskConfig:
         noise: share of the stars whose values are worsened by further noise, of up to once their error; the
             errors are raised to match. No star is then seen twice alike.
         never_given: quantities that are asked for but never given.
+        situations: which coefficients are given, and how often (`SITUATIONS`).
     """
 
     photometry: float = 0.5
@@ -54,6 +55,13 @@ class TaskConfig:
     others_weight: float = 0.5
     noise: float = 0.5
     never_given: tuple[str, ...] = ()
+    situations: dict[str, float] = field(default_factory=lambda: dict(SITUATIONS))
+
+    def __post_init__(self):
+        if list(self.situations) != list(SITUATIONS):
+            raise InputError(
+                "tasks.situations", f"{', '.join(self.situations)}", ", ".join(SITUATIONS), "give all six"
+            )
 
 
 def make_network(config: FoundationConfig, table: Table, *, rngs: nnx.Rngs) -> StarTransformer:
@@ -118,7 +126,7 @@ def make_situations(
         np.isin(arm, kinds) for kinds in (("bp", "rp", "xp"), ("phot",), ("label",))
     )
     allowed = np.array([name not in tasks.never_given for name in names])
-    shares = np.array(list(SITUATIONS.values()))
+    shares = np.array([tasks.situations[name] for name in SITUATIONS])
 
     def given(key: PRNGKeyArray, n: int) -> Bool[Array, "b k"]:
         keys = jax.random.split(key, 8)
