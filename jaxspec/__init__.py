@@ -24,6 +24,7 @@ __all__ = [
     "infer",
     "load_posterior",
     "populations",
+    "load_stars",
     "read_spectra",
     "read_table",
     "report",

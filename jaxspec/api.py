@@ -15,6 +15,7 @@ from jaxspec.amortised.storage import load_weights
 from jaxspec.commands.tasks import trained_simulator
 from jaxspec.datasets import Dataset
 from jaxspec.diagnostics import report
+from jaxspec.foundation.model import FoundationModel
 from jaxspec.inference import Inference, InferenceConfig, infer, read_spectra
 from jaxspec.io import read_table
 from jaxspec.posterior.flags import usable
@@ -32,6 +33,7 @@ __all__ = [
     "infer",
     "load_posterior",
     "populations",
+    "load_stars",
     "read_spectra",
     "read_table",
     "report",
@@ -51,6 +53,14 @@ def load_posterior(
     Raises: InputError for a folder without weights.
     """
     return load_ensemble(path)[0]
+
+
+def load_stars(path: str | os.PathLike | None = None) -> FoundationModel:
+    """The model of stars, ready to be asked: the one in the package, or that of a folder.
+
+    Raises: InputError for a folder without one.
+    """
+    return FoundationModel.load(path)
 
 
 def simulate(

@@ -37,6 +37,8 @@ COMMANDS = {
     "evaluate": "how good the weights are, on stars whose labels are known",
     "export": "weights as ONNX and StableHLO, for programs without JAX",
     "serve": "answer requests for labels over HTTP",
+    "stars predict": "any quantity of a star from any others: Gaia XP spectra, photometry, labels",
+    "stars finetune": "teach the model of stars a quantity from few labels",
 }
 
 
@@ -60,16 +62,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
     for name, text in COMMANDS.items():
         commands.add_parser(name, help=text, add_help=False)
-    if not arguments or arguments[0] not in COMMANDS:
+    words = 2 if " ".join(arguments[:2]) in COMMANDS else 1
+    name, rest = " ".join(arguments[:words]), arguments[words:]
+    if name not in COMMANDS:
         top.parse_args(arguments or ["--help"])
         return 0
-    name, rest = arguments[0], arguments[1:]
     logging.basicConfig(level=logging.INFO, format="[%(levelname)s] %(message)s")
     logging.getLogger("jax").setLevel(logging.WARNING)  # it narrates its search for a TPU
     output: Path | None = None
     try:
         with signals():
-            module = importlib.import_module(f"jaxspec.commands.{name}")
+            module = importlib.import_module(f"jaxspec.commands.{module_name(name)}")
             settings, output, cache = read_arguments(name, module, rest)
             if cache:
                 from jaxspec.runs import use_compilation_cache
@@ -90,6 +93,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return 0
+
+
+def module_name(command: str) -> str:
+    """Where a command is in `jaxspec.commands`."""
+    return command.replace(" ", "_")
 
 
 def read_arguments(name: str, module: Any, arguments: Sequence[str]) -> tuple[Any, Path, bool]:
@@ -130,7 +138,7 @@ def read_arguments(name: str, module: Any, arguments: Sequence[str]) -> tuple[An
         raise InputError(missing, "nothing", "a value", f"write {example}")
     if getattr(module, "OUTPUT", "folder") == "file" and not parsed.output:
         raise InputError("output", "nothing", "the file to write", f"write jaxspec {name} ... -o {name}.h5")
-    default = Path("outputs") / name / time.strftime("%Y-%m-%d_%H-%M-%S")
+    default = Path("outputs") / module_name(name) / time.strftime("%Y-%m-%d_%H-%M-%S")
     output = Path(parsed.output) if parsed.output else default
     if "output" in own:
         values["output"] = str(output)

@@ -107,7 +107,7 @@ def test_every_command_documents_every_setting():
     import importlib
 
     for name in cli.COMMANDS:
-        module = importlib.import_module(f"jaxspec.commands.{name}")
+        module = importlib.import_module(f"jaxspec.commands.{cli.module_name(name)}")
         assert callable(module.run) and module.__doc__
         for option in cli.leaves(module.Settings):
             assert option.help, f"jaxspec {name}: {option.name} has no line in Attributes:"

@@ -29,6 +29,7 @@ FLOORS = (
     {"fitting"},
     {"amortised"},
     {"surveys", "diagnostics", "populations"},
+    {"foundation"},
     {"inference"},
     {"serving", "agent"},
     {"commands"},

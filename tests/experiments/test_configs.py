@@ -9,7 +9,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from experiments.common import CONF, RUN, quote_paths, settings
-from jaxspec.commands import demo, evaluate, infer
+from jaxspec.commands import demo, evaluate, infer, pretrain
 from jaxspec.commands.tasks import SimulatedData, make_simulator
 from jaxspec.commands.train import Settings, network_config
 from jaxspec.errors import InputError
@@ -50,6 +50,7 @@ def test_defaults_of_the_configuration_are_the_librarys():
     assert settings(Settings, configured("train")) == Settings()
     assert settings(evaluate.Settings, configured("evaluate")) == evaluate.Settings()
     assert settings(infer.Settings, configured("infer", "spectra=x")) == infer.Settings("x")
+    assert settings(pretrain.Settings, configured("pretrain")) == pretrain.Settings()
 
 
 @pytest.mark.parametrize("group", ["data", "model", "trainer", "evaluation"])
@@ -81,7 +82,7 @@ def test_survey_stars_are_stars_that_networks_know():
 
 
 @pytest.mark.parametrize(
-    "name", ["infer", "synthesize", "demo", "emulator", "evaluate", "identify", "bound", "residuals"]
+    "name", ["infer", "synthesize", "demo", "emulator", "evaluate", "identify", "bound", "residuals", "pretrain"]
 )
 def test_other_scripts_compose(name):
     required = {
