@@ -25,11 +25,12 @@ from jaxspec.inference import Inference, InferenceConfig, infer
 from jaxspec.instruments import Instrument
 from jaxspec.posterior.model import PosteriorModel
 from jaxspec.reading import TEMPLATES, make_template
+from jaxspec.resampling import rebin_to_instrument
 from jaxspec.runs import named_key
 from jaxspec.simulation.preparation import prepare_many
 from jaxspec.simulation.prior import StellarPrior
 from jaxspec.simulation.simulator import SpectrumModel
-from jaxspec.spectra import Spectra, doppler_shift, rebin_to_instrument
+from jaxspec.spectra import Spectra, doppler_shift
 
 # Share of the scatter that a second velocity must explain.
 TWO_VELOCITIES = 0.05
