@@ -2,8 +2,8 @@
 
     python -m experiments.demo [spectra="FOLDER/*.fits"]
 
-The first labels come within a minute, beside the true ones (of the real files given, beside literature values
-where known); then a small flow is trained, which takes most of seven or eight minutes on two cores. The plots
+The first labels come before anything is trained, beside the true ones (of the real files given, beside
+literature values where known). Then a small flow is trained, for four minutes at most, and judged. The plots
 are in the output folder: `report.html` (how good the posteriors are, on one page), `recovery_as_trained.png`,
 `coverage_as_trained.png`, `*corner_*.png`, `*spectrum_*.png`. See `jaxspec.commands.demo`.
 """

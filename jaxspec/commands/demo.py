@@ -1,7 +1,7 @@
 """The whole way in one run: labels with the weights in the package, then a small network of one's own.
 
 Stars are simulated, so that their true labels can be printed beside; the files given are inferred too. The
-folder gets `shipped_labels.fits` within a minute, then what `jaxspec.commands.train` writes, and
+folder gets `shipped_labels.fits` first, then what `jaxspec.commands.train` writes, and
 `simulated_labels.fits` by the network that was trained, each with its plots.
 """
 

@@ -14,7 +14,7 @@ import logging
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -349,7 +349,7 @@ def draw(
         plots.save(figure, folder / f"{prefix}spectrum_{parts[i]}.png")
     for i in range(min(len(result), config.corners)):
         truth = None if known is None else known[i]
-        title = shown[i] + (SYSTEMATIC if _has_systematic(posterior, i) else "")
+        title = shown[i] + (SYSTEMATIC if _has_systematic(posterior.stats, i) else "")
         figure = plots.plot_corner(posterior.draws[:, i], posterior.label_set, truth, title, known_name)
         plots.save(figure, folder / f"{prefix}corner_{parts[i]}.png", dpi=110)
 
@@ -359,9 +359,9 @@ widened label by label by what the model misses:
 these errors are drawn without correlations"""
 
 
-def _has_systematic(posterior: Posterior, star: int) -> bool:
+def _has_systematic(stats: Mapping[str, np.ndarray], star: int) -> bool:
     """Whether a robust refinement drew this star's labels, with systematic errors in their widths."""
-    refined, efficiency = posterior.stats.get("refined"), posterior.stats.get("efficiency")
+    refined, efficiency = stats.get("refined"), stats.get("efficiency")
     return refined is not None and bool(refined[star] > 0) and efficiency is None
 
 
