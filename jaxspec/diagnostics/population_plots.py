@@ -58,7 +58,7 @@ def plot_members(
             ax.set_ylim(low - 0.15 * (high - low) - 1e-3, high + 0.15 * (high - low) + 1e-3)
         for ax in axes.flat[len(others) :]:
             ax.set_axis_off()
-        axes[0, 0].legend(fontsize=7.5, handletextpad=0.2)
+        axes[0, 0].legend(fontsize=7.5, handletextpad=0.2, loc="lower left")
     return figure
 
 
@@ -81,7 +81,7 @@ def plot_reliability(
             ax.errorbar(x, y, error, fmt="o-", ms=3.5, lw=1.1, capsize=0, color=colour, label=name)
         ax.set_xlabel("probability of membership")
         ax.set_ylabel("share that belongs")
-        ax.legend(fontsize=8)
+        ax.legend(fontsize=8, loc="upper left")
     return figure
 
 
@@ -104,7 +104,7 @@ def plot_map(
             ax.set_ylim(-0.02, 1.03)
             ax.set_title(score, color=INK)
             ax.set_xlabel(x_label)
-        axes[0, 0].legend(fontsize=8)
+        axes[0, 0].legend(fontsize=8, loc="lower left")
     return figure
 
 

@@ -75,7 +75,8 @@ def mock_clusters(seed: int, config: MockConfig = DEFAULT) -> tuple[Stars, Int[n
 
 def bensby(path: str | Path) -> Known:
     """600 nearby dwarfs of Bensby, Feltzing & Oey (2014): thick disc where the ratio of kinematic
-    probabilities `td_d` is above 2, thin disc where it is below 0.5."""
+    probabilities `td_d` is above 2, thin disc where it is below 0.5. Six stars have ratios above 1e20, which
+    read as no value: they are grouped, but not judged."""
     columns = {"fe_h": ("Fe_H", "e_Fe_H")}
     columns |= {f"{e.lower()}_fe": (f"{e}_Fe", f"e_{e}_Fe") for e in ("Mg", "Si", "Ca", "Ti", "Al", "Ni")}
     table = open_table(Path(path))

@@ -36,7 +36,7 @@ def test_fit_then_apply_to_other_stars(tmp_path):
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["stars"] == 900 and abs(metrics["groups"][1]["median"]["mg_fe"] - 0.28) < 0.04
     importance = metrics["importance"][0]
-    assert importance["mg_fe"] > 2 * importance["fe_h"] and "Which labels decide" in page
+    assert importance["mg_fe"] > 1.5 * importance["fe_h"] and "Which labels decide" in page
     # The stored model says the same of the same stars, and may be given by the run's folder.
     members, _ = jaxspec.populations(tmp_path / "a.fits", tmp_path / "again", model=str(out), plots=False)
     np.testing.assert_allclose(members.probability[:, 0], table["p_1"], atol=1e-6)
