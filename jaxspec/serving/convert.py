@@ -63,20 +63,11 @@ def to_onnx(
 
     Raises: InputError when the extra `export` is not installed, or an operation has no translation.
     """
-    try:
-        import jax2onnx
-    except ImportError as error:
-        raise InputError(
-            "export",
-            f"no package {error.name}",
-            "jax2onnx, onnx and onnxruntime",
-            'install them with pip install "jaxspec[export]"',
-        ) from error
     specs = tuple(inputs.values())
     flat = flatten(function, specs)
     try:
-        with _as_it_was():
-            model = jax2onnx.to_onnx(
+        with _jax2onnx() as convert:
+            model = convert(
                 lambda *values: tuple(evaluate(flat.jaxpr, flat.consts, *values)),
                 specs,
                 model_name=name,
@@ -144,10 +135,17 @@ def evaluate(jaxpr: core.Jaxpr, consts: Sequence[Any], *values: Any) -> list[Any
 
 
 def _known(equation: Any, inputs: list[Any]) -> bool:
-    """Whether an equation can be worked out now, such as the index of a loop that is written out."""
-    sizes = [v.aval.size for v in equation.outvars if all(isinstance(n, int) for n in v.aval.shape)]
-    fixed = len(sizes) == len(equation.outvars) and all(size <= FOLDED for size in sizes)
-    return fixed and not any(isinstance(x, jax.core.Tracer) for x in inputs)
+    """Whether an equation is of numbers that count, and can be worked out now, such as the index of a loop
+    that is written out."""
+    if any(isinstance(x, jax.core.Tracer) for x in inputs):
+        return False
+    for result in equation.outvars:
+        shape, dtype = result.aval.shape, result.aval.dtype
+        if not all(isinstance(n, int) for n in shape) or int(np.prod(shape)) > FOLDED:
+            return False
+        if not (jnp.issubdtype(dtype, jnp.integer) or dtype == jnp.bool_):
+            return False
+    return True
 
 
 def _padded(x: Any, value: Any, config: Sequence[tuple[int, int, int]]) -> Any:
@@ -301,28 +299,42 @@ def _f32(x: np.ndarray) -> np.ndarray:
 
 
 @contextmanager
-def _as_it_was() -> Iterator[None]:
-    """Put back what jax2onnx replaces for good (after it is imported, `jnp.cumsum(x, 0)` is an error), and
-    keep its log quiet, which tells of values that have no type."""
-    from onnx_ir import _core
+def _jax2onnx() -> Iterator[Callable[..., Any]]:
+    """Its `to_onnx`, mended for the time being. What it replaces for good when it is imported is put back:
+    `jnp.cumsum(x, 0)` would be an error.
 
-    names = [(module, dict(vars(module))) for module in (jax, jnp, jax.lax, jax.nn, jax.numpy.linalg)]
-    # Some of its translations hand symbols of JAX to onnx_ir, which takes numbers and strings.
-    plain = _core._maybe_convert_to_symbolic_dim
+    Raises: InputError when it is not installed.
+    """
+    changed = [(module, dict(vars(module))) for module in (jax, jnp, jax.lax, jax.nn, jnp.linalg)]
+    try:
+        import jax2onnx
+        from jax2onnx.converter import conversion_api
+        from onnx_ir import _core
+    except ImportError as error:
+        raise InputError(
+            "export",
+            f"no package {error.name}",
+            "jax2onnx, onnx and onnxruntime",
+            'install them with pip install "jaxspec[export]"',
+        ) from error
+    loggers = [logging.getLogger(name) for name in ("jax2onnx", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:  # they tell of every value without a type
+        logger.setLevel(logging.CRITICAL)
+    plain, optimise = _core._maybe_convert_to_symbolic_dim, conversion_api.optimize_graph
 
     def understood(dim: Any) -> Any:
         return plain(str(dim) if jax_export.is_symbolic_dim(dim) else dim)
 
+    # Some translations hand symbols of JAX to onnx_ir, which takes numbers and strings.
     _core._maybe_convert_to_symbolic_dim = understood
-    loggers = [logging.getLogger(name) for name in ("jax2onnx", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
+    # The time of its optimiser grows with the square of the graph's size; ONNX Runtime has its own.
+    conversion_api.optimize_graph = lambda model: model
     try:
-        yield
+        yield jax2onnx.to_onnx
     finally:
-        _core._maybe_convert_to_symbolic_dim = plain
-        for module, before in names:
+        _core._maybe_convert_to_symbolic_dim, conversion_api.optimize_graph = plain, optimise
+        for module, before in changed:
             for name, value in before.items():
                 if vars(module).get(name) is not value:
                     setattr(module, name, value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,11 +13,16 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from jaxspec.amortised.amortised import AmortisedPosterior
 from jaxspec.errors import InputError
 from jaxspec.inference import Inference, InferenceConfig, infer_prepared
+from jaxspec.instruments import Instrument
 from jaxspec.io.raw import RawSpectrum
+from jaxspec.io.spectrum import FRAMES, MEDIA
+from jaxspec.labels import LabelSet
+from jaxspec.posterior.limits import Limits as PosteriorLimits
 from jaxspec.posterior.results import Posterior
 from jaxspec.reading import ReaderConfig, make_template, place_spectrum
 from jaxspec.runs import named_key
 from jaxspec.serving.protocol import Request
+from jaxspec.simulation.prior import StellarPrior
 from jaxspec.simulation.simulator import SpectrumModel
 from jaxspec.spectra import Spectra, validate
 
@@ -68,8 +74,40 @@ class WithContext:
     posterior: AmortisedPosterior
     context: Float[np.ndarray, "s k"]
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.posterior, name)
+    @property
+    def label_set(self) -> LabelSet:
+        """Of the posterior, as all that follows."""
+        return self.posterior.label_set
+
+    @property
+    def instrument(self) -> Instrument:
+        return self.posterior.instrument
+
+    @property
+    def prior(self) -> StellarPrior | None:
+        return self.posterior.prior
+
+    @property
+    def limits(self) -> PosteriorLimits | None:
+        return self.posterior.limits
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        return self.posterior.provenance
+
+    def prepare(self, spectra: Spectra) -> tuple[Float[np.ndarray, "s p"], Float[np.ndarray, "s p"]]:
+        return self.posterior.prepare(spectra)
+
+    def log_prob(
+        self,
+        labels: Float[Array | np.ndarray, "*k s l"],
+        flux: Float[Array | np.ndarray, "s p"],
+        ivar: Float[Array | np.ndarray, "s p"],
+    ) -> Float[Array, "*k s"]:
+        return self.posterior.log_prob(labels, flux, ivar)
+
+    def flag(self, result: Posterior, ivar: Float[Array | np.ndarray, "s p"]) -> Posterior:
+        return self.posterior.flag(result, ivar)
 
     def sample_normalised(
         self,
@@ -246,6 +284,15 @@ class Engine:
                 raise InputError(
                     f"parameter {name}", repr(value)[:80], "a value of another type", "see the metadata"
                 )
+            if isinstance(value, float) and not np.isfinite(value):
+                raise InputError(f"parameter {name}", str(value), "a finite number", "leave it out")
+        for name, choices in (("medium", MEDIA), ("frame", FRAMES)):
+            if given.get(name, choices[0]) not in choices:
+                raise InputError(f"parameter {name}", repr(given[name])[:80], " or ".join(choices), "mend it")
+        if given.get("resolving_power", 1.0) <= 0:
+            raise InputError(
+                "parameter resolving_power", str(given["resolving_power"]), "a positive number", "mend it"
+            )
         seed = given.pop("seed", 1)
         if not 0 <= seed < 1 << 31:
             raise InputError("parameter seed", str(seed), f"0 to {(1 << 31) - 1}", "choose another")

@@ -30,10 +30,10 @@ def posterior_inputs(posterior: AmortisedPosterior, n: int = N_STARS, seed: int 
     rng, instrument, label_set = np.random.default_rng(seed), posterior.instrument, posterior.label_set
     width = label_set.high - label_set.low
     labels = label_set.low + width * rng.uniform(0.02, 0.98, (N_DRAWS, n, len(label_set)))
-    labels[0, :16] = np.where(
-        rng.random((16, len(label_set))) < 0.5, label_set.low + 1e-6 * width, labels[0, :16]
-    )
-    labels[1, :16] = label_set.high - 1e-6 * width
+    few = min(16, n)
+    edge = rng.random((few, len(label_set))) < 0.5
+    labels[0, :few] = np.where(edge, label_set.low + 1e-6 * width, labels[0, :few])
+    labels[1, :few] = label_set.high - 1e-6 * width
     flux = _clean(posterior, rng, n)
     snr = np.exp(rng.uniform(np.log(5.0), np.log(300.0), n))[:, None]
     flux = flux + rng.normal(size=flux.shape) / snr
