@@ -362,13 +362,19 @@ def schedule(
         bounds=Bounds(0.0, 1.0),
         options={"time_limit": seconds, "mip_rel_gap": 1e-3},
     )
-    if result.x is None:
-        return []
-    return blocks(targets, modes, night, needed, ways, np.flatnonzero(result.x > 0.5))
+    # A solver that ran out of time may be worse than a list.
+    found = [] if result.x is None else [np.flatnonzero(result.x > 0.5)]
+    bright, quick = (
+        np.argsort([t.v for t in active]),
+        np.argsort([_quickest(ways, i) for i in range(len(active))]),
+    )
+    found += [_greedy(order, ways, n) for order in (bright, quick)]
+    best = max(found, key=lambda chosen: float(weight[chosen].sum()))
+    return blocks(targets, modes, night, needed, ways, best)
 
 
 def in_order(
-    order: Sequence[int],
+    order: Sequence[int] | np.ndarray,
     targets: Sequence[Target],
     modes: Sequence[Mode],
     night: Night,
@@ -378,8 +384,13 @@ def in_order(
     """What an observer does who goes through a list: the next target that is up and whose goal can be
     reached, in its quickest mode, at once."""
     ways = options(targets, modes, night, needed, conditions)
-    left, slot, chosen = list(order), 0, []
-    while slot < len(night.hours):
+    return blocks(targets, modes, night, needed, ways, _greedy(order, ways, len(night.hours)))
+
+
+def _greedy(order: Sequence[int] | np.ndarray, ways: Options, n_slots: int) -> np.ndarray:
+    """Places of the blocks that going through a list gives."""
+    left, slot, chosen = [int(i) for i in order], 0, []
+    while slot < n_slots:
         here = np.flatnonzero(ways.start == slot)
         for i in left:
             own = here[ways.target[here] == i]
@@ -391,7 +402,12 @@ def in_order(
                 break
         else:
             slot += 1
-    return blocks(targets, modes, night, needed, ways, np.array(chosen, int))
+    return np.array(chosen, int)
+
+
+def _quickest(ways: Options, target: int) -> int:
+    slots = ways.slots[ways.target == target]
+    return int(slots.min()) if len(slots) else 10_000
 
 
 def blocks(targets, modes, night, needed, ways: Options, chosen: np.ndarray) -> list[Block]:

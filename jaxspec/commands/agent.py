@@ -96,7 +96,6 @@ def run(settings: Settings, folder: Path) -> Any:
     check_folder(folder)
     files = find_files(settings.spectra)
     posterior, checkpoint = load_weights(settings.checkpoint)
-    begin(folder, settings, [checkpoint, *files])
     star = Star(forward_model(settings.forward, posterior.instrument))
     spectra, refused = read_for(files, star.forward, settings.reader, "reader settings")
     planner, knowledge = make_planner(settings), load_knowledge(settings.knowledge)
@@ -105,9 +104,10 @@ def run(settings: Settings, folder: Path) -> Any:
     # A picture is drawn where its star is worked on: the trace names the file.
     kept = {"settings": plain(dataclasses.replace(settings, spectra="")), "stars": list(spectra.names)}
     parts = [bench.folder.name for bench in workers if bench.folder is not None]
-    for item, bench in zip(
-        tqdm(resumable(parts, kept, folder / "done"), total=len(workers), unit="star"), workers, strict=True
-    ):
+    # A folder of other settings is refused before its own record of them is written over.
+    items = resumable(parts, kept, folder / "done")
+    begin(folder, settings, [checkpoint, *files])
+    for item, bench in zip(tqdm(items, total=len(workers), unit="star"), workers, strict=True):
 
         def make(bench: Bench = bench) -> dict[str, Any]:
             return record(bench.name, work(bench, planner, knowledge, settings.budget))

@@ -2,6 +2,8 @@
 
 import itertools
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from astropy.time import Time
@@ -66,9 +68,7 @@ def test_goals_need_the_bound(toy):
     needed = goal_snr(toy, [hard, known, target(goal={"fe_h": 1e-6})], MODES)
     assert np.isfinite(needed[0]).all() and (needed[1] == SNR_GRID[0]).all() and np.isinf(needed[2]).all()
     labels = toy.label_set.scaled_solar(*SOLAR.values())[None].astype(np.float32)
-    nuisances = type(calibrated_nuisances(labels[0]))(
-        *(np.asarray(x)[None] for x in calibrated_nuisances(labels[0]))
-    )
+    nuisances = jax.tree.map(lambda x: np.asarray(x)[None], calibrated_nuisances(jnp.asarray(labels[0])))
     ivar = np.zeros((1, toy.instrument.n_pixels))
     ivar[0, toy.instrument.slices["red"]] = needed[0, 1] ** 2
     rows = toy.label_set.x_fe_matrix / 0.3
