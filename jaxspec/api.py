@@ -30,10 +30,10 @@ __all__ = [
     "calibrate",
     "evaluate",
     "explain",
+    "find_populations",
     "infer",
     "load_posterior",
     "load_stars",
-    "populations",
     "read_spectra",
     "read_table",
     "report",
@@ -106,7 +106,7 @@ def calibrate(output: str | os.PathLike, **settings: Any) -> Any:
     return _run("calibrate", output, settings)
 
 
-def populations(catalogue: str | os.PathLike, output: str | os.PathLike, **settings: Any) -> Any:
+def find_populations(catalogue: str | os.PathLike, output: str | os.PathLike, **settings: Any) -> Any:
     """Chemically distinct groups of the stars of a catalogue (`jaxspec.commands.populations.Settings`).
 
     Returns: the memberships (`probability [n, g]`, `spread [n, g]`, `novelty [n]`, `group [n]`) and the

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-# Solar mass fractions of oxygen and iron on WAF17's scale (their section 2).
+# Solar mass fractions of oxygen and iron on WAF17's scale.
 SOLAR_O, SOLAR_FE = 0.0056, 0.0012
 Number = Float[Any, "*_"] | float
 # Nodes of a Gauss-Legendre rule on [0, 1], for the one integral of the solution.
@@ -25,7 +25,7 @@ NODES, WEIGHTS = (0.5 * (x + s) for x, s in zip(np.polynomial.legendre.leggauss(
 
 
 class OneZone(NamedTuple):
-    """The history of one reservoir; the defaults are the fiducial model of WAF17 (their table 1).
+    """The history of one reservoir; the defaults are the fiducial model of WAF17.
 
     Attributes:
         tau_star: gas mass over star formation rate [Gyr].
@@ -45,7 +45,7 @@ class OneZone(NamedTuple):
 
     @property
     def depletion_rate(self) -> Number:
-        """Gas that stars and outflow take away, per gas mass and Gyr (the inverse of WAF17 equation 11)."""
+        """Gas that stars and outflow take away, per gas mass and Gyr."""
         return (1.0 + self.eta - self.recycling) / self.tau_star
 
 
@@ -57,15 +57,15 @@ class Yields(NamedTuple):
     type_ia: Number = 0.0
 
 
-# WAF17, table 1.
+# WAF17, fiducial.
 OXYGEN, IRON = Yields(0.015, 0.0), Yields(0.0012, 0.0017)
 
 
 def mass_fraction(zone: OneZone, time: Number, yields: Yields) -> Float[Any, "*_"]:
     """Mass fraction of an element in the gas at `time` [Gyr] after star formation began.
 
-    WAF17 equation 50 (core collapse) and 53 (type Ia), for an exponential star formation history. The two
-    equations divide by differences of rates; here they are integrals without a singular point, so values and
+    WAF17's solution for an exponential star formation history. Its two parts, core collapse and type Ia,
+    divide by differences of rates; here they are integrals without a singular point, so values and
     gradients hold for any rates. All arguments broadcast.
     """
     time = jnp.asarray(time)
@@ -99,8 +99,8 @@ def track(zone: OneZone, time: Number) -> tuple[Float[Any, "*_"], Float[Any, "*_
 def integrate(
     zone: OneZone, time: Float[Array, " t"], yields: Yields, rtol: float = 1e-8
 ) -> Float[Array, " t"]:
-    """Mass fraction at increasing `time` from a numerical solution of the equations themselves (WAF17,
-    section 2): the masses of gas, of the element and of stars that will explode.
+    """Mass fraction at increasing `time` from a numerical solution of the equations themselves (WAF17):
+    the masses of gas, of the element and of stars that will explode.
 
     Star formation has rate 1 at time 0. Runs in double precision only where JAX does.
     """

@@ -98,9 +98,9 @@ def harps(path: str | Path) -> Known:
 
 
 def apogee(path: str | Path) -> Known:
-    """APOGEE DR17 giants and dwarfs: high- and low-alpha by the line of Weinberg et al. (2019, ApJ 874, 102,
-    equation 1), [Mg/Fe] = 0.12 - 0.13 [Fe/H] below solar and 0.12 above. The line is drawn by eye through the
-    same abundances: agreement with it is not truth."""
+    """APOGEE DR17 giants and dwarfs: high- and low-alpha by the line of Weinberg et al. (2019, ApJ 874, 102),
+    [Mg/Fe] = 0.12 - 0.13 [Fe/H] below solar and 0.12 above. The line is drawn by eye through the same
+    abundances: agreement with it is not truth."""
     columns = {name: (name, f"e_{name}") for name in ("fe_h", "mg_fe", "o_fe")}
     table = open_table(Path(path))
     stars, kept = _measured(table, columns, Path(path))

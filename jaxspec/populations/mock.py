@@ -46,8 +46,8 @@ class Process(NamedTuple):
 
 
 # Shares fitted by `two_process.fit_processes` to 600 dwarfs of Bensby, Feltzing & Oey (2014, A&A 562, A71)
-# with Mg pure core collapse and the share of Fe above. The slope of Al is that of its [Al/Mg] in Weinberg et
-# al. (2019, figure 18), as far as a single exponent goes.
+# with Mg pure core collapse and the share of Fe above. The slope of Al is a round number: its yield rises
+# with metallicity, which makes dwarfs poor in it.
 PROCESSES: dict[str, Process] = {
     "mg_h": Process(1.0),
     "al_h": Process(0.83, 0.15),

@@ -71,13 +71,13 @@ def score(members: Members, truth: Int[np.ndarray, " n"], names: Sequence[str]) 
         g = matched[c]
         p = probability[:, g] if g >= 0 else np.zeros(len(truth))
         chosen = group == g + 1 if g >= 0 else np.zeros(len(truth), bool)
-        both = np.count_nonzero(mine & chosen)
+        both, judged = float(np.count_nonzero(mine & chosen)), 0 < mine.sum() < len(mine)
         classes[name] = ClassScore(
             int(mine.sum()),
             both / max(1, int(chosen.sum())),
             both / max(1, int(mine.sum())),
-            float(metrics.average_precision_score(mine, p)),
-            float(metrics.roc_auc_score(mine, p)) if 0 < mine.sum() < len(mine) else float("nan"),
+            float(metrics.average_precision_score(mine, p)) if judged else float("nan"),
+            float(metrics.roc_auc_score(mine, p)) if judged else float("nan"),
             purity_at(mine, p, 0.9),
         )
         errors.append(calibration_error(mine, p))

@@ -38,10 +38,12 @@ def test_fit_then_apply_to_other_stars(tmp_path):
     importance = metrics["importance"][0]
     assert importance["mg_fe"] > 1.5 * importance["fe_h"] and "Which labels decide" in page
     # The stored model says the same of the same stars, and may be given by the run's folder.
-    members, _ = jaxspec.populations(tmp_path / "a.fits", tmp_path / "again", model=str(out), plots=False)
+    members, _ = jaxspec.find_populations(
+        tmp_path / "a.fits", tmp_path / "again", model=str(out), plots=False
+    )
     np.testing.assert_allclose(members.probability[:, 0], table["p_1"], atol=1e-6)
     other = write(tmp_path / "b.ecsv", 1, 8)
-    members, _ = jaxspec.populations(tmp_path / "b.ecsv", tmp_path / "one", model=str(out), plots=False)
+    members, _ = jaxspec.find_populations(tmp_path / "b.ecsv", tmp_path / "one", model=str(out), plots=False)
     assert members.probability.shape == (1, 2) and members.group[0] == other[0] + 1
     with pytest.raises(InputError, match="stars: found 1"):
-        jaxspec.populations(tmp_path / "b.ecsv", tmp_path / "none")
+        jaxspec.find_populations(tmp_path / "b.ecsv", tmp_path / "none")

@@ -28,7 +28,7 @@ def test_the_analytic_solution_solves_the_equations(x64):
 
 
 def test_closed_forms_of_the_paper(x64):
-    """WAF17 equations 50 and 53 as printed, away from their singular points; and the equilibrium."""
+    """The paper's solution as printed, away from their singular points; and the equilibrium."""
     zone = OneZone()
     a, s, i = zone.depletion_rate, 1 / zone.tau_sfh, 1 / zone.tau_ia
     tau = 1 / (a - s)
