@@ -162,13 +162,14 @@ def _padded(x: Any, value: Any, config: Sequence[tuple[int, int, int]]) -> Any:
 
 def _moved(equation: Any, name: str, inputs: list[Any]) -> Any:
     """A gather, or scatter, from places that are known: those are worked out on numbered elements, and taken
-    from flat arrays. The first axis may be the stars."""
+    from flat arrays. The first axes may be of any size."""
     operand, indices, *updates = inputs
-    params, stars = dict(equation.params), not isinstance(operand.shape[0], int)
-    lead = operand.shape[:1] if stars else ()
+    params = dict(equation.params)
+    n_lead = next((i for i, n in enumerate(operand.shape) if isinstance(n, int)), operand.ndim)
+    lead, ones = operand.shape[:n_lead], (1,) * n_lead
 
     def numbered(shape: tuple[Any, ...]) -> np.ndarray:
-        shape = (1, *shape[1:]) if stars else shape
+        shape = (*ones, *shape[n_lead:])
         return np.arange(int(np.prod(shape)), dtype=np.int32).reshape(shape)
 
     def taken(x: Any, places: np.ndarray) -> Any:
@@ -180,8 +181,7 @@ def _moved(equation: Any, name: str, inputs: list[Any]) -> Any:
 
     with jax.ensure_compile_time_eval():
         if name == "gather":
-            if stars:
-                params["slice_sizes"] = (1, *params["slice_sizes"][1:])
+            params["slice_sizes"] = (*ones, *params["slice_sizes"][n_lead:])
             table = np.asarray(equation.primitive.bind(numbered(operand.shape), indices, **params))
         else:
             blank = jnp.full_like(numbered(operand.shape), -1)
@@ -195,7 +195,7 @@ def _moved(equation: Any, name: str, inputs: list[Any]) -> Any:
         raise NotImplementedError("a scatter to the same place twice, or beyond the end")
     new = taken(updates[0], np.maximum(table, 0).reshape(-1))
     new = lax.reshape(new, operand.shape)
-    here = np.broadcast_to(table >= 0, (1, *operand.shape[1:]) if stars else operand.shape)
+    here = np.broadcast_to(table >= 0, (*ones, *operand.shape[n_lead:]))
     return jnp.where(here, new if name == "scatter" else operand + new, operand)
 
 
