@@ -81,7 +81,8 @@ def test_survey_stars_are_stars_that_networks_know():
 
 
 @pytest.mark.parametrize(
-    "name", ["infer", "synthesize", "demo", "emulator", "evaluate", "identify", "bound", "residuals", "pretrain"]
+    "name",
+    ["infer", "synthesize", "demo", "emulator", "evaluate", "identify", "bound", "residuals", "pretrain"],
 )
 def test_other_scripts_compose(name):
     required = {
