@@ -38,7 +38,10 @@ log = logging.getLogger(__name__)
 OUTPUT = "folder"
 WITHOUT_BASELINES = ("random_64", "prior")
 LINEAR_ONLY = ("bp_from_rp", "rp_from_bp")
-RECALIBRATED_ON = ("xp", "first_five", "rp_alone", "labels_to_xp", "a_k_from_colours")
+RECALIBRATED_ON = (
+    *("xp", "random_64", "first_five", "rp_alone", "labels_to_xp", "labels_colours_to_xp"),
+    *("bp_from_rp", "rp_from_bp", "logg_from_labels", "a_k_from_colours"),
+)
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,7 @@ class Settings:
         model: shape of the transformer; base: small or base.
         tasks: what is given and asked for in training.
         trainer: steps and optimiser.
+        start_from: folder of a trained model to begin with; none: a fresh one.
         with_baselines: fit the ordinary methods, some ten minutes on two cores.
     """
 
@@ -96,6 +100,7 @@ class Settings:
     tasks: TaskConfig = field(default_factory=TaskConfig)
     trainer: Trainer = field(default_factory=Trainer)
     with_baselines: bool = True
+    start_from: str | None = None
 
 
 def run(settings: Settings, folder: Path) -> dict[str, Any]:
@@ -142,6 +147,12 @@ def trained(
 ) -> FoundationModel:
     """The model after training, with widths recalibrated on the validation stars."""
     network = make_network(settings.model, train, rngs=nnx.Rngs(settings.seed))
+    first: dict[str, Any] = {}
+    if settings.start_from is not None:
+        start = FoundationModel.load(settings.start_from)
+        if start.names != network.names or start.network.config != network.config:
+            raise InputError("start_from", "another network", "one of the same shape", "give its model.*")
+        network, first = start.network, dict(start.provenance)
     arrays = (train.values.astype(np.float32), train.errors.astype(np.float32))
     how = settings.trainer
     config = TrainConfig(
@@ -160,9 +171,10 @@ def trained(
         "data": data.facts,
         "table_sha256": table_checksum(data.table),
         "training_stars": train.n_stars,
+        "start_from": first,
         "steps": int(result.state.step),
         "seconds": max(row.get("seconds", 0.0) for row in result.history),
-        "settings": json.loads(json.dumps(dataclasses.asdict(settings))),
+        "settings": json.loads(json.dumps(dataclasses.asdict(settings) | {"start_from": None})),
         "versions": versions(),
         "references": "Gaia DR3, De Angeli et al. 2023; APOGEE DR17, Abdurro'uf et al. 2022",
     }
@@ -170,7 +182,10 @@ def trained(
     tasks = standard_tasks(model.names)
     chosen = {name: tasks[name] for name in RECALIBRATED_ON}
     temperature = evaluation.fitted_temperature(model, chosen, validation)
-    log.info("factors on widths: %s", {k: round(v, 2) for k, v in temperature.items()})
+    log.info(
+        "widths are changed by exp(offset + slope log(width)): %s",
+        {k: np.round(v, 2).tolist() for k, v in temperature.items()},
+    )
     return dataclasses.replace(model, temperature=temperature)
 
 

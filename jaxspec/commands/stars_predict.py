@@ -15,6 +15,7 @@ from astropy.table import QTable
 from jaxspec.errors import InputError
 from jaxspec.foundation.model import FoundationModel
 from jaxspec.foundation.reading import read_stars
+from jaxspec.io.results import write_table
 from jaxspec.runs import atomically
 
 log = logging.getLogger(__name__)
@@ -54,7 +55,10 @@ def run(settings: Settings, output: Path) -> QTable:
     flagged = int((table["flags"] != 0).sum())
     log.info("%d stars, %d of them flagged", len(table), flagged)
     how = SUFFIXES[output.suffix.lower()]
-    atomically(output, lambda partial: table.write(partial, format=how, overwrite=True))
+    if how == "fits":
+        write_table(output, table)
+    else:
+        atomically(output, lambda partial: table.write(partial, format=how, overwrite=True))
     return table
 
 

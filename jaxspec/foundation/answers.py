@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,6 +53,31 @@ class Answer:
         if name not in self.names:
             raise InputError("quantity", repr(name), f"one of {short(self.names)}", "ask for it")
         return self.names.index(name)
+
+    def widened(self, offset: Float[np.ndarray, " r"], slope: Float[np.ndarray, " r"]) -> Answer:
+        """The answers with widths times exp(offset + slope log(width)), by quantity; means stay.
+
+        A negative slope widens narrow answers more than wide ones: networks are too sure where they are given
+        most.
+        """
+        centre = self.expectation[..., None]
+        factor = np.exp(offset + slope * np.log(self.deviation))[..., None]
+        mean = centre + factor * (self.mean - centre)
+        return dataclasses.replace(self, mean=mean, scale=self.scale * factor)
+
+    def measured(self, value: Float[np.ndarray, "n r"], error: Float[np.ndarray, "n r"]) -> Answer:
+        """The answers after a further measurement of each quantity with a Gaussian error, by Bayes' theorem;
+        as they are where `value` is not a number. An error of 0 is taken as a thousandth of the width."""
+        known = np.isfinite(value)[..., None]
+        value = np.where(known, value[..., None], 0.0)
+        error = np.maximum(np.where(known, error[..., None], 1.0), 1e-3 * self.deviation[..., None])
+        total = self.scale**2 + error**2
+        log_weight = self.log_weight - 0.5 * ((value - self.mean) ** 2 / total + np.log(total))
+        log_weight = log_weight - logsumexp(log_weight, axis=-1, keepdims=True)
+        mean = (self.mean * error**2 + value * self.scale**2) / total
+        scale = self.scale * error / np.sqrt(total)
+        parts = ((log_weight, self.log_weight), (mean, self.mean), (scale, self.scale))
+        return Answer(self.names, *(np.where(known, new, old) for new, old in parts), self.flags, self.source)
 
     @property
     def expectation(self) -> Float[np.ndarray, "n r"]:

@@ -87,29 +87,35 @@ def evaluate_task(model: FoundationModel, task: Task, stars: Table, seed: int = 
     return answer_metrics(model.predict(task.shown(stars, seed), task.asked), stars)
 
 
-def fitted_temperature(model: FoundationModel, tasks: Mapping[str, Task], stars: Table) -> dict[str, float]:
-    """Factors on the widths of answers, one for each quantity, that make the stars' values most probable.
+def fitted_temperature(
+    model: FoundationModel, tasks: Mapping[str, Task], stars: Table
+) -> dict[str, tuple[float, float]]:
+    """Offset and slope of `Answer.widened` for each quantity that make the stars' values most probable, with
+    the same weight for every task that asks for it.
 
-    Stars must be apart from those of the training. The logarithm of a factor is the average over the tasks
-    that ask for the quantity.
+    Stars must be apart from those of the training.
     """
-    grid = np.exp(np.linspace(-0.3, 0.5, 33))
+    pairs = [
+        (offset, slope) for offset in np.linspace(-0.4, 0.4, 33) for slope in np.linspace(-0.3, 0.15, 10)
+    ]
     total: dict[str, np.ndarray] = {}
+    logs: dict[str, list[np.ndarray]] = {}
+    answers = []
     for task in tasks.values():
         answer = model.predict(task.shown(stars, 1), task.asked)
         truth = stars.columns(task.asked)
+        answers.append((answer, truth))
+        for i, name in enumerate(task.asked):
+            logs.setdefault(name, []).append(np.log(answer.deviation[:, i]))
+    pivot = {name: float(np.mean(np.concatenate(parts))) for name, parts in logs.items()}
+    for answer, truth in answers:
         value, error = np.nan_to_num(truth.values), np.nan_to_num(truth.errors)
         known = np.isfinite(truth.values)
-        for k, factor in enumerate(grid):
-            widened = Answer(
-                answer.names,
-                answer.log_weight,
-                answer.mean,
-                answer.scale * factor,
-                answer.flags,
-                answer.source,
-            )
-            density = np.where(known, widened.log_prob(value, error), 0.0).sum(0)
-            for i, name in enumerate(task.asked):
-                total.setdefault(name, np.zeros(len(grid)))[k] += density[i]
-    return {name: float(grid[int(np.argmax(density))]) for name, density in total.items()}
+        centre = np.array([pivot[name] for name in answer.names])
+        for k, (offset, slope) in enumerate(pairs):
+            changed = answer.widened(offset - slope * centre, np.full(len(centre), slope))
+            density = np.where(known, changed.log_prob(value, error), 0.0).sum(0)
+            for i, name in enumerate(answer.names):
+                total.setdefault(name, np.zeros(len(pairs)))[k] += density[i]
+    best = {name: pairs[int(np.argmax(density))] for name, density in total.items()}
+    return {name: (float(o - s * pivot[name]), float(s)) for name, (o, s) in best.items()}

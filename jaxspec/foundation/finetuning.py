@@ -128,7 +128,7 @@ def _taught(
     result = fit(
         model.network,
         loss,
-        TrainConfig(config.n_steps, optimiser, log_every=100, progress=directory is not None),
+        TrainConfig(config.n_steps, optimiser, n_devices=1, log_every=100, progress=directory is not None),
         key=named_key(config.seed, "finetune"),
         source=ArraySource(arrays, min(stars.n_stars, 128), seed=config.seed),
         directory=directory,
@@ -139,8 +139,8 @@ def _taught(
 
 def _cross_validated(
     model: FoundationModel, stars: Table, labels: Table, config: FinetuneConfig
-) -> dict[str, float]:
-    """Factors on the widths, from the answers about stars that were left out."""
+) -> dict[str, tuple[float, float]]:
+    """Changes of the widths, from the answers about stars that were left out."""
     fold = np.random.default_rng(config.seed).permutation(stars.n_stars) % 5
     square: dict[str, list[np.ndarray]] = {name: [] for name in labels.names}
     for k in range(5):
@@ -156,5 +156,6 @@ def _cross_validated(
     for name, parts in square.items():
         z2 = np.concatenate(parts)
         # Robust: the 68th percentile of |z| is 1 where widths are right.
-        factors[name] = float(np.clip(np.nanquantile(np.sqrt(z2), 0.6827), 0.5, 5.0))
+        factor = np.clip(np.nanquantile(np.sqrt(z2), 0.6827), 0.5, 5.0)
+        factors[name] = (float(np.log(factor)), 0.0)
     return factors

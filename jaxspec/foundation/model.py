@@ -21,7 +21,7 @@ from jaxspec import artefacts
 from jaxspec.errors import InputError
 from jaxspec.foundation.answers import NOTHING_GIVEN, OUTSIDE, Answer
 from jaxspec.foundation.gaia_xp import basis_arrays, basis_from_arrays
-from jaxspec.foundation.network import FoundationConfig, Mixture, StarTransformer
+from jaxspec.foundation.network import SMALLEST, FoundationConfig, Mixture, StarTransformer
 from jaxspec.foundation.table import Table, short
 from jaxspec.foundation.xp import XPBasis
 from jaxspec.networks.base import ArrayLike
@@ -45,14 +45,15 @@ class FoundationModel:
         basis: from Gaia XP spectra to the coefficients it knows; None where it knows none.
         domain: lowest and highest value of quantities among the training stars.
         provenance: facts about the training.
-        temperature: by quantity, factors on the widths of its answers, found on validation stars.
+        temperature: by quantity, offset and slope by which widths of its answers are changed
+            (`Answer.widened`), found on validation stars.
     """
 
     network: StarTransformer
     basis: XPBasis | None
     domain: Mapping[str, tuple[float, float]]
     provenance: Mapping[str, Any] = field(default_factory=dict)
-    temperature: Mapping[str, float] = field(default_factory=dict)
+    temperature: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -62,32 +63,53 @@ class FoundationModel:
     def predict(self, stars: Table, ask: Iterable[str], batch: int = BLOCK) -> Answer:
         """The distribution of each quantity asked for, given all that `stars` has of the others.
 
-        A quantity that is itself given comes back as what the network makes of it and of all else. The
-        numbers of a star do not depend on which stars are beside it, nor on the order of columns.
+        A quantity that is itself given is answered from all else, and then combined with the given value by
+        Bayes' theorem. The numbers of a star do not depend on which stars are beside it, nor on the order of
+        columns.
 
         Raises: InputError naming a quantity that the model does not know.
         """
         ask = tuple(ask)
         if not ask:
             raise InputError("ask", "nothing", f"some of {short(self.names)}", "name what you want to know")
-        asked = np.array([self.index(name, "ask") for name in ask])
+        for name in ask:
+            self.index(name, "ask")
+        plain = [name for name in ask if name not in stars.names]
+        answers = {
+            name: (part, i) for part in [self._answer(stars, plain, batch)] for i, name in enumerate(plain)
+        }
+        for name in ask:
+            if name in stars.names:
+                given = stars.columns([name])
+                part = self._answer(stars.without([name]), [name], batch)
+                answers[name] = (part.measured(given.values, np.nan_to_num(given.errors)), 0)
+        joined = (
+            np.stack([getattr(part, field)[:, i] for part, i in (answers[name] for name in ask)], 1)
+            for field in ("log_weight", "mean", "scale")
+        )
+        return Answer(ask, *joined, self.flags(stars), stars.source)
+
+    def _answer(self, stars: Table, ask: Sequence[str], batch: int) -> Answer:
+        """Distributions of quantities that are not given."""
+        asked = np.array([self.index(name) for name in ask], int)
         value, error = self.layout(stars)
         parts = []
-        for start in range(0, len(value), batch):
+        for start in range(0, len(value) if ask else 0, batch):
             rows = slice(start, start + batch)
             mixture = self._forward(_filled(value[rows], batch), _filled(error[rows], batch), asked)
             parts.append([np.asarray(x)[: len(value[rows])] for x in mixture])
         log_weight, mean, scale = (
             (np.concatenate(x).astype(np.float64) for x in zip(*parts, strict=True))
             if parts
-            else np.zeros((3, 0, len(ask), self.network.config.components))
+            else np.zeros((3, len(value), len(ask), self.network.config.components))
         )
         spread = np.asarray(self.network.spread[...], np.float64)[asked][:, None]
         centre = np.asarray(self.network.centre[...], np.float64)[asked][:, None]
-        factor = np.array([self.temperature.get(name, 1.0) for name in ask])[:, None]
-        return Answer(
-            ask, log_weight, mean * spread + centre, scale * spread * factor, self.flags(stars), stars.source
+        answer = Answer(
+            tuple(ask), log_weight, mean * spread + centre, scale * spread, self.flags(stars), stars.source
         )
+        change = np.array([self.temperature.get(name, (0.0, 0.0)) for name in ask]).reshape(-1, 2)
+        return answer.widened(*change.T) if parts else answer
 
     def sample(self, seed: int, stars: Table, ask: Sequence[str], n: int = 100) -> Float[np.ndarray, "d n r"]:
         """Joint draws of several quantities: one after the other, each given those before it (the chain
@@ -138,15 +160,22 @@ class FoundationModel:
         return self.names.index(name)
 
     def layout(self, stars: Table) -> tuple[Float[np.ndarray, "n k"], Float[np.ndarray, "n k"]]:
-        """Values and errors in the network's own columns, NaN where a quantity is absent.
+        """Values and errors in the network's own columns, NaN where a quantity is absent. Errors of 0, which
+        the network never saw of most quantities, become the typical ones of its training.
 
         Raises: InputError naming a quantity that the model does not know.
         """
         value = np.full((stars.n_stars, len(self.names)), np.nan, np.float32)
         error = np.zeros_like(value)
+        log_error, spread = (np.asarray(x[...], float) for x in (self.network.log_error, self.network.spread))
+        typical = np.maximum(np.exp(log_error) - SMALLEST, 0.0) * spread
         for i, name in enumerate(stars.names):
             column = self.index(name, "given")
-            value[:, column], error[:, column] = stars.values[:, i], np.nan_to_num(stars.errors[:, i])
+            given = np.nan_to_num(stars.errors[:, i])
+            value[:, column], error[:, column] = (
+                stars.values[:, i],
+                np.where(given > 0, given, typical[column]),
+            )
         return value, error
 
     def flags(self, stars: Table) -> np.ndarray:
@@ -180,7 +209,7 @@ class FoundationModel:
         settings = {
             "network": dataclasses.asdict(self.network.config),
             "names": list(self.names),
-            "temperature": dict(self.temperature),
+            "temperature": {k: list(v) for k, v in self.temperature.items()},
             "basis": None if self.basis is None else {"bp": "v375wi", "rp": "v142r", "release": "Gaia DR3"},
         }
         domain = artefacts.domain() | {"quantities": {k: list(v) for k, v in self.domain.items()}}
@@ -206,7 +235,8 @@ class FoundationModel:
             nnx.update(network, _as_state(network, loaded))
             basis = basis_from_arrays(arrays) if settings["basis"] else None
             domain = {k: (float(v[0]), float(v[1])) for k, v in stored.config["domain"]["quantities"].items()}
-            return cls(network, basis, domain, stored.config["provenance"], settings["temperature"])
+            temperature = {k: (float(v[0]), float(v[1])) for k, v in settings["temperature"].items()}
+            return cls(network, basis, domain, stored.config["provenance"], temperature)
 
 
 def shipped() -> Path:

@@ -81,10 +81,35 @@ def test_what_is_saved_answers_alike(tmp_path):
         FoundationModel.load(tmp_path / "half")
 
 
+def test_a_quantity_that_is_given_comes_back_by_bayes_theorem():
+    stars = universe(6, 2).columns((*GIVEN, "teff"))
+    without = MODEL.predict(stars.columns(GIVEN), ["teff"])
+    both = MODEL.predict(stars, ["logg", "teff"])
+    truth = stars.columns(["teff"])
+    grid = np.linspace(-15.0, 15.0, 60_001)
+    for i in range(6):
+        likelihood = np.exp(-0.5 * ((grid - truth.values[i]) / truth.errors[i]) ** 2)
+        rows = np.full(len(grid), i)
+        prior = without.__class__(
+            without.names, without.log_weight[rows], without.mean[rows], without.scale[rows], rows, rows
+        )
+        density = np.exp(prior.log_prob(grid[:, None]))[:, 0] * likelihood
+        mean = (grid * density).sum() / density.sum()
+        assert both.expectation[i, 1] == pytest.approx(mean, abs=1e-4)
+    # An exact value comes back as it is, and a missing one changes nothing.
+    exact = stars._replace(
+        errors=np.zeros_like(stars.errors), values=np.where(np.arange(6)[:, None] < 5, stars.values, np.nan)
+    )
+    answer = MODEL.predict(exact, ["teff"])
+    np.testing.assert_allclose(answer.median[:5, 0], truth.values[:5, 0], atol=0.02)
+    assert answer.error[5, 0] > 0.1
+
+
 def test_temperatures_widen_and_leave_the_mean():
     stars = universe(5).columns(GIVEN)
-    wide = FoundationModel(MODEL.network, None, {}, {}, {"teff": 2.0})
+    wide = FoundationModel(MODEL.network, None, {}, {}, {"teff": (np.log(2.0), 0.0)})
     a, b = (m.predict(stars, ["teff", "logg"]) for m in (MODEL, wide))
     np.testing.assert_allclose(b.scale[:, 0], 2.0 * a.scale[:, 0])
-    np.testing.assert_array_equal(b.scale[:, 1], a.scale[:, 1])
-    np.testing.assert_array_equal(b.mean, a.mean)
+    np.testing.assert_allclose(b.deviation[:, 0], 2.0 * a.deviation[:, 0])
+    np.testing.assert_allclose(b.scale[:, 1], a.scale[:, 1], rtol=1e-12)
+    np.testing.assert_allclose(b.expectation, a.expectation, rtol=1e-6)
