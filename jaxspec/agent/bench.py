@@ -323,7 +323,7 @@ def starts(bench: Bench, state: State, hypothesis: Hypothesis) -> list[Float[np.
     if ordinary is not None:
         usual = np.array(ordinary.theta[: n + 5])
     elif state.inferred is not None and np.isfinite(state.inferred[1].labels).all():
-        usual[:n] = state.inferred[1].labels[0]
+        usual[:n] = state.inferred[1].labels[0, :]
     else:
         usual[:n] = star.label_set.scaled_solar(5500.0, 4.0, -0.3)
     own = np.array([p.mean for p in hypothesis.parameters[n + 5 :]])

@@ -245,7 +245,9 @@ def infer(bench: Bench, state: State, _: Nothing) -> tuple[State, Observation]:
     return state, {
         "labels": {
             name: {"value": number(v), "error": number(e)}
-            for name, v, e in zip(result.label_set.names, result.labels[0], result.errors[0], strict=True)
+            for name, v, e in zip(
+                result.label_set.names, result.labels[0, :], result.errors[0, :], strict=True
+            )
         },
         "flags": flags.names(int(result.flags[0])),
         "chi2": number(result.posterior.chi2[0]),

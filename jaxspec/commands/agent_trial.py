@@ -186,7 +186,7 @@ def one(
     row: dict[str, Any] = {"cause": stars.cause, "i": i, "fittable": stars.fittable, "facts": facts}
     if variant == INFER:
         result = at.infer(at.start().setup)
-        median, error, flag = result.labels[0], result.errors[0], int(result.flags[0])
+        median, error, flag = result.labels[0, :], result.errors[0, :], int(result.flags[0])
         row |= {"said": "", "n_fits": 1, "status": "done", "snr": float(result.posterior.snr[0])}
     else:
         planner, knows = VARIANTS[variant]

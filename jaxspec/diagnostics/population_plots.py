@@ -51,7 +51,7 @@ def plot_members(
                 ax.scatter(values[rows[mine], 0], values[rows[mine], j], s=5, linewidths=0, color=colour)
                 text = f"{name} ({probability[:, g].sum():.0f})"
                 ax.plot([], [], "o", ms=4, mew=0, color=COLOURS[g % len(COLOURS)], label=text)
-            ax.set_xlabel(bracket(labels[0]))
+            ax.set_xlabel(bracket(next(iter(labels))))
             ax.set_ylabel(bracket(labels[j]))
             shown = values[:, j][np.isfinite(values[:, j])]
             low, high = np.quantile(shown, [0.002, 0.998])

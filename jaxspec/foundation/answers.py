@@ -77,7 +77,8 @@ class Answer:
         mean = (self.mean * error**2 + value * self.scale**2) / total
         scale = self.scale * error / np.sqrt(total)
         parts = ((log_weight, self.log_weight), (mean, self.mean), (scale, self.scale))
-        return Answer(self.names, *(np.where(known, new, old) for new, old in parts), self.flags, self.source)
+        new = [np.where(known, after, before) for after, before in parts]
+        return Answer(self.names, new[0], new[1], new[2], self.flags, self.source)
 
     @property
     def expectation(self) -> Float[np.ndarray, "n r"]:

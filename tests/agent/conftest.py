@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-
 from jaxspec.agent.bench import AgentConfig, Bench
 from jaxspec.agent.evidence import EXACT
 from jaxspec.agent.hypotheses import Star
