@@ -121,6 +121,8 @@ def evaluate(jaxpr: core.Jaxpr, consts: Sequence[Any], *values: Any) -> list[Any
             outputs = [lax.concatenate([lax.expand_dims(x, (axis,)) for x in inputs], axis)]
         elif name in ("gather", "scatter", "scatter-add") and not isinstance(inputs[1], jax.core.Tracer):
             outputs = [_moved(equation, name, inputs)]
+        elif name == "dot_general":
+            outputs = [_product(*inputs, equation.params)]
         elif name == "platform_index":
             outputs = [_default_platform(equation.params["platforms"])]
         elif name == "cond" and not isinstance(inputs[0], jax.core.Tracer):
@@ -148,6 +150,24 @@ def _known(equation: Any, inputs: list[Any]) -> bool:
         if not (jnp.issubdtype(dtype, jnp.integer) or dtype == jnp.bool_):
             return False
     return True
+
+
+def _product(left: Any, right: Any, params: Mapping[str, Any]) -> Any:
+    """`lax.dot_general` with batches first, and what is summed last on the left and next on the right: with
+    a number of stars that is not known, jax2onnx multiplies as if it were so."""
+    (sum_left, sum_right), (batch_left, batch_right) = params["dimension_numbers"]
+    free_left = [i for i in range(left.ndim) if i not in (*sum_left, *batch_left)]
+    free_right = [i for i in range(right.ndim) if i not in (*sum_right, *batch_right)]
+    left = _ordered(left, (*batch_left, *free_left, *sum_left))
+    right = _ordered(right, (*batch_right, *sum_right, *free_right))
+    n_batch, n_sum = len(batch_left), len(sum_left)
+    batch = tuple(range(n_batch))
+    contract = tuple(range(left.ndim - n_sum, left.ndim)), tuple(range(n_batch, n_batch + n_sum))
+    return lax.dot_general_p.bind(left, right, **{**params, "dimension_numbers": (contract, (batch, batch))})
+
+
+def _ordered(x: Any, order: Sequence[int]) -> Any:
+    return x if list(order) == list(range(x.ndim)) else lax.transpose(x, order)
 
 
 def _padded(x: Any, value: Any, config: Sequence[tuple[int, int, int]]) -> Any:
