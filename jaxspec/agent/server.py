@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,10 +25,8 @@ from jaxspec.errors import InputError
 from jaxspec.posterior.model import PosteriorModel
 from jaxspec.reading import ReaderConfig, read_for
 
-try:
+if TYPE_CHECKING:
     from mcp.server.mcpserver import MCPServer
-except ImportError as error:
-    raise InputError("mcp", "no mcp", "the extra agent", 'pip install "jaxspec[agent]"') from error
 
 ABOUT = (
     "Work on stellar spectra: open_spectrum reads a file and returns the star's name, which every other tool "
@@ -169,6 +167,10 @@ class Session:
 
 def make_server(session: Session) -> MCPServer:
     """The server of a session."""
+    try:
+        from mcp.server.mcpserver import MCPServer
+    except ImportError as error:
+        raise InputError("mcp", "no mcp", "the extra agent", 'pip install "jaxspec[agent]"') from error
     server = MCPServer("jaxspec", instructions=ABOUT)
 
     def refusing(function):

@@ -29,12 +29,15 @@ from jaxspec.simulation.simulator import SpectrumModel
 class NetworkConfig:
     """Shape of a `PosteriorNetwork`.
 
-    `error_floor` is added in quadrature to every pixel's error (fraction of the continuum), alike in training
-    and inference: it keeps spectra of S/N beyond the trained range from looking infinitely sharp, and says
-    that the model is never better than this. With a `point_weight` the network also learns one estimate of
-    each label with its error, from the same context: so much of their loss is added to the flow's. With a
-    `linear_fit` the flow starts from the Gaussian that the forward model, linearised at the network's guess,
-    gives after so many `steps` (see `jaxspec.amortised.linear_fit`).
+    Attributes:
+        encoder, flow: their shapes.
+        error_floor: added in quadrature to every pixel's error (fraction of the continuum), alike in training
+            and inference: it keeps spectra of S/N beyond the trained range from looking infinitely sharp, and
+            says that the model is never better than this.
+        point_weight: with one, the network also learns one estimate of each label with its error, from the
+            same context: so much of their loss is added to the flow's.
+        linear_fit: with one, the flow starts from the Gaussian that the forward model, linearised at the
+            network's guess, gives after so many `steps` (see `jaxspec.amortised.linear_fit`).
     """
 
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
