@@ -122,7 +122,8 @@ def evaluate(jaxpr: core.Jaxpr, consts: Sequence[Any], *values: Any) -> list[Any
         elif name in ("gather", "scatter", "scatter-add") and not isinstance(inputs[1], jax.core.Tracer):
             outputs = [_moved(equation, name, inputs)]
         elif name == "dot_general":
-            outputs = [_product(*inputs, equation.params)]
+            left, right = inputs
+            outputs = [_product(left, right, equation.params)]
         elif name == "platform_index":
             outputs = [_default_platform(equation.params["platforms"])]
         elif name == "cond" and not isinstance(inputs[0], jax.core.Tracer):
