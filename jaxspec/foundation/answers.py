@@ -76,8 +76,12 @@ class Answer:
         log_weight = log_weight - logsumexp(log_weight, axis=-1, keepdims=True)
         mean = (self.mean * error**2 + value * self.scale**2) / total
         scale = self.scale * error / np.sqrt(total)
-        parts = ((log_weight, self.log_weight), (mean, self.mean), (scale, self.scale))
-        return Answer(self.names, *(np.where(known, new, old) for new, old in parts), self.flags, self.source)
+        return dataclasses.replace(
+            self,
+            log_weight=np.where(known, log_weight, self.log_weight),
+            mean=np.where(known, mean, self.mean),
+            scale=np.where(known, scale, self.scale),
+        )
 
     @property
     def expectation(self) -> Float[np.ndarray, "n r"]:

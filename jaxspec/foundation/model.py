@@ -83,11 +83,11 @@ class FoundationModel:
                 given = stars.columns([name])
                 part = self._answer(stars.without([name]), [name], batch)
                 answers[name] = (part.measured(given.values, np.nan_to_num(given.errors)), 0)
-        joined = (
+        log_weight, mean, scale = (
             np.stack([getattr(part, field)[:, i] for part, i in (answers[name] for name in ask)], 1)
             for field in ("log_weight", "mean", "scale")
         )
-        return Answer(ask, *joined, self.flags(stars), stars.source)
+        return Answer(ask, log_weight, mean, scale, self.flags(stars), stars.source)
 
     def _answer(self, stars: Table, ask: Sequence[str], batch: int) -> Answer:
         """Distributions of quantities that are not given."""

@@ -217,4 +217,4 @@ class StarTransformer(nnx.Module):
     ) -> tuple[Float[Array, "b r"], Float[Array, "b r"]]:
         """Values and errors in the units of `Mixture`."""
         spread = self.spread[...][kinds]
-        return (value - self.centre[...][kinds]) / spread, error / spread
+        return (jnp.asarray(value) - self.centre[...][kinds]) / spread, jnp.asarray(error) / spread
