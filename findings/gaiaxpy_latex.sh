@@ -1,4 +1,4 @@
-#!/bin/sh
+#!/usr/bin/env bash
 # Importing GaiaXPy switches matplotlib to LaTeX for the whole process: every figure made afterwards, by whatever
 # program, fails where no TeX is installed.
 #

@@ -24,6 +24,7 @@ def files(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_file_is_answered_and_taught_from(files, capsys):
     model = str(files / "model")
     asked = ["stars", "predict", str(files / "stars.csv"), "--ask", "teff,logg", "--model", model]

@@ -17,6 +17,7 @@ def labels_of(stars, noise=0.1):
     return Table(("mg_h",), values, np.full(values.shape, noise), stars.source)
 
 
+@pytest.mark.slow
 def test_a_head_leaves_other_answers_as_they_were():
     model, stars = fresh(), universe(60, 2).columns(NAMES[:5])
     with pytest.raises(InputError, match="mg_h"):

@@ -50,6 +50,7 @@ def test_situations_show_what_they_say():
     assert (bp[:, 0] >= bp[:, 7])[(bp.sum(1) == rp.sum(1)) & ~given[:, 16]].mean() > 0.5
 
 
+@pytest.mark.slow
 def test_the_truth_is_learnt_and_not_the_noise():
     """Of a linear Gaussian universe the answer is known: the posterior of the true value. An answer that had
     the noise of the training values in it would be 1.7 times too wide."""
@@ -70,6 +71,7 @@ def test_the_truth_is_learnt_and_not_the_noise():
     assert np.ptp(prior.deviation) == 0.0
 
 
+@pytest.mark.slow
 def test_a_killed_training_ends_alike(tmp_path):
     table = universe(400)
     whole = train(table, 30).state.params
