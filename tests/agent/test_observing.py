@@ -73,7 +73,7 @@ def test_goals_need_the_bound(toy):
     ivar[0, toy.instrument.slices["red"]] = needed[0, 1] ** 2
     rows = toy.label_set.x_fe_matrix / 0.3
     bound = cramer_rao(toy, labels, nuisances, ivar, BoundConfig(), rows.T @ rows, batch=1)
-    assert bound.sigma[0][toy.label_set.index("fe_h")] == pytest.approx(0.05, rel=0.03)
+    assert bound.sigma[0][toy.label_set.index("fe_h")] == pytest.approx(0.05, rel=0.05)
 
 
 def test_the_sky(toy):
