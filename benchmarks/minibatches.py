@@ -56,7 +56,7 @@ def offsets(result: Calibration) -> tuple[np.ndarray, np.ndarray]:
 
 
 def spread(z: np.ndarray) -> dict[str, float]:
-    """What standardised differences look like."""
+    """Summary of standardised differences."""
     return {
         "n": int(z.size),
         "sd": float(np.std(z)),

@@ -1,4 +1,4 @@
-"""What every experiment shares: the launch, and a composed configuration as the settings of a command."""
+"""Shared by all experiments: the launch, and a composed configuration as the settings of a command."""
 
 import dataclasses
 import logging
@@ -14,17 +14,24 @@ from omegaconf import DictConfig, OmegaConf
 from jaxspec import settings as library
 from jaxspec.errors import InputError
 from jaxspec.runs import check_folder, use_compilation_cache
+from jaxspec.stopping import Stopped, signals
 
 ROOT = Path(__file__).resolve().parents[1]
 CONF = ROOT / "conf"
 PATHS = (
     *("spectra", "labels", "output", "checkpoint", "start_from", "literature", "surveys", "lines", "forward"),
-    *("data.spectra", "data.catalogue"),
+    "instrument",
+    *("data.spectra", "data.catalogue", "source", "target", "method"),
 )
 
 # Entries of a configuration that say what the run is called and where it writes.
 RUN = ("name", "output")
 ONE_FILE = ("synthesize",)  # whose output is no folder
+EXAMPLES = {
+    **{"spectra": '"night1/*.fits"', "labels": "stars.csv", "output": "stars.h5", "surveys": "surveys.yaml"},
+    **{"results": "night1_labels", "folder_of_spectra": "spectra", "catalogue": "labels.fits"},
+    "lines": "my_lines.vald",
+}
 
 
 # --- launch
@@ -32,17 +39,23 @@ ONE_FILE = ("synthesize",)  # whose output is no folder
 
 def launch(run: Callable[[DictConfig, Path], Any], config_name: str) -> None:
     """Compose the configuration from the command line and call `run(cfg, folder)`; an `InputError` ends the
-    process with its message and exit status 1."""
+    process with its message and exit status 1, Ctrl-C and SIGTERM with a sentence and 130 or 143."""
     check_output(sys.argv[1:], config_name)
     sys.argv[1:] = quote_paths(sys.argv[1:])
     use_compilation_cache()  # the next run starts at once
 
     def main(cfg: DictConfig) -> None:
         logging.getLogger("jax").setLevel(logging.WARNING)  # it narrates its search for a TPU
+        folder = Path(HydraConfig.get().runtime.output_dir)
         try:
-            run(cfg, Path(HydraConfig.get().runtime.output_dir))
+            with signals():
+                run(cfg, folder)
         except InputError as error:
             raise SystemExit(f"error: {error}") from None
+        except Stopped as stop:
+            given = any(argument.startswith("output=") for argument in sys.argv[1:])
+            print(stop.sentence("" if given else f"output={folder}"), file=sys.stderr, flush=True)
+            raise SystemExit(stop.status) from None
 
     hydra.main(config_path=str(CONF), config_name=config_name, version_base="1.3")(main)()
 
@@ -91,7 +104,21 @@ def quote_paths(arguments: Iterable[str]) -> list[str]:
 
 
 def settings(cls: type, cfg: DictConfig) -> Any:
-    """The settings of a command of `jaxspec.commands` from a composed configuration."""
-    values = OmegaConf.to_container(cfg, resolve=True)
+    """The settings of a command of `jaxspec.commands` from a composed configuration.
+
+    Raises: InputError naming an entry that has no value yet, or is no setting.
+    """
+    values = contents(cfg)
     known = {field.name for field in dataclasses.fields(cls)}
     return library.build(cls, {k: v for k, v in values.items() if k in known or k not in RUN})
+
+
+def contents(cfg: DictConfig) -> dict[str, Any]:
+    """A composed configuration as plain values.
+
+    Raises: InputError naming an entry that has no value yet.
+    """
+    for name in sorted(OmegaConf.missing_keys(cfg)):
+        example = EXAMPLES.get(name.rpartition(".")[2], "...")
+        raise InputError(name, "nothing", "a value: it has no default", f"write {name}={example}")
+    return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]

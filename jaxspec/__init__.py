@@ -12,7 +12,7 @@ imported from its own module. At the bottom of the house is the vocabulary: `lab
 
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Inference",
@@ -21,13 +21,17 @@ __all__ = [
     "calibrate",
     "evaluate",
     "explain",
+    "find_populations",
     "infer",
     "load_posterior",
+    "load_stars",
     "read_spectra",
+    "read_table",
     "report",
     "simulate",
     "synthesize",
     "train",
+    "usable",
 ]
 
 

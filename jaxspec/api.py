@@ -15,7 +15,10 @@ from jaxspec.amortised.storage import load_weights
 from jaxspec.commands.tasks import trained_simulator
 from jaxspec.datasets import Dataset
 from jaxspec.diagnostics import report
+from jaxspec.foundation.model import FoundationModel
 from jaxspec.inference import Inference, InferenceConfig, infer, read_spectra
+from jaxspec.io import read_table
+from jaxspec.posterior.flags import usable
 from jaxspec.runs import named_key
 from jaxspec.settings import build
 from jaxspec.simulation.simulator import simulate_many
@@ -27,13 +30,17 @@ __all__ = [
     "calibrate",
     "evaluate",
     "explain",
+    "find_populations",
     "infer",
     "load_posterior",
+    "load_stars",
     "read_spectra",
+    "read_table",
     "report",
     "simulate",
     "synthesize",
     "train",
+    "usable",
 ]
 
 
@@ -46,6 +53,14 @@ def load_posterior(
     Raises: InputError for a folder without weights.
     """
     return load_ensemble(path)[0]
+
+
+def load_stars(path: str | os.PathLike | None = None) -> FoundationModel:
+    """The model of stars, ready to be asked: the one in the package, or that of a folder.
+
+    Raises: InputError for a folder without one.
+    """
+    return FoundationModel.load(path)
 
 
 def simulate(
@@ -89,6 +104,15 @@ def synthesize(labels: str | os.PathLike, output: str | os.PathLike, **settings:
 def calibrate(output: str | os.PathLike, **settings: Any) -> Any:
     """Put survey catalogues on one scale (`jaxspec.commands.calibrate.Settings`)."""
     return _run("calibrate", output, settings)
+
+
+def find_populations(catalogue: str | os.PathLike, output: str | os.PathLike, **settings: Any) -> Any:
+    """Chemically distinct groups of the stars of a catalogue (`jaxspec.commands.populations.Settings`).
+
+    Returns: the memberships (`probability [n, g]`, `spread [n, g]`, `novelty [n]`, `group [n]`) and the
+    fitted model, whose `members(stars)` says the same of other stars.
+    """
+    return _run("populations", output, {"catalogue": str(catalogue), **settings})
 
 
 def explain(output: str | os.PathLike, **settings: Any) -> Any:

@@ -42,7 +42,7 @@ FORMAT_VERSION = 2
 
 @dataclass(frozen=True)
 class Artefact:
-    """What was read.
+    """An artefact as it was read.
 
     Attributes:
         config: all of `config.json`.
@@ -54,7 +54,7 @@ class Artefact:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What is needed, beside the arrays, to use them."""
+        """The configuration that the arrays need."""
         return self.config["settings"]
 
 

@@ -20,17 +20,25 @@ from typing import Any
 import jaxspec
 from jaxspec.errors import InputError
 from jaxspec.settings import build, parse
+from jaxspec.stopping import Stopped, signals
 
 # Said here so that `jaxspec --help` imports nothing.
 COMMANDS = {
     "infer": "labels of observed spectra, with errors and flags",
+    "agent": "labels by an agent that finds what is wrong with a spectrum and mends it",
+    "mcp": "the agent's tools for any assistant that speaks MCP",
+    "report": "a report of a run in words whose every number is true",
     "synthesize": "spectra for a table of labels",
     "calibrate": "survey catalogues on one scale",
+    "populations": "chemically distinct groups of stars, with membership probabilities",
+    "align": "one network for a survey with labels and one without",
     "explain": "where the network looked for each label",
     "bound": "the smallest errors that an instrument's spectra allow",
     "evaluate": "how good the weights are, on stars whose labels are known",
     "export": "weights as ONNX and StableHLO, for programs without JAX",
     "serve": "answer requests for labels over HTTP",
+    "stars predict": "any quantity of a star from any others: Gaia XP spectra, photometry, labels",
+    "stars finetune": "teach the model of stars a quantity from few labels",
 }
 
 
@@ -45,7 +53,8 @@ class Option(typing.NamedTuple):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
-    Returns: 0, or 1 for an input that cannot be used (2 for wrong options, 130 after Ctrl-C).
+    Returns: 0, or 1 for an input that cannot be used (2 for wrong options, 130 after Ctrl-C, 143 after
+        SIGTERM).
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     top = argparse.ArgumentParser(prog="jaxspec", description="From stellar spectra to posteriors of labels.")
@@ -53,23 +62,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
     for name, text in COMMANDS.items():
         commands.add_parser(name, help=text, add_help=False)
-    if not arguments or arguments[0] not in COMMANDS:
+    words = 2 if " ".join(arguments[:2]) in COMMANDS else 1
+    name, rest = " ".join(arguments[:words]), arguments[words:]
+    if name not in COMMANDS:
         top.parse_args(arguments or ["--help"])
         return 0
-    name, rest = arguments[0], arguments[1:]
     logging.basicConfig(level=logging.INFO, format="[%(levelname)s] %(message)s")
     logging.getLogger("jax").setLevel(logging.WARNING)  # it narrates its search for a TPU
-    module = importlib.import_module(f"jaxspec.commands.{name}")
+    output: Path | None = None
     try:
-        settings, output, cache = read_arguments(name, module, rest)
-        if cache:
-            from jaxspec.runs import use_compilation_cache
+        with signals():
+            module = importlib.import_module(f"jaxspec.commands.{module_name(name)}")
+            settings, output, cache = read_arguments(name, module, rest)
+            if cache:
+                from jaxspec.runs import use_compilation_cache
 
-            use_compilation_cache()
-        module.run(settings, output)
+                use_compilation_cache()
+            module.run(settings, output)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except Stopped as stop:
+        given = output is None or any(a.startswith(("-o", "--output", "output=")) for a in rest)
+        print(stop.sentence("" if given else f"-o {output}"), file=sys.stderr)
+        return stop.status
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
@@ -77,6 +93,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return 0
+
+
+def module_name(command: str) -> str:
+    """Where a command is in `jaxspec.commands`."""
+    return command.replace(" ", "_")
 
 
 def read_arguments(name: str, module: Any, arguments: Sequence[str]) -> tuple[Any, Path, bool]:
@@ -117,7 +138,7 @@ def read_arguments(name: str, module: Any, arguments: Sequence[str]) -> tuple[An
         raise InputError(missing, "nothing", "a value", f"write {example}")
     if getattr(module, "OUTPUT", "folder") == "file" and not parsed.output:
         raise InputError("output", "nothing", "the file to write", f"write jaxspec {name} ... -o {name}.h5")
-    default = Path("outputs") / name / time.strftime("%Y-%m-%d_%H-%M-%S")
+    default = Path("outputs") / module_name(name) / time.strftime("%Y-%m-%d_%H-%M-%S")
     output = Path(parsed.output) if parsed.output else default
     if "output" in own:
         values["output"] = str(output)

@@ -126,6 +126,11 @@ class Inference:
         """Bits of `jaxspec.posterior.flags.Flag`, `[n]`; 0 is safe."""
         return self.posterior.flags
 
+    @property
+    def usable(self) -> np.ndarray:
+        """Whether labels and errors of each star may be used, `[n]`: no flag rejects them."""
+        return self.posterior.usable
+
     def table(self) -> QTable:
         """One row a star: the table that `jaxspec infer` writes as `labels.fits`."""
         return self.posterior.to_table()

@@ -1,18 +1,22 @@
-"""What the light went through: wavelength grid, resolving power, medium. A registry of real instruments.
+"""Instruments: wavelength grid, resolving power, medium. A registry of real ones.
 
 A pixel holds the flux averaged over `[centre - step/2, centre + step/2]`; the grid is linear in wavelength.
-Adding an instrument is one entry in `INSTRUMENTS`, for example the lower arm of UVES with the 580 nm setting:
+An instrument of one's own is a small file, whose path stands wherever a name does (`read_instrument`), or a
+line of Python, for example the lower arm of UVES with the 580 nm setting:
 
     register(Instrument("uves_580", (Arm("lower", 4800.0, 5750.0, 0.02, 47_000.0),)))
 """
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
+import yaml
 from numpy.typing import ArrayLike
 
 from jaxspec.errors import InputError
+from jaxspec.settings import build
 
 FWHM_PER_SIGMA = 2.0 * np.sqrt(
     2.0 * np.log(2.0)
@@ -62,7 +66,7 @@ class Arm:
                 where,
                 f"resolving power {self.resolving_power}",
                 "R = lambda / FWHM > 1 in all pixels",
-                "correct it",
+                "give lambda / FWHM, such as 20000",
             )
 
     @property
@@ -220,13 +224,45 @@ register(Instrument("weave_hr_green", (Arm("green", 4730.0, 5450.0, 0.09, 20_000
 register(Instrument("moons_ri", (Arm("ri", 7650.0, 8980.0, 0.35, 9_200.0),)))
 
 
+def read_instrument(path: str | Path) -> Instrument:
+    """An instrument from a YAML file:
+
+        name: my_red                # by default the file's name
+        arms:
+          - {name: red, low: 6100.0, high: 6200.0, step: 0.05, resolving_power: 20000}
+
+    `low`, `high` and `step` are in A; `resolving_power` may be a list, the coefficients of a polynomial in
+    wavelength; `medium` is air unless it is stated.
+
+    Raises: InputError naming the file and the entry.
+    """
+    path = Path(path)
+    try:
+        values = yaml.safe_load(path.read_text())
+    except OSError as error:
+        found = error.strerror or str(error)
+        raise InputError(str(path), found, "an instrument's file", "check the path") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        found = " ".join(str(error).split())[:200]
+        raise InputError(str(path), found, "YAML with name and arms", "mend the line") from error
+    if not isinstance(values, dict):
+        raise InputError(str(path), type(values).__name__, "entries name and arms", "see read_instrument")
+    try:
+        return build(Instrument, {"name": path.stem, **values}, f"{path}, ")
+    except TypeError as error:
+        raise InputError(str(path), str(error), "numbers for low, high, step", "mend the entry") from error
+
+
 def get_instrument(name: str) -> Instrument:
-    """A registered instrument by its name. Raises `InputError` listing the known ones."""
+    """A registered instrument by its name, or that of a file (.yaml). Raises `InputError` listing the known
+    ones."""
+    if name.endswith((".yaml", ".yml")):
+        return read_instrument(name)
     if name not in INSTRUMENTS:
         raise InputError(
-            "instrument name",
+            "instrument",
             repr(name),
-            f"one of {', '.join(sorted(INSTRUMENTS))}",
-            "check it or `register` yours",
+            f"one of {', '.join(sorted(INSTRUMENTS))}, or a file",
+            "write the name of one, or instrument=my.yaml with its arms",
         )
     return INSTRUMENTS[name]

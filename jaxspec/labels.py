@@ -1,4 +1,4 @@
-"""What is inferred about a star: labels with units and bounds, and their map to unconstrained space.
+"""The labels of a star: names with units and bounds, and their map to unconstrained space.
 
 Networks and flows work on the unconstrained vector `z`; people and files only ever see the labels. The map is
 a sigmoid scaled to each label's hard bounds, so no posterior can leak outside them and its log-determinant is
@@ -230,9 +230,14 @@ class LabelSet:
     def index(self, name: str) -> int:
         """Position of a label on the last axis. Raises `InputError` for a name that is not in the set."""
         if name not in self.names:
-            raise InputError(
-                "label name", repr(name), f"one of {', '.join(self.names)}", "check the spelling"
-            )
+            fix = "check the spelling"
+            if name.endswith("_h"):
+                fix += (
+                    "; emulators and networks know the labels that they were trained with. Other elements: "
+                    "fit the exact synthesis (jaxspec.physics.fit.fit_spectrum), or train an emulator and a "
+                    "network for a label set that has it"
+                )
+            raise InputError("label name", repr(name), f"one of {', '.join(self.names)}", fix)
         return self.names.index(name)
 
     def check_same(self, names: Sequence[str], where: str) -> None:
@@ -401,6 +406,12 @@ LABELS: dict[str, Label] = {
         ),
     )
 }
+
+
+def element_label(symbol: str, atomic_number: int) -> Label:
+    """The label of any element's abundance: the known one, or one of the same kind and bounds."""
+    known = LABELS.get(f"{symbol.lower()}_h")
+    return known or _abundance(symbol, atomic_number, -3.6, 1.6)
 
 
 def label_set(*names: str) -> LabelSet:

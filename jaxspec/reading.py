@@ -44,7 +44,7 @@ TEMPLATES = (
 
 @dataclass(frozen=True)
 class ReaderConfig:
-    """What to take where a file says nothing. Every use of it is logged with the file's name.
+    """Assumptions where a file says nothing. Every use of it is logged with the file's name.
 
     Attributes:
         medium: of wavelengths: air (the ground-based optical convention) or vacuum.

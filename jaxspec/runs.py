@@ -28,6 +28,7 @@ import platformdirs
 import yaml
 
 import jaxspec
+from jaxspec import stopping
 from jaxspec.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -189,8 +190,12 @@ def begin(folder: str | Path, settings: Any, inputs: Iterable[str | Path] = (), 
     folder, settings = check_folder(folder), plain(settings)
     text = yaml.safe_dump(settings, sort_keys=False, width=110)
     atomically(folder / "config.yaml", lambda partial: partial.write_text(text))
-    forward = settings.get("forward") or ""
-    inputs = [*inputs, *([forward] if forward and Path(forward).exists() else [])]
+    inputs = list(inputs)
+    for name in ("forward", "lines", "instrument"):
+        path = str(settings.get(name) or "")
+        named = name == "instrument" and not path.endswith((".yaml", ".yml"))
+        if path and path not in map(str, inputs) and not named and Path(path).exists():
+            inputs.append(path)
     write_json(folder / "provenance.json", {**provenance(settings.get("seed"), inputs), **facts})
     log.info("writing to %s", folder)
     return folder
@@ -321,6 +326,7 @@ class Item:
         try:
             # NumPy leaves a file open that it opened itself and that ends early.
             with self.path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+                stopping.keep(f"piece {self.name} in {self.path.parent}")
                 return {name: stored[name] for name in stored.files}
         except Exception as error:  # zipfile and zlib have errors of their own
             raise InputError(
@@ -334,6 +340,7 @@ class Item:
         """Keep the arrays of this piece, atomically; nothing where no folder was given."""
         if self.path is not None:
             atomically(self.path, lambda partial: np.savez(partial, **arrays))
+            stopping.keep(f"piece {self.name} in {self.path.parent}")
 
     def result(self, make: Callable[[], Mapping[str, Any]]) -> dict[str, np.ndarray]:
         """The stored arrays, or those that `make` returns, which are then kept."""

@@ -13,12 +13,9 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Float, Int
 from numpy.typing import ArrayLike
-from scipy.ndimage import median_filter
-from scipy.sparse import csr_array
-from scipy.special import ndtr
 
 from jaxspec.errors import InputError
-from jaxspec.instruments import SPEED_OF_LIGHT, Instrument, lsf_sigma
+from jaxspec.instruments import SPEED_OF_LIGHT
 
 
 class _Frame:
@@ -170,7 +167,7 @@ def validate(flux: np.ndarray, ivar: np.ndarray, wavelength: np.ndarray, where: 
             "flux and ivar of one shape that ends in the number of wavelengths",
             "cut or transpose them",
         )
-    _check_wavelength(wavelength, where)
+    check_axis(wavelength, where)
     bad = ~np.isfinite(ivar) | (ivar < 0)
     if bad.any():
         raise InputError(
@@ -195,7 +192,7 @@ def _place(bad: np.ndarray, wavelength: np.ndarray) -> str:
     return f"{wavelength[index[-1]]:.3f} A{star}"
 
 
-def _check_wavelength(wavelength: np.ndarray, where: str) -> None:
+def check_axis(wavelength: np.ndarray, where: str) -> None:
     if not (np.isfinite(wavelength).all() and (wavelength > 0).all()):
         raise InputError(
             f"{where}, wavelength",
@@ -282,184 +279,6 @@ def doppler_shift(wavelength: ArrayLike, velocity: ArrayLike) -> np.ndarray | np
 
 # --- grids
 # -------------------------------------------------------------------------------------------------------
-
-
-def pixel_bounds(
-    wavelength: Float[np.ndarray, " p"],
-) -> tuple[Float[np.ndarray, " p"], Float[np.ndarray, " p"]]:
-    """Lower and upper edge of each pixel in A: midway to its neighbours.
-
-    A step more than 1.5 times the usual one thereabouts (the median of eleven) is a gap, across which no
-    pixel extends: pixels beside it have the usual width.
-    """
-    steps = np.diff(wavelength)
-    usual = median_filter(steps, size=min(11, steps.size), mode="nearest")
-    half = 0.5 * np.where(steps > 1.5 * usual, usual, steps)
-    return wavelength - np.append(half[0], half), wavelength + np.append(half, half[-1])
-
-
-def rebin(
-    wavelength: Float[np.ndarray, " p"],
-    flux: Float[np.ndarray, "*n p"],
-    ivar: Float[np.ndarray, "*n p"],
-    edges: Float[np.ndarray, " m_plus_1"],
-) -> tuple[Float[np.ndarray, "*n m"], Float[np.ndarray, "*n m"]]:
-    """Flux density averaged over new pixels, with its inverse variance. Conserves flux; host code in float64.
-
-    `wavelength` (A) are the centres of the input pixels, `edges` (A) the edges of the output pixels.
-
-    Each input pixel holds the mean flux over its width. Inside it the flux is taken to run along a straight
-    line with the slope given by its two neighbours (a level line where a neighbour is masked or across a
-    gap), and an output pixel is the integral of that over the part of it that good input covers, divided by
-    the width covered. So pixels that coincide are returned unchanged, the sum of flux times width is kept,
-    and a shift by a fraction of a pixel does not blur a spectrum as a plain overlap average would (by up to
-    half a pixel: 2 % of the line width in HR10).
-
-    The variance is that of this weighted sum with independent input noise. Output pixels that share an input
-    pixel are correlated, positively so when the input is the coarser one; as the ivar knows the diagonal
-    only, chi2 of one pixel is right and the sum over pixels is not that of independent ones.
-
-    Masked input (`ivar == 0`) is never read. Output pixels with less than half their width covered get ivar 0
-    and flux 0. Raises `InputError` as `validate` does, and for edges that do not increase.
-    """
-    flux, ivar = np.asarray(flux, np.float64), np.asarray(ivar, np.float64)
-    wavelength, edges = np.asarray(wavelength, np.float64), np.asarray(edges, np.float64)
-    validate(flux, ivar, wavelength, where="input of rebin")
-    _check_wavelength(edges, "output pixel edges of rebin")
-    low, high = pixel_bounds(wavelength)
-    n_in, n_out = wavelength.size, edges.size - 1
-
-    # Cut the axis at every input and output edge: each segment is then in one output pixel and at most one
-    # input one.
-    inner = np.concatenate([low, high])
-    cuts = np.unique(np.concatenate([edges, inner[(inner > edges[0]) & (inner < edges[-1])]]))
-    middle, length = 0.5 * (cuts[1:] + cuts[:-1]), np.diff(cuts)
-    source = np.searchsorted(low, middle, side="right") - 1
-    target = np.searchsorted(edges, middle, side="right") - 1
-    inside = (source >= 0) & (middle < high[source])
-    middle, length, source, target = middle[inside], length[inside], source[inside], target[inside]
-    share = length / np.diff(edges)[target]
-
-    # slope [flux / A] of pixel i = (flux[i+1] - flux[i-1]) / span[i], where both neighbours touch it.
-    touching = np.isclose(low[1:], high[:-1], rtol=0, atol=1e-3 * np.median(high - low))
-    sloped = np.zeros(n_in, bool)
-    sloped[1:-1] = touching[1:] & touching[:-1]
-    span = np.ones(n_in)
-    span[1:-1] = wavelength[2:] - wavelength[:-2]
-    lever = share * (middle - 0.5 * (low + high)[source]) / span[source]
-
-    shape = flux.shape[:-1]
-    flux, ivar = flux.reshape(-1, n_in), ivar.reshape(-1, n_in)
-    out_flux, out_ivar = np.zeros((len(flux), n_out)), np.zeros((len(flux), n_out))
-    weights, last = None, np.zeros(0, bool)
-    for i in range(len(flux)):
-        good = ivar[i] > 0
-        if weights is None or not np.array_equal(good, last):
-            level = np.where(good[source], share, 0.0)
-            both = sloped.copy()
-            both[1:-1] &= good[1:-1] & good[2:] & good[:-2]
-            tilt = np.where(both[source], lever, 0.0)
-            weights = csr_array(
-                (
-                    np.concatenate([level, tilt, -tilt]),
-                    (
-                        np.tile(target, 3),
-                        np.concatenate([source, np.minimum(source + 1, n_in - 1), np.maximum(source - 1, 0)]),
-                    ),
-                ),
-                shape=(n_out, n_in),
-            )
-            covered = np.bincount(target, level, n_out)
-            last = good
-        keep = covered >= 0.5 - 1e-9
-        variance = weights.power(2) @ np.where(good, 1.0 / np.where(good, ivar[i], 1.0), 0.0)
-        total = weights @ np.where(good, flux[i], 0.0)
-        out_flux[i, keep] = total[keep] / covered[keep]
-        out_ivar[i, keep] = covered[keep] ** 2 / variance[keep]
-    return out_flux.reshape(*shape, n_out), out_ivar.reshape(*shape, n_out)
-
-
-def rebin_to_instrument(
-    wavelength: Float[np.ndarray, " p"],
-    flux: Float[np.ndarray, "*n p"],
-    ivar: Float[np.ndarray, "*n p"],
-    instrument: Instrument,
-) -> tuple[Float[np.ndarray, "*n m"], Float[np.ndarray, "*n m"]]:
-    """`rebin` onto the pixels of all arms of an instrument (same medium, at rest); what is not covered has
-    ivar 0."""
-    parts = [rebin(wavelength, flux, ivar, arm.edges) for arm in instrument.arms]
-    return np.concatenate([p[0] for p in parts], -1), np.concatenate([p[1] for p in parts], -1)
-
-
-def convolve_to_resolution(
-    wavelength: Float[np.ndarray, " p"],
-    flux: Float[np.ndarray, "*n p"],
-    ivar: Float[np.ndarray, "*n p"],
-    source: ArrayLike,
-    target: ArrayLike,
-    min_weight: float = 0.9,
-) -> tuple[Float[np.ndarray, "*n p"], Float[np.ndarray, "*n p"]]:
-    """Spectra of resolving power `source` as an instrument of resolving power `target` would see them.
-
-    A Gaussian of variance sigma_target^2 - sigma_source^2, with sigma = lambda / (2.3548 R) of each output
-    pixel, integrated over the input pixels. `source` and `target` are numbers or one value per pixel
-    (infinite: no broadening yet). The ivar is that of the weighted mean of independent pixels; neighbours
-    become correlated over the kernel. Masked pixels are never read: the kernel is renormalised over good
-    ones, and where these hold less than `min_weight` of it (beside wide gaps and at the ends) the result is
-    masked.
-
-    Raises `InputError` where the target is sharper than the source.
-    """
-    flux, ivar = np.asarray(flux, np.float64), np.asarray(ivar, np.float64)
-    wavelength = np.asarray(wavelength, np.float64)
-    validate(flux, ivar, wavelength, where="input of convolve_to_resolution")
-    source = np.broadcast_to(np.asarray(source, np.float64), wavelength.shape)
-    target = np.broadcast_to(np.asarray(target, np.float64), wavelength.shape)
-    sharper = target > source * (1 + 1e-9)
-    if sharper.any() or not (target > 0).all():
-        at = int(np.argmax(sharper | ~(target > 0)))
-        raise InputError(
-            "convolve_to_resolution",
-            f"target R = {target[at]:.0f} for a source of R = {source[at]:.0f} at {wavelength[at]:.2f} A",
-            "a target of the same or lower resolving power",
-            "choose a lower resolution: detail that was not recorded cannot be restored",
-        )
-    variance = lsf_sigma(wavelength, target) ** 2 - lsf_sigma(wavelength, source) ** 2
-    sigma = np.sqrt(np.maximum(variance, 0.0))
-    low, high = pixel_bounds(wavelength)
-    kernel = _gaussian_rows(wavelength, low, high, sigma)
-    squared = kernel.power(2)
-
-    good = ivar > 0
-    noise = np.where(good, 1.0 / np.where(good, ivar, 1.0), 0.0)
-    weight = _apply(kernel, good.astype(np.float64))
-    keep = weight >= min_weight
-    safe = np.where(keep, weight, 1.0)
-    out_flux = np.where(keep, _apply(kernel, np.where(good, flux, 0.0)) / safe, 0.0)
-    variance = _apply(squared, noise)
-    out_ivar = np.where(keep, safe**2 / np.where(variance > 0, variance, 1.0), 0.0)
-    return out_flux, out_ivar
-
-
-def _apply(matrix: csr_array, values: np.ndarray) -> np.ndarray:
-    rows = values.reshape(-1, values.shape[-1])
-    return (matrix @ rows.T).T.reshape(*values.shape[:-1], matrix.shape[0])
-
-
-def _gaussian_rows(wavelength: np.ndarray, low: np.ndarray, high: np.ndarray, sigma: np.ndarray) -> csr_array:
-    """Row i: the share of a Gaussian of width `sigma[i]` about `wavelength[i]` that falls into each pixel."""
-    reach = 5.0 * sigma
-    first = np.searchsorted(high, wavelength - reach, side="right")
-    stop = np.maximum(np.searchsorted(low, wavelength + reach, side="left"), first + 1)
-    count = stop - first
-    rows = np.repeat(np.arange(wavelength.size), count)
-    starts = np.repeat(np.cumsum(count) - count, count)
-    columns = np.arange(count.sum()) - starts + np.repeat(first, count)
-    width = np.maximum(sigma[rows], 1e-12)  # far below a pixel: the kernel is then the pixel itself
-    values = ndtr((high[columns] - wavelength[rows]) / width) - ndtr(
-        (low[columns] - wavelength[rows]) / width
-    )
-    return csr_array((values, (rows, columns)), shape=(wavelength.size, wavelength.size))
 
 
 def median_snr(flux: Float[np.ndarray, "n p"], ivar: Float[np.ndarray, "n p"]) -> Float[np.ndarray, " n"]:

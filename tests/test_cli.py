@@ -6,6 +6,7 @@ import types
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import jaxspec
@@ -106,7 +107,7 @@ def test_every_command_documents_every_setting():
     import importlib
 
     for name in cli.COMMANDS:
-        module = importlib.import_module(f"jaxspec.commands.{name}")
+        module = importlib.import_module(f"jaxspec.commands.{cli.module_name(name)}")
         assert callable(module.run) and module.__doc__
         for option in cli.leaves(module.Settings):
             assert option.help, f"jaxspec {name}: {option.name} has no line in Attributes:"
@@ -151,3 +152,22 @@ def test_status_and_message(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(cli.importlib, "import_module", lambda name: job)
     assert cli.main(["infer", "a.fits", "--no-cache"]) == 130
     assert list(tmp_path.iterdir()) == []  # nothing was written by any of them
+
+
+def test_an_error_names_what_can_be_typed(tmp_path):
+    """A text file in nm: the setting, the option and the argument that say so, each of which works."""
+    from jaxspec.io import read_spectrum
+    from jaxspec.io.spectrum import Assume
+
+    path, assume = tmp_path / "star.txt", Assume(medium="air", frame="rest")
+    wavelength = np.arange(533.0, 561.0, 0.005)
+    np.savetxt(path, np.column_stack([wavelength, np.ones(len(wavelength)), np.full(len(wavelength), 0.01)]))
+    with pytest.raises(InputError) as refused:
+        read_spectrum(path, assume=assume)
+    typed = ("unit='nm'", "reader.unit=nm", "--unit nm")
+    assert all(name in refused.value.fix for name in typed), refused.value.fix
+    assert read_spectrum(path, assume=assume, unit="nm").wavelength[0] == pytest.approx(5330.0)
+    for words in (["reader.unit=nm"], ["--unit", "nm"]):
+        assert read("a.txt", *words)[0].reader.unit == "nm"
+    with pytest.raises(InputError, match=r"argument snr.*reader\.snr=80 or --snr 80"):
+        read_spectrum(path, assume=assume, unit="nm", snr=-1.0)

@@ -5,7 +5,7 @@ import pytest
 
 from jaxspec.continuum import ContinuumConfig, continuum, normalise
 from jaxspec.instruments import Arm, Instrument, get_instrument, lsf_sigma
-from jaxspec.spectra import rebin_to_instrument
+from jaxspec.resampling import rebin_to_instrument
 
 GIRAFFE = get_instrument("giraffe")
 HR10, HR21 = GIRAFFE.slices.values()

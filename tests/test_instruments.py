@@ -4,6 +4,40 @@ import pytest
 from jaxspec.errors import InputError
 from jaxspec.instruments import INSTRUMENTS, Arm, Instrument, get_instrument, lsf_sigma, register
 
+MINE = """
+arms:
+  - {name: red, low: 6100, high: 6106.0, step: 0.05, resolving_power: 20000}
+  - {name: far, low: 8500.0, high: 8510.0, step: 0.1, resolving_power: [1000.0, 2.0], medium: air}
+"""
+
+
+def test_an_instrument_of_ones_own_is_a_small_file(tmp_path):
+    path = tmp_path / "my_red.yaml"
+    path.write_text(MINE)
+    mine = get_instrument(str(path))
+    arms = (Arm("red", 6100.0, 6106.0, 0.05, 20_000.0), Arm("far", 8500.0, 8510.0, 0.1, (1000.0, 2.0)))
+    assert mine == Instrument("my_red", arms) and hash(mine) == hash(Instrument("my_red", arms))
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        (MINE.replace("step", "stpe"), r"my\.yaml, arms\[0\]\.stpe: found no such setting.*step"),
+        (MINE.replace("high: 6106.0, ", ""), r"my\.yaml, arms\[0\]\.high: found nothing"),
+        (MINE.replace("6106.0", "6000.0"), r"arm red: found range"),
+        (MINE.replace("6106.0", "wide"), r"my\.yaml.*arms\[0\]\.high: found 'wide'; expected a number"),
+        ("arms: [", r"my\.yaml: found .*; expected YAML"),
+        ("name", r"my\.yaml: found str"),
+    ],
+)
+def test_wrong_files_of_instruments_are_named(tmp_path, text, named):
+    path = tmp_path / "my.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=named):
+        get_instrument(str(path))
+    with pytest.raises(InputError, match="No such file"):
+        get_instrument(str(tmp_path / "absent.yaml"))
+
 
 def test_giraffe_is_as_published():
     giraffe = get_instrument("giraffe")

@@ -17,20 +17,21 @@ SCRIPTS = sorted(path for room in ("experiments", "benchmarks") for path in (ROO
 # From the ground up; a module may import its own part and those on lower floors, never one beside or above
 # it.
 FLOORS = (
-    {"errors", "linear"},
+    {"errors", "linear", "stopping"},
     {"settings", "runs"},
     {"labels", "instruments"},
     {"spectra"},
-    {"continuum", "velocity", "datasets", "artefacts"},
+    {"continuum", "velocity", "resampling", "datasets", "artefacts"},
     {"physics", "flows", "networks", "io", "training"},
     {"simulation"},
     {"posterior", "reading"},
     {"catalogues"},
     {"fitting"},
     {"amortised"},
-    {"surveys", "diagnostics"},
+    {"surveys", "diagnostics", "populations"},
+    {"foundation"},
     {"inference"},
-    {"serving"},
+    {"serving", "agent"},
     {"commands"},
     {"cli", "api"},
 )

@@ -4,7 +4,8 @@ from astropy.io import fits
 
 from jaxspec.errors import InputError
 from jaxspec.instruments import get_instrument, lsf_sigma
-from jaxspec.spectra import doppler_shift, rebin_to_instrument
+from jaxspec.resampling import rebin_to_instrument
+from jaxspec.spectra import doppler_shift
 from jaxspec.velocity import radial_velocity
 
 HR10 = get_instrument("giraffe_hr10")

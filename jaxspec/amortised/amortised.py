@@ -94,7 +94,7 @@ class AmortisedPosterior:
 
     @property
     def label_set(self) -> LabelSet:
-        """What is inferred."""
+        """Names, units and bounds of the labels."""
         return self.network.label_set
 
     def sample(self, key: PRNGKeyArray, spectra: Spectra, n: int = 1000, batch: int = 64) -> Posterior:
@@ -123,7 +123,7 @@ class AmortisedPosterior:
                 "spectra.wavelength",
                 f"{spectra.wavelength.size} pixels from {spectra.wavelength[0]:.2f} A",
                 f"the {grid.size} pixels of instrument {self.instrument.name!r}",
-                "rebin the spectra onto it first (jaxspec.spectra.rebin)",
+                "rebin the spectra onto it first (jaxspec.resampling.rebin)",
             )
         return prepare_many(spectra.flux, spectra.ivar, self.instrument)
 

@@ -89,7 +89,7 @@ class Ensemble:
 
     @property
     def label_set(self) -> LabelSet:
-        """What is inferred."""
+        """Names, units and bounds of the labels."""
         return self.members[0].label_set
 
     @property
@@ -99,12 +99,12 @@ class Ensemble:
 
     @property
     def prior(self) -> StellarPrior | None:
-        """What the networks were trained with."""
+        """Density of the labels in training."""
         return self.members[0].prior
 
     @property
     def limits(self) -> Limits | None:
-        """What ordinary spectra do not exceed."""
+        """Limits that ordinary spectra do not exceed."""
         return self.members[0].limits
 
     @property

@@ -44,14 +44,14 @@ class KnownFits(NamedTuple):
 
 
 def guess_loss(network: PosteriorNetwork, batch: Dataset, key: PRNGKeyArray) -> Float[Array, ""]:
-    """What the first stage minimises."""
+    """Loss of the first stage."""
     return jnp.mean(network.guess_loss(key, batch.labels, batch.nuisances, batch.flux, batch.ivar))
 
 
 def flow_loss(
     network: PosteriorNetwork, batch: KnownFits, key: PRNGKeyArray, prior: StellarPrior | None = None
 ) -> Float[Array, ""]:
-    """What the second stage minimises: `training_loss` of the spectra behind these fits.
+    """Loss of the second stage: `training_loss` of the spectra behind these fits.
 
     With a `prior` it is -ln of the density that draws have, which is cut off where the prior ends: trained
     without, a flow leaves a tenth of its draws outside, and what is inside does not reach the edges as it

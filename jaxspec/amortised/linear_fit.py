@@ -46,7 +46,7 @@ class ForwardArray(nnx.Variable):
 
 
 class Estimate(NamedTuple):
-    """What the linearised fit finds in each spectrum.
+    """Outcome of the linearised fit of each spectrum.
 
     Attributes:
         labels: the mean, inside the bounds of the label set.

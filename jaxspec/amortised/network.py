@@ -29,12 +29,15 @@ from jaxspec.simulation.simulator import SpectrumModel
 class NetworkConfig:
     """Shape of a `PosteriorNetwork`.
 
-    `error_floor` is added in quadrature to every pixel's error (fraction of the continuum), alike in training
-    and inference: it keeps spectra of S/N beyond the trained range from looking infinitely sharp, and says
-    that the model is never better than this. With a `point_weight` the network also learns one estimate of
-    each label with its error, from the same context: so much of their loss is added to the flow's. With a
-    `linear_fit` the flow starts from the Gaussian that the forward model, linearised at the network's guess,
-    gives after so many `steps` (see `jaxspec.amortised.linear_fit`).
+    Attributes:
+        encoder, flow: their shapes.
+        error_floor: added in quadrature to every pixel's error (fraction of the continuum), alike in training
+            and inference: it keeps spectra of S/N beyond the trained range from looking infinitely sharp, and
+            says that the model is never better than this.
+        point_weight: with one, the network also learns one estimate of each label with its error, from the
+            same context: so much of their loss is added to the flow's.
+        linear_fit: with one, the flow starts from the Gaussian that the forward model, linearised at the
+            network's guess, gives after so many `steps` (see `jaxspec.amortised.linear_fit`).
     """
 
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
@@ -152,7 +155,7 @@ class PosteriorNetwork(nnx.Module):
         flux: Float[Array, "b p"],
         ivar: Float[Array, "b p"],
     ) -> Float[Array, " b"]:
-        """What training on exact labels minimises: -`log_prob`, or the regression of a flow that is trained
+        """Loss of training on exact labels: -`log_prob`, or the regression of a flow that is trained
         by matching (plus the same constant, so that both are in the labels' units). Without a `key` there is
         no dropout."""
         return self.loss_given(key, labels, self.context(flux, ivar, _dropout_key(key)))
@@ -205,7 +208,7 @@ class PosteriorNetwork(nnx.Module):
         return self.linear_fit.guess_loss(self.encoder(flux, ivar, _dropout_key(key)), labels, nuisances)
 
     def _whitened(self, z, context):
-        """What the flow describes, and the log-determinant on the way there."""
+        """The flow's own coordinates, and the log-determinant on the way there."""
         if self.linear_fit is None:
             return z, 0.0
         return self.linear_fit.whitening(context).forward_and_log_det(z)

@@ -59,13 +59,28 @@ def under_prior(
                 f"{getattr(old, edge)[i]:g}, as in training, or inside of it",
                 "choose a narrower prior",
             )
-    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
-    n_draws, n_star, _ = posterior.draws.shape
-    n = n_draws if n is None else n
     draws = jnp.asarray(posterior.draws)
     before, after = (np.asarray(p.log_prob(draws), float) for p in (old, prior))
     # What a refinement puts outside the old prior has no weight in the new one.
     ratio = np.where(np.isfinite(before), after - np.where(np.isfinite(before), before, 0.0), -np.inf)
+    return dataclasses.replace(resample(key, posterior, ratio, n), prior=prior)
+
+
+def resample(
+    key: PRNGKeyArray,
+    posterior: Posterior,
+    log_ratio: Float[np.ndarray, "d s"],
+    n: int | None = None,
+) -> Posterior:
+    """The posteriors whose prior is the present one times a ratio, of which ln is given at every draw: that
+    of two priors, or of the densities of labels in two surveys (`jaxspec.surveys.label_shift`).
+
+    `stats` gains what `under_prior` says. Posterior densities are normalised with the draws' mean ratio.
+    """
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
+    n_draws, n_star, _ = posterior.draws.shape
+    n = n_draws if n is None else n
+    ratio = np.asarray(log_ratio, float)
     rows, log_prob = np.empty((n, n_star), int), posterior.log_prob.copy()
     efficiency = np.zeros(n_star)
     for i in range(n_star):
@@ -89,7 +104,6 @@ def under_prior(
             "prior_efficiency": efficiency,
             "contradicts_prior": contradicts.astype(float),
         },
-        prior=prior,
     )
 
 

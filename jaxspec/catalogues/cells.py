@@ -1,4 +1,4 @@
-"""What the text of one cell says: nothing, yes or no, a number.
+"""The text of one cell as a value: nothing, yes or no, a number.
 
 Tables write "no value" in dozens of ways, and booleans and codes as text wherever a program without types
 touched them. Every reader of a column asks here, so that a word means the same in all of them.
@@ -48,7 +48,7 @@ def is_fill(number: str) -> bool:
 
 
 def truth(text: str) -> bool | None:
-    """What a word says: "True", "T", "yes" and "False", "F", "no" in any case; None for other text."""
+    """A word as a truth value: "True", "T", "yes" and "False", "F", "no" in any case; None for other text."""
     word = text.strip().upper()
     return True if word in YES else False if word in NO else None
 

@@ -158,7 +158,7 @@ def in_unit(
 
 
 def _zero_point(stated: str, label: str, where: str) -> float:
-    """What to add to a logarithm of `stated`, such as "log(m.s**-2)", to have that of jaxspec's own unit."""
+    """Offset from a logarithm of `stated`, such as "log(m.s**-2)", to that of jaxspec's own unit."""
     inside = re.fullmatch(r"\s*[a-z0-9]*\s*[(\[](.*)[)\]]\s*", stated, re.IGNORECASE)
     if not label or inside is None or not bare(inside[1]):
         return 0.0

@@ -67,7 +67,7 @@ def find_copies(catalogues: Sequence[Catalogue], match: Match) -> list[Copies]:
 
 
 def check_copies(catalogues: Sequence[Catalogue], match: Match) -> list[str]:
-    """What to know of tables that share measurements, one sentence a pair.
+    """Warnings of tables that share measurements, one sentence a pair.
 
     Raises `InputError` naming two tables of which half the common stars, or all that one label says, are the
     same measurements.

@@ -96,7 +96,7 @@ def crossmatch(catalogues: Sequence[Catalogue], radius: float = 2.0) -> Match:
     if not catalogues:
         raise InputError("catalogues", "none", "one or more", "name the tables")
     if not radius > 0:
-        raise InputError("radius", f"{radius}", "a positive number of arcsec", "correct it")
+        raise InputError("radius", f"{radius}", "a positive number of arcsec", "give 1.0, say")
     joined = _Components(catalogues)
     for kind in KINDS:
         joined.by_designation(kind)
@@ -144,7 +144,7 @@ class _Components:
         return keys[kind][row] if kind in keys else ""
 
     def contradictions(self, x: int, y: int) -> tuple[str, str]:
-        """What keeps two sets apart because rows of one catalogue differ, and what merely differs."""
+        """Reasons that keep two sets apart because rows of one catalogue differ, and mere differences."""
         apart, differs = "", ""
         for p in self.rows(x):
             for q in self.rows(y):

@@ -1,4 +1,4 @@
-"""What tables call their stars: designations of each kind in one canonical form, and positions.
+"""Identifiers of stars: designations of each kind in one canonical form, and positions.
 
 Two tables that write the same star differently ("HIP 57051", 57051, "HIP057051") then agree.
 """
@@ -113,7 +113,7 @@ def recognise(name: str) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class Identifiers:
-    """What n rows of a table call their stars, and where they stand.
+    """Identifiers and positions of the n rows of a table.
 
     - `keys`: for each kind given, the canonical identifiers `[n]`, "" for none.
     - `ra, dec [n]`: deg (ICRS) at `epoch [n]` (Julian year); `pmra` (times cos dec), `pmdec [n]`: mas/yr. NaN
@@ -186,7 +186,9 @@ def identifiers(
     notes: list[str] = []
     for kind, values in names.items():
         if kind not in KINDS:
-            raise InputError(f"{where}.{kind}", "an unknown kind", f"one of {', '.join(KINDS)}", "correct it")
+            raise InputError(
+                f"{where}.{kind}", "an unknown kind", f"one of {', '.join(KINDS)}", "use one of these kinds"
+            )
         array: np.ma.MaskedArray = np.ma.asarray(values)
         if kind.startswith("gaia") and array.dtype.kind == "f":
             raise InputError(

@@ -62,7 +62,7 @@ def read_label_table(
                     f"{path} column e_{label.name} row {row}",
                     f"{errors[row, j]:g}",
                     "an error that is not negative",
-                    "correct the row",
+                    "mend the cell, or remove the row",
                 )
     outside = np.isfinite(labels) & ~((labels > label_set.low) & (labels < label_set.high))
     if outside.any():
@@ -89,7 +89,7 @@ def read_label_table(
                 f"{path} column {column} row {row}",
                 f"{facts[key][row]:g}",
                 "a value that is not negative",
-                "correct the row",
+                "mend the cell, or remove the row",
             )
     name_column = next((lower[c] for c in ("source", "name", "cname", "star", "object") if c in lower), None)
     names = strings(table, name_column) if name_column else tuple(str(i) for i in range(n))

@@ -132,7 +132,10 @@ def assemble_labels(values, errors, relative, label_set: LabelSet, spec: TableSp
             )
         if set(relative[base]) - {"", "absolute"}:
             raise InputError(
-                f"{spec.file}, columns.{base}", "a relative column", "one relative to the Sun", "correct it"
+                f"{spec.file}, columns.{base}",
+                "a relative column",
+                "one relative to the Sun",
+                "map a column of [X/H], not of [X/Fe]",
             )
     shares = np.zeros((n, k), dtype=object)  # the label whose error each label shares, "" for none
     variance = np.zeros((n, k))

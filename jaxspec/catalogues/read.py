@@ -42,7 +42,7 @@ def read_survey(
                 f"table {spec.name}, format",
                 repr(spec.format),
                 f"generic, posterior or one of {', '.join(LAYOUTS)}",
-                "correct it",
+                "write format: generic and map the columns",
             )
         spec = LAYOUTS[spec.format](spec, table)
     return read_rows(spec, table, label_set, solar)

@@ -1,4 +1,4 @@
-"""What a table of a survey holds, said in a few plain entries: the column map that every reader works from.
+"""The entries that describe a survey's table: the column map that every reader works from.
 
 `parse_table` and `parse_file` take what a small YAML file says (nested dictionaries and lists; reading YAML
 is left to the caller) and answer anything they do not understand with the place of it.
@@ -165,7 +165,7 @@ def parse_table(entry: Any, folder: str | Path, where: str) -> TableSpec:
     _check_identifiers(entry.get("identifiers") or {}, where)
     anchor = entry.get("anchor", False)
     if not isinstance(anchor, bool):
-        raise InputError(f"{where}, anchor", repr(anchor), "true or false", "correct it")
+        raise InputError(f"{where}, anchor", repr(anchor), "true or false", "write anchor: true")
     duplicates = entry.get("duplicates", "keep")
     if duplicates not in ("keep", "first", "error"):
         raise InputError(
@@ -180,12 +180,18 @@ def parse_table(entry: Any, folder: str | Path, where: str) -> TableSpec:
     magnitude = entry.get("magnitude") or {}
     if not isinstance(magnitude, Mapping) or len(magnitude) > 1:
         raise InputError(
-            f"{where}, magnitude", repr(magnitude), "one band and its column, {H: H_MAG}", "correct it"
+            f"{where}, magnitude",
+            repr(magnitude),
+            "one band and its column, {H: H_MAG}",
+            "write magnitude: {H: H_MAG}, say",
         )
     select = entry.get("select") or {}
     if not isinstance(select, Mapping):
         raise InputError(
-            f"{where}, select", repr(select), "column: [lowest, highest] or a value", "correct it"
+            f"{where}, select",
+            repr(select),
+            "column: [lowest, highest] or a value",
+            "write select: {SNR: [20, 1000]}, say",
         )
     return TableSpec(
         name=name,
@@ -229,7 +235,12 @@ def label_of(key: str, where: str) -> tuple[str, str | None]:
 def _columns(columns: Any, errors: Any, units: Any, where: str) -> dict[str, tuple[Quantity, ...]]:
     for entry, value in (("columns", columns), ("errors", errors), ("units", units)):
         if not isinstance(value, Mapping):
-            raise InputError(f"{where}, {entry}", repr(value), "labels and their columns", "correct it")
+            raise InputError(
+                f"{where}, {entry}",
+                repr(value),
+                "labels and their columns",
+                "write teff: TEFF, say, one entry a line",
+            )
     error_of: dict[str, Any] = {}
     for key, value in errors.items():
         label, _ = label_of(str(key), f"{where}, errors")
@@ -249,7 +260,10 @@ def _columns(columns: Any, errors: Any, units: Any, where: str) -> dict[str, tup
         for label in error_of:
             if label not in parsed:
                 raise InputError(
-                    f"{where}, errors.{label}", "no such label in columns", ", ".join(parsed), "correct it"
+                    f"{where}, errors.{label}",
+                    "no such label in columns",
+                    ", ".join(parsed),
+                    "name the label in columns too, or leave its error out",
                 )
     else:
         # A survey's own reader knows the columns; these are errors to use in place of its own.
@@ -272,11 +286,19 @@ def _quantity(value: Any, relative: str | None, error: Any, unit: Any, where: st
     absolute = value.get("absolute", False)
     if not isinstance(absolute, bool) or (absolute and relative):
         raise InputError(
-            f"{where}.absolute", repr(absolute), "true or false, and no relative_to with it", "correct it"
+            f"{where}.absolute",
+            repr(absolute),
+            "true or false, and no relative_to with it",
+            "leave one of the two out",
         )
     bits = value.get("flag_bits")
     if bits is not None and (isinstance(bits, bool) or not isinstance(bits, int) or bits <= 0):
-        raise InputError(f"{where}.flag_bits", repr(bits), "a mask, an integer above 0", "correct it")
+        raise InputError(
+            f"{where}.flag_bits",
+            repr(bits),
+            "a mask, an integer above 0",
+            "write the mask as one number, such as 255",
+        )
     return Quantity(
         column=column,
         unit=_optional_text(value.get("unit", unit), f"{where}.unit"),
@@ -300,7 +322,10 @@ def _error(value: Any, where: str) -> str | tuple[str, str] | float:
     if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < float("inf"):
         return float(value)
     raise InputError(
-        where, repr(value), "a column, two columns (up and down) or a positive number", "correct it"
+        where,
+        repr(value),
+        "a column, two columns (up and down) or a positive number",
+        "write a column's name, such as E_TEFF, or 0.05",
     )
 
 
@@ -318,7 +343,9 @@ def _flags(value: Any, where: str) -> tuple[FlagRule, ...]:
         bits = item.get("bits", ())
         bits = (bits,) if isinstance(bits, int) else tuple(bits)
         if any(isinstance(b, bool) or not isinstance(b, int) or not 0 <= b < 63 for b in bits):
-            raise InputError(f"{place}.bits", repr(bits), "positions of bits, 0 to 62", "correct them")
+            raise InputError(
+                f"{place}.bits", repr(bits), "positions of bits, 0 to 62", "write bits: [3, 8], say"
+            )
         limits: dict[str, Any] = {
             k: None if item.get(k) is None else _number(item[k], f"{place}.{k}") for k in ("below", "above")
         }
@@ -360,7 +387,10 @@ def _known(value: Any, entries: Sequence[str], where: str) -> None:
     for key in value:
         if key not in entries:
             raise InputError(
-                f"{where}, {key}", "an unknown entry", f"one of {', '.join(entries)}", "correct it"
+                f"{where}, {key}",
+                "an unknown entry",
+                f"one of {', '.join(entries)}",
+                "use one of these names, or leave the entry out",
             )
 
 
@@ -370,7 +400,7 @@ def _label(name: str, where: str) -> None:
             f"{where}, {name}",
             "an unknown label",
             f"one of {', '.join(LABELS)} (or mg_fe and so on)",
-            "correct it",
+            "use one of these names",
         )
 
 
@@ -378,7 +408,7 @@ def _number(value: Any, where: str, low: float | None = None, strict: bool = Fal
     good = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < float("inf")
     if not good or (low is not None and (value < low or (strict and value == low))):
         limit = "" if low is None else f" {'above' if strict else 'not below'} {low:g}"
-        raise InputError(where, repr(value), f"a number{limit}", "correct it")
+        raise InputError(where, repr(value), f"a number{limit}", "write a number, such as 0.05")
     return float(value)
 
 
@@ -388,11 +418,11 @@ def _numbers(value: Any, where: str) -> tuple[float, ...]:
 
 def _strings(value: Any, where: str) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
-        raise InputError(where, repr(value), "a list of names", "correct it")
+        raise InputError(where, repr(value), "a list of names", "write a list, such as [a, b]")
     return value
 
 
 def _optional_text(value: Any, where: str) -> str | None:
     if value is not None and (not isinstance(value, str) or not value):
-        raise InputError(where, repr(value), "text", "correct it")
+        raise InputError(where, repr(value), "text", "write a name, or leave the entry out")
     return value

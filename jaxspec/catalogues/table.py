@@ -186,7 +186,10 @@ def _angle(table: Table, column: str, kind: str, spec: TableSpec) -> Float[np.nd
             )
         except (ValueError, u.UnitsError) as error:
             raise InputError(
-                f"{spec.file}, column {column}", str(error)[:120], "degrees or sexagesimal text", "correct it"
+                f"{spec.file}, column {column}",
+                str(error)[:120],
+                "degrees or sexagesimal text",
+                "give the column's unit, or leave the coordinates out",
             ) from None
     low, high = (-360.0, 360.0) if kind == "ra" else (-90.0, 90.0)
     if ((values < low) | (values > high)).any():

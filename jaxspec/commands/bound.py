@@ -2,8 +2,8 @@
 
 For each star of a table the Cramer-Rao bound of its labels from one spectrum: no unbiased estimate has
 smaller errors. Writes `bound.ecsv`, and for each star a figure of the information by label along the
-spectrum. Engine `synthesis` needs no emulator and takes any registered instrument; it compiles for the
-better part of a minute (a few hundred angstroms of its list on two cores).
+spectrum. Engine `synthesis` needs no emulator: it takes any instrument, with `lines=` any wavelengths, and
+compiles for the better part of a minute (a few hundred angstroms of its list on two cores).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 from astropy.table import Table
 from tqdm import tqdm
 
+from jaxspec.commands.lines import lines_for
 from jaxspec.commands.stars import calibrated_vmic, read_stars, stem
 from jaxspec.diagnostics.cramer_rao import BoundConfig
 from jaxspec.diagnostics.information import (
@@ -33,6 +34,7 @@ from jaxspec.instruments import get_instrument
 from jaxspec.physics.exact import ExactModel
 from jaxspec.physics.forward import SHIPPED, forward_model
 from jaxspec.runs import atomically, begin
+from jaxspec.simulation.simulator import SpectrumModel
 
 log = logging.getLogger(__name__)
 
@@ -48,13 +50,17 @@ class Settings:
     Attributes:
         labels: table (CSV, ECSV or FITS) with a column for each label, optional vmic,
             vsini [km/s], snr and source.
-        instrument: a registered instrument.
+        instrument: a registered instrument, or the file of one (.yaml).
         snr: per pixel, for stars whose row has none.
         free: the labels to be found, the others known; none: all.
         unknown: beside the labels: usual (as simulated), vmic (that alone), or nothing.
-        engine: emulator, or synthesis: exact, any instrument; compiles for a minute.
+        engine: emulator, or synthesis: exact, any instrument; compiles for a minute; none: synthesis with
+            lines of your own, emulator otherwise.
+        lines: a line list of your own (VALD, Kurucz, MOOG, Turbospectrum) for the synthesis; none: the
+            shipped one.
         step: of the synthesis [A].
-        calibrated: log gf of the synthesis, as the emulator's (true) or as published (false).
+        calibrated: log gf of the synthesis, as the emulator's (true) or as published (false); none: true
+            for the shipped lines.
         forward: the forward model, an emulator (.npz) or the dotted name of a function of an instrument.
     """
 
@@ -63,16 +69,35 @@ class Settings:
     snr: float = 100.0
     free: tuple[str, ...] | None = None
     unknown: str = "usual"
-    engine: str = "emulator"
+    engine: str | None = None
+    lines: str | None = None
     step: float = 0.02
-    calibrated: bool = True
+    calibrated: bool | None = None
     forward: str = SHIPPED
 
     def __post_init__(self):
-        for name, known in (("unknown", UNKNOWN), ("engine", ENGINES)):
+        for name, known in (("unknown", UNKNOWN), ("engine", (*ENGINES, None))):
             if getattr(self, name) not in known:
+                known = tuple(filter(None, known))
                 fix = f"write {name}={next(iter(known))}"
                 raise InputError(name, repr(getattr(self, name)), f"one of {', '.join(known)}", fix)
+
+
+def model_of(settings: Settings) -> SpectrumModel:
+    """The forward model: an emulator, or the synthesis with the shipped lines or those of a file.
+
+    Raises: InputError for wavelengths that neither reaches, and settings that do not go together.
+    """
+    engine = settings.engine or ("emulator" if settings.lines is None else "synthesis")
+    if engine == "emulator":
+        if settings.lines is not None:
+            raise InputError("lines", "a line list with engine=emulator", "none", "write engine=synthesis")
+        return forward_model(settings.forward, settings.instrument)
+    instrument = get_instrument(settings.instrument)
+    calibrated = settings.lines is None if settings.calibrated is None else settings.calibrated
+    lines = lines_for(settings.lines, [(arm.low, arm.high) for arm in instrument.arms])
+    exact = ExactModel.for_instrument(instrument, step=settings.step, lines=lines, calibrated=calibrated)
+    return exact  # type: ignore[return-value]  # made for an instrument, it has one
 
 
 def run(settings: Settings, folder: Path) -> Table:
@@ -80,14 +105,9 @@ def run(settings: Settings, folder: Path) -> Table:
 
     Raises: InputError for stars out of range, and instruments that the engine does not reach.
     """
-    begin(folder, settings, [settings.labels])
     stars = read_stars(settings.labels)
-    if settings.engine == "emulator":
-        forward = forward_model(settings.forward, settings.instrument)
-    else:
-        instrument = get_instrument(settings.instrument)
-        exact = ExactModel.for_instrument(instrument, step=settings.step, calibrated=settings.calibrated)
-        forward = exact  # type: ignore[assignment]  # made for an instrument, it has one
+    forward = model_of(settings)
+    begin(folder, settings, [settings.labels])
     vmic, rows = calibrated_vmic(stars), []
     for i in tqdm(range(len(stars)), unit="star", desc="bound"):
         labels = stars.labels[i].astype(np.float32)
@@ -110,7 +130,8 @@ def run(settings: Settings, folder: Path) -> Table:
     table.meta = {
         "instrument": settings.instrument,
         "unknown": settings.unknown,
-        "engine": settings.engine,
+        "engine": "synthesis" if isinstance(forward, ExactModel) else "emulator",
+        "lines": settings.lines or "shipped",
         "approximation": forward.approximation,
     }
     atomically(folder / "bound.ecsv", lambda p: table.write(p, format="ascii.ecsv", overwrite=True))

@@ -115,7 +115,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Input:
-    """What a run calibrates.
+    """The data that a run calibrates.
 
     Attributes:
         sky: the surveys' measurements.
@@ -221,7 +221,7 @@ def shared(sky: Sky) -> dict[str, int]:
 
 
 def load(settings: Settings) -> Input:
-    """What `surveys=` names: a file of tables, or a simulated sky."""
+    """The data that `surveys=` names: a file of tables, or a simulated sky."""
     if settings.surveys == SIMULATED:
         return simulated(settings.seed, settings.simulated)
     return read_tables(load_surveys(settings.surveys))
@@ -436,7 +436,7 @@ def write_matches(path: Path, loaded: Input) -> None:
 
 
 def header(loaded: Input) -> dict[str, Any]:
-    """What a reader of a table should know of where it came from, as header cards."""
+    """Origin of a table, as header cards."""
     cards = {f"FLAG_{int(flag)}": text for flag, text in FLAG_TEXT.items()}
     for i, catalogue in enumerate(loaded.catalogues):
         cards[f"NAME_{i}"] = catalogue.name

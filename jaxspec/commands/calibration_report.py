@@ -1,4 +1,4 @@
-"""What is said of a cross-calibration: the printed offsets, stars held out, known truth, and the pictures."""
+"""The report of a cross-calibration: the printed offsets, stars held out, known truth, and the pictures."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def compare_held_out(held: HeldOut, label_set: LabelSet) -> dict[str, Any]:
 
 
 def print_held_out(found: dict[str, Any]) -> None:
-    """What `compare_held_out` found, a line for each label."""
+    """The outcome of `compare_held_out`, a line for each label."""
     print(f"{found['stars']} stars of {found['survey']}, predicted without its reports of them")
     keys = ("n", "bias", "scatter", "robust_scatter", "predicted_error", "chi2")
     print(f"{'':<8}" + "".join(f"{key:>17}" for key in keys))
@@ -172,7 +172,7 @@ def check_truth(result: Calibration, calibrated: Calibrated, sky: Sky, truth: Tr
 
 
 def print_truth(found: dict[str, Any]) -> None:
-    """What `check_truth` found, in a few lines."""
+    """The outcome of `check_truth`, in a few lines."""
     print("planted offsets: z-scores of the inferred ones in a star in the middle")
     for name, z in found["offset_z"].items():
         print(f"  {name:<12}" + "".join(f"{value:>+7.2f}" for value in z))

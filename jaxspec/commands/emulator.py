@@ -8,11 +8,13 @@ commands use it by `forward=FOLDER/emulator`; to ship it, copy `emulator` to `ja
 from __future__ import annotations
 
 import logging
+import signal
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,18 +24,19 @@ from jaxtyping import Float
 from scipy.sparse import block_diag
 from tqdm import tqdm
 
+from jaxspec.commands.lines import lines_for
 from jaxspec.errors import InputError
 from jaxspec.labels import NINE_LABELS
 from jaxspec.physics.broadening import VelocityGrid
 from jaxspec.physics.emulator import Emulator
 from jaxspec.physics.emulator_fit import emulator_errors, fit_emulator, gaussian_resampling, with_summary
-from jaxspec.physics.linelists import read_line_list
 from jaxspec.physics.model import StellarModel
 from jaxspec.physics.synthesis import Window
 from jaxspec.physics.turbulence import vmic_calibration
 from jaxspec.runs import Item, begin, checksum, named_key, package_data, resumable, versions, write_json
 from jaxspec.simulation.nuisances import PURE
 from jaxspec.simulation.prior import StellarPrior
+from jaxspec.stopping import deferred, keep
 
 log = logging.getLogger(__name__)
 OUTPUT = "folder"
@@ -69,7 +72,7 @@ GIRAFFE = (Coverage(5327.5, 5612.5, 0.03, 5328.0, 7776), Coverage(8476.0, 8984.0
 
 @dataclass(frozen=True)
 class Settings:
-    """What is covered, and how the emulator is trained.
+    """Wavelengths, and how the emulator is trained.
 
     Attributes:
         seed: of all random numbers.
@@ -126,9 +129,18 @@ def stellar_model(windows: list[list[float]], calibrated: bool, lines: str | Non
         raise InputError(
             "calibrated", "true beside lines=FILE", "false", "corrections are for the shipped lines"
         )
-    low, high = min(w[0] for w in windows), max(w[1] for w in windows)
-    read = read_line_list(lines, low=low - 50.0, high=high + 50.0, molecules="skip", ions="skip")
+    read = lines_for(lines, [(w[0], w[1]) for w in windows])
     return StellarModel.create(tuple(Window(*window) for window in windows), lines=read)
+
+
+STOP: Any = None  # in a worker: set when the command is told to stop
+
+
+def prepare_worker(stop: Any) -> None:
+    """Leave signals to the parent process, which says by `stop` when to end after a chunk."""
+    global STOP
+    STOP = stop
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def synthesise_chunks(
@@ -139,6 +151,8 @@ def synthesise_chunks(
     model = stellar_model(windows, calibrated, lines)
     spectra = jax.jit(lambda labels, vmic: jax.lax.map(lambda star: model(*star), (labels, vmic)))
     for chunk, item in chunks.items():
+        if STOP is not None and STOP.is_set():
+            return
         labels, vmic = design(seed, chunk, spread)
         flux = np.asarray(spectra(labels, vmic))
         if not np.isfinite(flux).all():
@@ -169,8 +183,11 @@ def synthesise(settings: Settings, windows: list[list[float]], chunks: list[Item
     """Have the chunks that are missing made by `processes` workers."""
     missing = {chunk: item for chunk, item in enumerate(chunks) if not item.done}
     given = (windows, settings.calibrated, settings.lines)
+    context = get_context("spawn")
+    stop = context.Event()
     with (
-        ProcessPoolExecutor(settings.processes, mp_context=get_context("spawn")) as pool,
+        deferred() as request,
+        ProcessPoolExecutor(settings.processes, context, prepare_worker, (stop,)) as pool,
         tqdm(total=len(chunks), initial=len(chunks) - len(missing), desc="synthesis", unit="chunk") as bar,
     ):
         shares = [dict(list(missing.items())[k :: settings.processes]) for k in range(settings.processes)]
@@ -182,8 +199,12 @@ def synthesise(settings: Settings, windows: list[list[float]], chunks: list[Item
         while not all(job.done() for job in jobs):
             time.sleep(2)
             bar.update(sum(item.done for item in chunks) - bar.n)
+            if request:
+                stop.set()  # workers end their chunks first
         for job in jobs:
             job.result()
+        keep(f"{sum(item.done for item in chunks)} of {len(chunks)} chunks")
+        request.stop()
 
 
 def on_grids(

@@ -90,7 +90,7 @@ class EvaluationConfig:
 
 @dataclass(frozen=True)
 class Settings:
-    """What is evaluated.
+    """Weights and stars of an evaluation.
 
     Attributes:
         checkpoint: folder of a trained posterior or of a training run, or a list of them (several networks as
@@ -280,7 +280,7 @@ def negative_log_likelihood(posterior: PosteriorModel, stars: Dataset, batch: in
 
 def bounds(simulator, stars: Dataset, n: int, key) -> dict[str, Any]:
     """Smallest possible errors of the first `n` stars: `bound` from the spectrum alone, infinite where it
-    tells nothing, and `bound_with_prior`, the error of the best Gaussian posterior."""
+    tells nothing, and `bound_with_prior`, the Gaussian reference (see `KnownStars`)."""
     first = jax.tree.map(lambda x: x[:n], stars.nuisances)
     # As little known beforehand as the simulations vary it; of the pixels that the network sees (`ivar > 0`).
     usual = cramer_rao.BoundConfig().nuisances

@@ -2,11 +2,11 @@
 
 Of observed spectra, or without any of simulated stars. For every star `NAME_saliency.png` and
 `NAME_saliency.npz` (`wavelength`, `labels`, and of each label and pixel how one standard deviation of the
-pixel's noise moves the posterior's `mean` and `width`, in the label's unit); for all of them together
-`population.png`, `population_width.png` and the table `scores.ecsv`: which share of the pixels that matter
-most is on lines of the label's own element, beside the share of all pixels that is and that of the best
-linear estimate. Lines are identified in the exact synthesis at the star's median labels: a minute of
-compilation, then some ten seconds a star on two cores.
+pixel's noise moves the posterior's `mean`, in the label's unit; of networks without a fit inside also its
+`width`); for all of them together `population.png` (and `population_width.png`) and the table `scores.ecsv`:
+which share of the pixels that matter most is on lines of the label's own element, beside the share of all
+pixels that is and that of the best linear estimate. Lines are identified in the exact synthesis at the star's
+median labels: a minute of compilation, then some ten seconds a star on two cores.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def run(settings: Settings, folder: Path) -> Table:
             settings.n_draws,
             settings.n_steps,
         )
-        mean, width = maps.mean[0], maps.width[0]
+        mean, width = maps.mean[0], None if maps.width is None else maps.width[0]
         trusted = np.asarray(floored_ivar(jnp.asarray(ivar[i]), posterior.network.config.error_floor))
         information = fisher_information(forward, labels[i], np.sqrt(trusted), prior=precision)
         best = np.sqrt(information.marginal)
@@ -133,26 +133,34 @@ def run(settings: Settings, folder: Path) -> Table:
             refused.append(InputError(names[i], error.found, error.expected, error.fix))
             continue
         rows += [(names[i], name, *value) for name, value in scores.items()]
-        shares.append([_unit(mean), _unit(best), _unit(width)])
+        shares.append([_unit(x) for x in (mean, best, width) if x is not None])
         lines.append(near)
         name = stem(names[i])
         figure = plot_saliency(mean, best, instrument, label_set, near, title=names[i])
         save(figure, folder / f"{name}_saliency.png")
         arrays: dict[str, Any] = {"wavelength": instrument.wavelength, "labels": np.array(label_set.names)}
-        arrays |= {"mean": mean.astype(np.float32), "width": width.astype(np.float32)}
+        arrays |= {"mean": mean.astype(np.float32)}
+        if width is not None:
+            arrays["width"] = width.astype(np.float32)
         atomically(folder / f"{name}_saliency.npz", partial(np.savez_compressed, **arrays))
     for refusal in refused:
         print(f"refused: {refusal}")
     if not rows:
         raise InputError("explain", "no star that could be used", "one or more", "see what was refused")
-    influence, best, width = (np.sqrt(np.mean(np.square(x), axis=0)) for x in zip(*shares, strict=True))
+    influence, best, *widths = (np.sqrt(np.mean(np.square(x), axis=0)) for x in zip(*shares, strict=True))
+    if not widths:
+        print("no maps of the width: the network has a fit inside, through which its derivative does not go")
     usual = {name: np.mean([near[name] for near in lines], axis=0) > 0.5 for name in lines[0]}
-    for name, front in (("population", influence), ("population_width", width)):
-        title = f"{'mean' if name == 'population' else 'width'} of the posterior, {len(shares)} stars"
+    fronts = [("population", "mean", influence), *(("population_width", "width", x) for x in widths)]
+    for name, quantity, front in fronts:
+        title = f"{quantity} of the posterior, {len(shares)} stars"
         save(plot_saliency(front, best, instrument, label_set, usual, title), folder / f"{name}.png")
     table = Table(rows=rows, names=("source", "label", *Score._fields))
-    width = {"smallest_width_mA": settings.smallest_width}
-    table.meta = {"method": settings.method, "top": settings.top, **width}
+    table.meta = {
+        "method": settings.method,
+        "top": settings.top,
+        "smallest_width_mA": settings.smallest_width,
+    }
     atomically(folder / "scores.ecsv", lambda p: table.write(p, format="ascii.ecsv", overwrite=True))
     print_scores(table)
     return table

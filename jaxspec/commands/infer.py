@@ -14,7 +14,7 @@ import logging
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -47,6 +47,7 @@ INPUT, OUTPUT = "spectra", "folder"
 PLOTS = "plots"  # in metrics.json: names of the figures that were drawn
 LONGEST = 100  # letters of a star's name in that of a file
 SHIPPED = "shipped"
+FAR_BELOW = "far below"  # in a note on the resolving power: said again beneath the table
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,14 @@ def write(
         "seconds": seconds,
         "approximation": forward.approximation,
         "spectra": [
-            {"source": name, "flags": flags.names(int(flag)), "snr": snr, "chi2": chi2, **_facts(meta)}
+            {
+                "source": name,
+                "flags": flags.names(int(flag)),
+                "usable": flags.usable(int(flag)),
+                "snr": snr,
+                "chi2": chi2,
+                **_facts(meta),
+            }
             for name, flag, snr, chi2, meta in zip(
                 posterior.names,
                 posterior.flags,
@@ -169,9 +177,16 @@ def write(
     write_json(folder / f"{prefix}metrics.json", metrics)
     draw(settings.plots, folder, result, forward, known, known_name, prefix)
     print_table(posterior, known, known_name)
+    for name, meta in zip(posterior.names, spectra.meta or [], strict=False):
+        for note in meta.get("notes", ()):
+            if FAR_BELOW in note:
+                show(f"note: {name}: {note}")
     for error in refused:
         show(f"refused: {error}")
-    log.info("%d spectra in %.1f s, %d files refused; %s", len(result), seconds, len(refused), folder)
+    log.info(
+        "%d spectra in %.1f s, labels of %d usable, %d files refused; %s",
+        *(len(result), seconds, int(result.usable.sum()), len(refused), folder),
+    )
     return posterior, metrics
 
 
@@ -259,7 +274,7 @@ def show(line: str) -> None:
 
 
 def _facts(meta: dict[str, Any]) -> dict[str, Any]:
-    """What a reader of the results may want to know of how a file was read."""
+    """Facts of how a file was read, for the record."""
     keys = (
         "path",
         "product",
@@ -334,8 +349,20 @@ def draw(
         plots.save(figure, folder / f"{prefix}spectrum_{parts[i]}.png")
     for i in range(min(len(result), config.corners)):
         truth = None if known is None else known[i]
-        figure = plots.plot_corner(posterior.draws[:, i], posterior.label_set, truth, shown[i], known_name)
+        title = shown[i] + (SYSTEMATIC if _has_systematic(posterior.stats, i) else "")
+        figure = plots.plot_corner(posterior.draws[:, i], posterior.label_set, truth, title, known_name)
         plots.save(figure, folder / f"{prefix}corner_{parts[i]}.png", dpi=110)
+
+
+SYSTEMATIC = """
+widened label by label by what the model misses:
+these errors are drawn without correlations"""
+
+
+def _has_systematic(stats: Mapping[str, np.ndarray], star: int) -> bool:
+    """Whether a robust refinement drew this star's labels, with systematic errors in their widths."""
+    refined, efficiency = stats.get("refined"), stats.get("efficiency")
+    return refined is not None and bool(refined[star] > 0) and efficiency is None
 
 
 def predictive(forward: SpectrumModel, result: Inference, star: int, n: int = 64):

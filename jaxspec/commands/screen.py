@@ -155,7 +155,7 @@ def screen(
     n: int,
     settings: Settings,
 ) -> Screened:
-    """What is said of `n` stars with a fault."""
+    """Flags of `n` stars with a fault."""
     flags, example = [], None
     key = named_key(settings.seed, f"screen {fault}")
     for i, start in enumerate(tqdm(range(0, n, BATCH), unit="batch", desc=fault or ORDINARY, leave=False)):

@@ -56,12 +56,18 @@ def read_stars(path: str) -> Catalogue:
         if (values > high).any():
             row = int(np.flatnonzero(values > high)[0])
             raise InputError(
-                f"{path} column {name} row {row}", f"{values[row]:g} km/s", f"at most {high:g}", "correct it"
+                f"{path} column {name} row {row}",
+                f"{values[row]:g} km/s",
+                f"at most {high:g}",
+                "give it in km/s, or remove the row",
             )
     if (stars.snr == 0).any():
         row = int(np.flatnonzero(stars.snr == 0)[0])
         raise InputError(
-            f"{path} column snr row {row}", "0", "a positive S/N, or no value for no noise", "correct it"
+            f"{path} column snr row {row}",
+            "0",
+            "a positive S/N, or no value for no noise",
+            "leave the cell empty for a noiseless spectrum",
         )
     return stars
 
@@ -72,7 +78,7 @@ def calibrated_vmic(stars: Catalogue) -> Float[np.ndarray, " s"]:
 
 
 def calibrated(calibration: Callable, stars: Catalogue) -> Float[np.ndarray, " s"]:
-    """What a calibration by teff, logg and fe_h gives for every star."""
+    """Value of a calibration by teff, logg and fe_h for every star."""
     columns = (stars.labels[:, NINE_LABELS.index(name)] for name in STELLAR)
     return np.asarray(calibration(*(jnp.asarray(column, jnp.float32) for column in columns)), np.float64)
 

@@ -3,9 +3,9 @@
 The table is CSV, ECSV or FITS with a column for each label, and optionally `vmic` (km/s; calibrated
 otherwise), `vsini` (km/s; 0 otherwise), `snr` per pixel (noiseless where empty) and `source`. Instrument
 `native` is the unbroadened, continuum-normalised flux in both windows; others add rotation, calibrated
-macroturbulence, their line-spread function and pixels. Spectra are at rest. About 0.6 s a star; the same
-command goes on with an unfinished store. Datasets: `flux`, `ivar` [n, p] (1e8 where noiseless), `wavelength`
-[p], `labels/NAME`, `columns/NAME`.
+macroturbulence, their line-spread function and pixels. With `lines=FILE` any wavelengths will do. Spectra are
+at rest. About 0.6 s a star; the same command goes on with an unfinished store. Datasets: `flux`, `ivar`
+[n, p] (1e8 where noiseless), `wavelength` [p], `labels/NAME`, `columns/NAME`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -23,16 +23,20 @@ import numpy as np
 from jaxtyping import Float
 from tqdm import tqdm
 
+from jaxspec.commands.lines import lines_for
 from jaxspec.commands.stars import calibrated, calibrated_vmic, read_stars
 from jaxspec.errors import InputError
+from jaxspec.instruments import get_instrument
 from jaxspec.io import SpectraStore
 from jaxspec.labels import NINE_LABELS
 from jaxspec.physics import turbulence
 from jaxspec.physics.emulator_fit import gaussian_resampling
+from jaxspec.physics.exact import ExactModel
 from jaxspec.physics.forward import SHIPPED, ForwardModel, Nuisances, forward_model
 from jaxspec.physics.model import StellarModel
 from jaxspec.physics.synthesis import Window
-from jaxspec.runs import checksum, named_key, package_data, versions
+from jaxspec.runs import checksum, named_key, package_data, plain, versions
+from jaxspec.stopping import deferred, keep
 
 log = logging.getLogger(__name__)
 
@@ -44,17 +48,20 @@ NOISELESS = 1e8  # inverse variance where no noise was added
 
 @dataclass(frozen=True)
 class Settings:
-    """What is synthesised, and how.
+    """Stars, wavelengths and method of a synthesis.
 
     Attributes:
         labels: table (CSV, ECSV or FITS) with columns by label name, optional vmic,
             vsini [km/s], snr and source.
         seed: of the noise.
-        instrument: a registered instrument, or native: unbroadened, both windows, pixels of `step`.
+        instrument: a registered instrument, the file of one (.yaml), or native: unbroadened, in windows,
+            pixels of `step`.
         step: of native pixels and of the synthesis [A].
         engine: synthesis, or emulator: thousands of stars a second, instruments only.
-        calibrated: log gf calibrated on stars (true) or as published (false); none: true for instruments,
-            false for native.
+        lines: a line list of your own (VALD, Kurucz, MOOG, Turbospectrum), for any wavelengths; none: the
+            shipped one.
+        calibrated: log gf calibrated on stars (true) or as published (false); none: true for instruments
+            with the shipped lines, else false.
         forward: the forward model, an emulator (.npz) or the dotted name of a function of an instrument.
         windows: of instrument native, (low, high) [A] each.
         progress: show a bar.
@@ -65,6 +72,7 @@ class Settings:
     instrument: str = "giraffe"
     step: float = 0.02
     engine: str = SYNTHESIS
+    lines: str | None = None
     calibrated: bool | None = None
     forward: str = SHIPPED
     windows: tuple[tuple[float, float], ...] = ((5330.0, 5610.0), (8480.0, 8980.0))
@@ -106,13 +114,15 @@ def run(settings: Settings, output: str | Path) -> Path:
             "labels": checksum(path),
             "forward": checksum(settings.forward) if Path(settings.forward).exists() else settings.forward,
             "data": package_data(),
+            **own_inputs(settings),
             "medium": "air",
             "frame": "rest",
             "versions": versions(),
         },
     )
     hidden = not settings.progress
-    with store, tqdm(total=len(stars), initial=len(store), unit="star", disable=hidden) as bar:
+    bar = tqdm(total=len(stars), initial=len(store), unit="star", disable=hidden)
+    with deferred() as request, store, bar:
         if len(store):
             log.info("%s: %d of %d stars are there already", output, len(store), len(stars))
         for i in range(len(store), len(stars)):
@@ -126,8 +136,19 @@ def run(settings: Settings, output: str | Path) -> Path:
             row = [vmic[i], vmac[i], vsini[i], stars.snr[i]]
             store.append(flux, ivar, stars.labels[i], columns=row, names=[stars.names[i]])
             bar.update()
+            keep(f"star {i + 1} of {len(stars)}")
+            if i + 1 < len(stars):
+                request.stop()
     log.info("%s: %d spectra of %d pixels", output, len(stars), len(engine.wavelength))
     return Path(output)
+
+
+def own_inputs(settings: Settings) -> dict[str, Any]:
+    """Facts that spectra depend on where lines or an instrument of one's own are used."""
+    own: dict[str, Any] = {} if settings.lines is None else {"lines": checksum(settings.lines)}
+    if settings.instrument != NATIVE and Path(settings.instrument).exists():
+        own["arms"] = plain(get_instrument(settings.instrument).arms)
+    return own
 
 
 class Engine(NamedTuple):
@@ -155,7 +176,8 @@ def native(settings: Settings) -> Engine:
             "step", f"{settings.step} A", "0.002 to 0.1 A, to resolve the lines", "write step=0.02"
         )
     windows = tuple(Window(low, high, settings.step) for low, high in settings.windows)
-    model = StellarModel.create(windows, calibrated=bool(settings.calibrated))
+    lines = lines_for(settings.lines, settings.windows)
+    model = StellarModel.create(windows, calibrated=bool(settings.calibrated), lines=lines)
     # A closure: the model's tables are constants, as the shapes of what it computes follow from them.
     compiled = jax.jit(lambda labels, vmic: model(labels, vmic))
     return Engine(
@@ -166,7 +188,12 @@ def native(settings: Settings) -> Engine:
 
 
 def through_instrument(settings: Settings) -> Engine:
-    """Spectra on an instrument's pixels."""
+    """Spectra on an instrument's pixels.
+
+    Raises: InputError for settings that do not go together, and an emulator that does not reach.
+    """
+    if settings.lines is not None:
+        return with_own_lines(settings)
     forward = forward_model(settings.forward, settings.instrument)
     wavelength = forward.instrument.wavelength
     if settings.engine == EMULATOR:
@@ -212,6 +239,23 @@ def through_instrument(settings: Settings) -> Engine:
         return np.asarray(respond(parts, jax.tree.map(jnp.float32, nuisances)))
 
     return Engine(wavelength, synthesise, model.approximation)
+
+
+def with_own_lines(settings: Settings) -> Engine:
+    """Exact synthesis of any wavelengths, without an emulator, on an instrument's pixels."""
+    if settings.engine != SYNTHESIS:
+        raise InputError("engine", repr(settings.engine), "synthesis with lines=", "write engine=synthesis")
+    instrument = get_instrument(settings.instrument)
+    lines = lines_for(settings.lines, [(arm.low, arm.high) for arm in instrument.arms])
+    model = ExactModel.for_instrument(
+        instrument, step=settings.step, lines=lines, calibrated=bool(settings.calibrated)
+    )
+    compiled = jax.jit(lambda labels, nuisances: model(labels, nuisances))
+    return Engine(
+        instrument.wavelength,
+        lambda labels, nuisances: np.asarray(compiled(*_star(labels, nuisances))),
+        model.approximation,
+    )
 
 
 def add_noise(

@@ -102,7 +102,7 @@ class SurveyData:
 
 @dataclass(frozen=True)
 class Task:
-    """What training needs to know: the loss, the batches, and stars to standardise and to test with."""
+    """The task of a training: the loss, the batches, and stars to standardise and to test with."""
 
     instrument: Instrument
     label_set: LabelSet

@@ -172,6 +172,9 @@ def run(settings: Settings, folder: Path) -> Trained:
     network = make_network(settings, task)
     if stored is not None:
         start_from(network, stored, task, f"start_from={settings.start_from}")
+    trainer = settings.trainer
+    limit = "" if trainer.max_seconds is None else f", at most {trainer.max_seconds:.0f} s"
+    log.info("training: %d steps of %d stars%s", trainer.n_steps, trainer.batch, limit)
     log.info("%.2f million weights, %d pixels", count_weights(network) / 1e6, task.instrument.n_pixels)
     begun = time.perf_counter()
     if network.linear_fit is not None:
@@ -354,7 +357,7 @@ def refuse_other_run(settings: Settings, folder: Path) -> None:
 
 
 def earlier(folder: Path) -> dict[str, Any]:
-    """What an earlier run in this folder recorded of itself."""
+    """The record of an earlier run in this folder."""
     record = folder / "provenance.json"
     return json.loads(record.read_text()) if record.exists() else {}
 

@@ -181,7 +181,7 @@ def plot_bins(summary: Mapping[str, Any], label_set: LabelSet) -> Figure:
 
 
 def plot_sharpness(values: Mapping[str, Mapping[str, float]], label_set: LabelSet) -> Figure:
-    """What is stated and what is reached of each label, in units of the best possible error.
+    """Stated and reached errors of each label, in units of the best possible error.
 
     Args:
         values: by name of the measure, a number for each label.
@@ -196,7 +196,7 @@ def plot_sharpness(values: Mapping[str, Mapping[str, float]], label_set: LabelSe
             ax.plot(x + shift, y, ls="none", marker=marker, color=colour, ms=5, label=name)
         ax.set_xticks(x, [label.latex for label in label_set])
         ax.tick_params(axis="x", which="both", length=0)
-        ax.set(ylabel="in units of the bound", xlim=(-0.5, len(label_set) - 0.5))
+        ax.set(ylabel="in units of the Gaussian reference", xlim=(-0.5, len(label_set) - 0.5))
         ax.set_ylim(0.0, 1.15 * max(ax.dataLim.y1, 1.2))
         figure.legend(loc="outside upper center", ncols=len(values), fontsize=8)
     return figure

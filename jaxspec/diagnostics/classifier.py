@@ -45,7 +45,7 @@ class ClassifierConfig:
 
 
 class LocalTest(NamedTuple):
-    """What the classifiers found.
+    """Outcome of the classifiers.
 
     Attributes:
         statistic: mean squared distance of the answer from one half at each star, `[n]`.

@@ -39,8 +39,8 @@ with normal a and b, gives about its location: 0.69 of its standard deviation of
 
 @dataclass(frozen=True)
 class BoundConfig:
-    """What is not known beforehand: standard deviations of the nuisances, as the default simulations draw
-    them.
+    """Prior knowledge beside the labels: standard deviations of the nuisances, as the default simulations
+    draw them.
 
     Attributes:
         nuisances: prior standard deviation of each field of `Nuisances` (km/s; relative for the resolution);

@@ -182,7 +182,8 @@ def coverage_by_bins(stars: KnownStars) -> Result:
 
 
 def sharpness(stars: KnownStars) -> Result:
-    """Scatter and stated errors in units of the best possible (Cramer-Rao bounds)."""
+    """Scatter and stated errors in units of the Cramer-Rao bound, and of a Gaussian reference that knows the
+    prior's covariance (no bound, see `KnownStars`)."""
     title, names = "Sharpness", stars.label_set.names
     if stars.bound is None or stars.bound_with_prior is None or len(stars.bound) < 10:
         return Result("sharpness", title, {}, None, "no bounds of ten stars were given")
@@ -207,17 +208,18 @@ def sharpness(stars: KnownStars) -> Result:
         "bound": "median_sigma_cramer_rao",
         "scatter / bound": "cramer_rao",
         "stated error / bound": "stated_over_cramer_rao",
-        "bound with prior": "median_sigma_with_prior",
-        "scatter / bound with prior": "with_prior",
-        "stated error / bound with prior": "stated_over_with_prior",
+        "Gaussian reference": "median_sigma_with_prior",
+        "scatter / Gaussian reference": "with_prior",
+        "stated error / Gaussian reference": "stated_over_with_prior",
     }
     rows = {text: values[key] for text, key in columns.items()}
     shown = {"scatter": values["with_prior"], "stated error": values["stated_over_with_prior"]}
     picture = _picture(
         "sharpness",
         calibration_plots.plot_sharpness(shown, stars.label_set),
-        "Scatter and stated error in units of the Cramér-Rao bound with the prior's knowledge added. 1 is "
-        "the best possible of a Gaussian problem; what lies above was in the spectra and is lost.",
+        "Scatter and stated error in units of a Gaussian reference: the information of the spectrum plus "
+        "that of a Gaussian with the prior's covariance. It is no bound: where the prior matters, the exact "
+        "posterior knows the prior's shape and is narrower (0.86 to 0.98 of it at S/N 20).",
     )
     ratio = values["with_prior"]
     stated = values["stated_over_with_prior"]
@@ -227,7 +229,7 @@ def sharpness(stars: KnownStars) -> Result:
         values,
         None,
         f"scatter {min(ratio.values()):.2f} to {max(ratio.values()):.2f}, stated error "
-        f"{min(stated.values()):.2f} to {max(stated.values()):.2f} times the bound with prior",
+        f"{min(stated.values()):.2f} to {max(stated.values()):.2f} times the Gaussian reference",
         (_table(stars, f"Medians over {n} stars.", rows, units=True),),
         (picture,),
     )

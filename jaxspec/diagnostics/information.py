@@ -1,4 +1,4 @@
-"""What a spectrum tells about a star: Fisher information by label and by pixel, and the bound that follows.
+"""Information in a spectrum: Fisher information by label and by pixel, and the bound that follows.
 
 For any instrument, noise and subset of labels. The forward model is the emulator's (`load_forward_model`) or,
 for any window and resolving power, the synthesis' (`ExactModel.for_instrument`).
@@ -34,7 +34,7 @@ NOTHING = BoundConfig(Nuisances(0.0, 0.0, 0.0, 0.0, 0.0), scattered_light=0.0, c
 
 
 class Information(NamedTuple):
-    """What one star's spectrum tells about some labels; the other labels are taken as known.
+    """Information of one star's spectrum on some labels; the other labels are taken as known.
 
     Attributes:
         names: of the free labels, in the order of the other fields.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import textwrap
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -20,11 +21,12 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from jaxspec.diagnostics.calibration import robust_scatter
-from jaxspec.instruments import Instrument
+from jaxspec.instruments import Arm, Instrument
 from jaxspec.labels import LabelSet
 from jaxspec.simulation.residuals import ResidualModel
 
 DPI = 170
+TITLE_WIDTH = 120  # letters of a line above a spectrum
 INK, BLUE, RED, GREY = "#1b2838", "#2f6db3", "#c8442f", "#9aa5b1"
 
 STYLE = {
@@ -203,25 +205,28 @@ def plot_spectrum(
     title: str = "",
     windows: Mapping[str, Sequence[tuple[float, float]]] | None = None,
 ) -> Figure:
-    """The normalised spectrum of one star with its posterior predictive and the residuals, arm by arm.
+    """The normalised spectrum of one star with its posterior predictive and the residuals, arm by arm. Arms
+    that were not observed are left out, and named beneath.
 
     Args:
         model: the median model including the fitted continuum.
         band: lower and upper model of the draws, shaded.
         windows: wavelength ranges [A] to show of each arm, by its name; by default two halves of each.
     """
-    panels = []
-    for arm in instrument.arms:
+    panels, observed = [], _observed_arms(ivar, instrument)
+    for arm in observed:
         middle = 0.5 * (arm.low + arm.high)
         chosen = (windows or {}).get(arm.name, [(arm.low, middle), (middle, arm.high)])
         panels += [(arm, *window) for window in chosen]
     wavelength, good = instrument.wavelength, ivar > 0.0
     sigma = 1.0 / np.sqrt(np.where(good, ivar, 1.0))
     with style():
-        height = 1.75 * len(panels) + 0.6
+        title = "\n".join(textwrap.wrap(title, TITLE_WIDTH, break_on_hyphens=False)) if title else ""
+        above = 0.28 + 0.16 * title.count("\n")
+        height = 1.75 * len(panels) + 0.32 + above
         figure = plt.figure(figsize=(9.5, height))
         outer = figure.add_gridspec(
-            len(panels), 1, left=0.065, right=0.99, bottom=0.42 / height, top=1.0 - 0.28 / height, hspace=0.2
+            len(panels), 1, left=0.065, right=0.99, bottom=0.42 / height, top=1.0 - above / height, hspace=0.2
         )
         for i, (arm, low, high) in enumerate(panels):
             inner = outer[i].subgridspec(2, 1, height_ratios=[3, 1], hspace=0.0)
@@ -281,9 +286,23 @@ def plot_spectrum(
                 part.yaxis.set_label_coords(-0.045, 0.5)
             if i == 0:
                 ax.set_title(title, loc="left", pad=4)
-                ax.legend(ncols=3, loc="lower right", bbox_to_anchor=(1.0, 1.0), fontsize=8, borderpad=0.2)
+                handles = ax.get_legend_handles_labels()
+        # Beneath the panels: above them a long title would run into it.
+        figure.legend(
+            *handles, loc="lower right", bbox_to_anchor=(0.99, 0.0), ncols=3, fontsize=8, borderpad=0.2
+        )
         rest.set_xlabel("wavelength in air [Å]" if instrument.medium == "air" else "wavelength in vacuum [Å]")
+        missing = [arm.name for arm in instrument.arms if arm not in observed]
+        if missing:
+            text = f"not observed: {', '.join(missing)}"
+            figure.text(0.01, 0.06 / height, text, color=GREY, fontsize=8, style="italic")
     return figure
+
+
+def _observed_arms(ivar: Float[np.ndarray, " p"], instrument: Instrument) -> tuple[Arm, ...]:
+    """The arms with a pixel that counts; all of them where there is none at all."""
+    seen = tuple(arm for arm in instrument.arms if (ivar[instrument.slices[arm.name]] > 0.0).any())
+    return seen or instrument.arms
 
 
 def plot_residuals(

@@ -63,12 +63,48 @@ def page(
     """The page as text; `sizes` holds the numbers of draws and stars of each set."""
     judged = [result.passed for results in found.values() for result in results if result.passed is not None]
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    style = resources.files("jaxspec.diagnostics").joinpath("report.css").read_text(encoding="utf-8")
     rows = {
         "sets": {name: f"{n} stars, {n_draws} draws each" for name, (n_draws, n) in sizes.items()},
         **facts,
         "written": now,
     }
+    return "\n".join(
+        [
+            _head(title),
+            f"<p>{sum(judged)} of {len(judged)} checks passed, on stars whose labels are known.</p>",
+            _overview(found),
+            '<p class="soft">A check that rests on a p-value fails at p ≤ 0.01 for all its labels or bins '
+            "together: one exact posterior in a hundred fails it, and given enough stars any other does. How "
+            "much it matters is said by the calibration error.</p>",
+            "<h2>What was evaluated</h2>",
+            _facts(rows),
+            *(_set(name, results, sizes[name]) for name, results in found.items()),
+            "</body></html>\n",
+        ]
+    )
+
+
+def plain_page(
+    title: str,
+    text: str,
+    facts: Mapping[str, Any],
+    sections: Sequence[tuple[str, str, Sequence[Table], Sequence[Picture]]],
+) -> str:
+    """A page of its own kind in the same style: `text` and facts, then sections of a heading, a sentence,
+    tables and pictures."""
+    parts = [_head(title), f"<p>{escape(text)}</p>"]
+    for heading, sentence, tables, pictures in sections:
+        parts.append(f"<h2>{escape(heading)}</h2><p>{escape(sentence)}</p>")
+        parts += [_table(table) for table in tables]
+        parts += [_picture(picture, heading) for picture in pictures]
+    now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    parts += ["<h2>How it was made</h2>", _facts({**facts, "written": now}), "</body></html>\n"]
+    return "\n".join(parts)
+
+
+def _head(title: str) -> str:
+    """The page's beginning, down to its heading."""
+    style = resources.files("jaxspec.diagnostics").joinpath("report.css").read_text(encoding="utf-8")
     return "\n".join(
         [
             "<!doctype html>",
@@ -79,15 +115,6 @@ def page(
             "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">",
             f"<title>{escape(title)}</title><style>{style}</style></head><body>",
             f"<h1>{escape(title)}</h1>",
-            f"<p>{sum(judged)} of {len(judged)} checks passed, on stars whose labels are known.</p>",
-            _overview(found),
-            '<p class="soft">A check that rests on a p-value fails at p ≤ 0.01 for all its labels or bins '
-            "together: one exact posterior in a hundred fails it, and given enough stars any other does. How "
-            "much it matters is said by the calibration error.</p>",
-            "<h2>What was evaluated</h2>",
-            _facts(rows),
-            *(_set(name, results, sizes[name]) for name, results in found.items()),
-            "</body></html>\n",
         ]
     )
 

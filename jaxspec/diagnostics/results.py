@@ -1,4 +1,4 @@
-"""What evaluators take and return: stars whose labels are known; numbers, a verdict, tables, pictures."""
+"""Input and output of evaluators: stars whose labels are known; numbers, a verdict, tables, pictures."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ class KnownStars:
         snr: signal-to-noise per pixel, `[n]`.
         bound: standard errors of the Cramer-Rao bound of the first stars, `[m, l]`, m <= n; infinite where a
             spectrum tells nothing.
-        bound_with_prior: the same of the best Gaussian posterior, which knows the prior too.
+        bound_with_prior: standard errors of a Gaussian reference, whose precision is that of the bound plus
+            the inverse covariance of the prior. It is no bound: the exact posterior knows the prior's shape
+            too and may be narrower.
     """
 
     name: str
@@ -54,7 +56,7 @@ class KnownStars:
 
     @property
     def labels(self) -> dict[str, dict[str, float]]:
-        """What `summary` says of each label, of all stars."""
+        """The summary of each label, of all stars."""
         return self.summary["all"]["labels"]
 
 
@@ -76,7 +78,7 @@ class Picture(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What one evaluator found.
+    """Outcome of one evaluator.
 
     Attributes:
         values: plain numbers, ready for JSON.

@@ -34,10 +34,14 @@ METHODS = ("gradient", "smooth", "integrated")
 
 class Saliency(NamedTuple):
     """Of each star `s`, label `l` and pixel `p`, in the label's unit: what the pixel does to the posterior's
-    `mean [s, l, p]` and to its standard deviation, `width [s, l, p]`. Masked pixels have 0."""
+    `mean [s, l, p]` and to its standard deviation, `width [s, l, p]`. Masked pixels have 0.
+
+    `width` is None for networks with a linear fit inside: the fit's covariance follows the guess at which the
+    forward model was linearised, and derivatives do not go through that (they would be of third order).
+    """
 
     mean: Float[np.ndarray, "s l p"]
-    width: Float[np.ndarray, "s l p"]
+    width: Float[np.ndarray, "s l p"] | None
 
 
 def saliency(
@@ -95,7 +99,7 @@ def saliency(
         slope = _mean_slope(graph, state, draws, jnp.asarray(points, jnp.float32), ivar[i], n_draws)
         found.append(np.asarray(slope) * scale)
     maps = np.stack(found)
-    return Saliency(maps[:, 0], maps[:, 1])
+    return Saliency(maps[:, 0], maps[:, 1] if posterior.network.linear_fit is None else None)
 
 
 @partial(jax.jit, static_argnums=(0, 5))

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from scipy import stats
 from scipy.special import gammaln, logsumexp
 
@@ -41,8 +41,6 @@ from jaxspec.fitting.tempered import systematic, temper
 from jaxspec.posterior.results import Posterior
 from jaxspec.simulation.simulator import SpectrumModel
 
-# Above it weights cannot be trusted (Vehtari et al. 2024, section 3.2.4, for some hundred draws and more).
-BAD_K = 0.7
 # Below it two populations agree: the means of 200 draws each are not 0.45 standard deviations apart.
 AGREED = 1.05
 NETWORK, MODE, ADAPTED, TEMPERED = 0, 1, 2, 3
@@ -78,13 +76,20 @@ class ImportanceConfig:
 
 class Weighted(NamedTuple):
     """Draws of one proposal: `u [n, s, d]` with smoothed, normalised log weights `[n, s]`, and by star the
-    share of draws that they are worth, the tail's shape `k` and the log evidence."""
+    share of draws that they are worth, the tail's shape `k`, what it must stay below to be trusted, and the
+    log evidence."""
 
     u: Float[np.ndarray, "n s d"]
     log_weight: Float[np.ndarray, "n s"]
     efficiency: Float[np.ndarray, " n"]
     k: Float[np.ndarray, " n"]
+    limit: Float[np.ndarray, " n"]
     log_evidence: Float[np.ndarray, " n"]
+
+    @property
+    def good(self) -> Bool[np.ndarray, " n"]:
+        """Whose weights can be trusted; NaN is not."""
+        return self.k < self.limit
 
 
 def importance_sample(
@@ -100,10 +105,9 @@ def importance_sample(
     `stats` gains `efficiency` (the effective sample size over the number of weighted draws), `pareto_k`,
     `log_evidence` (natural log, of the pixels that count, given forward model, prior and nuisances),
     `proposal` (0 the network's, 1 about the best fit, 2 adapted, 3 tempered populations) and `r_hat` (of
-    these, else NaN). Stars whose `pareto_k` is not below `BAD_K` get draws of tempered populations, unless
-    these do not agree: then they keep the network's (see `trusted`). `log_prob`
-    becomes that of the Gaussian with the draws' moments. A star without pixels keeps its draws (efficiency
-    1, k NaN).
+    these, else NaN). Stars whose `pareto_k` is not below `largest_k` get draws of tempered populations,
+    unless these do not agree: then they keep the network's (see `trusted`). `log_prob` becomes that of the
+    Gaussian with the draws' moments. A star without pixels keeps its draws (efficiency 1, k NaN).
 
     Args:
         posterior: of these spectra by a network, with its training prior.
@@ -129,7 +133,7 @@ def importance_sample(
     best = weigh(everyone, *_from_network(rng, posterior, mode, everyone, config))
     proposal = np.zeros(len(everyone), int)
     for number in range(1, config.rounds + 1):
-        poor = np.flatnonzero(~((best.efficiency >= config.efficiency) & (best.k < BAD_K)))
+        poor = np.flatnonzero(~((best.efficiency >= config.efficiency) & best.good))
         if not len(poor):
             break
         which = everyone[poor]
@@ -144,7 +148,7 @@ def importance_sample(
             old[rows] = new[better]
         proposal[rows] = min(number, ADAPTED)
     after = _resampled(rng, posterior, mode, everyone, best, proposal)
-    bad = np.flatnonzero(~(best.k < BAD_K))
+    bad = np.flatnonzero(~best.good)
     if not len(bad):
         return after
     which = everyone[bad]
@@ -157,9 +161,9 @@ def importance_sample(
 
 def trusted(posterior: Posterior) -> np.ndarray:
     """Which stars `[n]` of an `importance_sample` have draws of their exact posterior."""
-    stats = posterior.stats
-    # NaN compares as false.
-    return (stats["pareto_k"] < BAD_K) | (stats["r_hat"] < AGREED)
+    k, r_hat = posterior.stats["pareto_k"], posterior.stats["r_hat"]
+    # Populations were drawn only where the weights were bad.
+    return np.where(np.isnan(r_hat), ~np.isnan(k), r_hat < AGREED)
 
 
 def _density(forward, posterior, mode: Mode, flux, which, u, config) -> Float[np.ndarray, "n s"]:
@@ -262,35 +266,50 @@ def _draw_t(rng, centre: Float[np.ndarray, "n s d"], covariance: Float[np.ndarra
 
 
 def _weighted(u, log_ratio: Float[np.ndarray, "n s"]) -> Weighted:
-    smooth, k = np.empty_like(log_ratio), np.empty(len(log_ratio))
+    smooth, k, limit = np.empty_like(log_ratio), np.empty(len(log_ratio)), np.empty(len(log_ratio))
     for i, one in enumerate(log_ratio):
         smooth[i], k[i] = pareto_smooth(one)
+        limit[i] = largest_k(int(np.count_nonzero(one > -np.inf)))
     total = logsumexp(smooth, axis=1, keepdims=True)
     log_weight = smooth - np.where(np.isfinite(total), total, 0.0)
     effective = np.exp(-logsumexp(2.0 * log_weight, axis=1))
     efficiency = np.where(np.isfinite(total[:, 0]), effective / u.shape[1], 0.0)
-    return Weighted(u, log_weight, efficiency, k, total[:, 0] - np.log(u.shape[1]))
+    return Weighted(u, log_weight, efficiency, k, limit, total[:, 0] - np.log(u.shape[1]))
 
 
 def _score(x: Weighted) -> np.ndarray:
     """How good weights are: their worth, but never those that cannot be trusted before those that can."""
-    return x.efficiency + (x.k < BAD_K)
+    return x.efficiency + x.good
+
+
+def largest_k(n: int) -> float:
+    """Tail shapes below this can be trusted with `n` draws that have a weight: min(1 - 1 / log10 n, 0.7)
+    (Vehtari et al. 2024, section 3.2.4); with ten or fewer, none."""
+    return min(1.0 - 1.0 / np.log10(n), 0.7) if n > 10 else -np.inf
 
 
 def pareto_smooth(log_ratio: Float[np.ndarray, " s"]) -> tuple[Float[np.ndarray, " s"], float]:
     """Log weights with the largest replaced by quantiles of a generalised Pareto distribution fitted to them,
     and its shape k (Vehtari et al. 2024, JMLR 25, 72, algorithm 1; the fit is that of Zhang & Stephens 2009,
-    Technometrics 51, 316, with the prior on k of the former's appendix). k is infinite where fewer than five
-    draws have any weight.
+    Technometrics 51, 316, with the prior on k of the former's appendix). Draws without any weight (outside
+    the prior) are as if they had not been made. k is infinite where fewer than 25 have one: the tail is a
+    fifth of them, five at least.
     """
     log_ratio = np.asarray(log_ratio, float)
+    there = log_ratio > -np.inf
+    if not there.all() and there.any():
+        smooth = log_ratio.copy()
+        smooth[there], k = pareto_smooth(log_ratio[there])
+        return smooth, k
     n = len(log_ratio)
     n_tail = int(min(0.2 * n, 3.0 * np.sqrt(n)))
+    if n_tail < 5:
+        return log_ratio, np.inf
     order = np.argsort(log_ratio)
     tail = order[-n_tail:]
     top = log_ratio[order[-1]]
     cutoff = log_ratio[order[-n_tail - 1]]
-    if n_tail < 5 or not np.isfinite(cutoff) or not np.isfinite(top):
+    if not np.isfinite(cutoff) or not np.isfinite(top):
         return log_ratio, np.inf
     above = np.exp(log_ratio[tail] - top) - np.exp(cutoff - top)
     if above[-1] <= 1e-12:
@@ -337,7 +356,7 @@ def _resampled(rng, posterior: Posterior, mode: Mode, which, best: Weighted, pro
     stat = {name: np.full(n, np.nan) for name in ("pareto_k", "log_evidence", "r_hat")}
     stat |= {"efficiency": np.ones(n), "proposal": np.zeros(n)}
     stat["efficiency"][which], stat["pareto_k"][which] = best.efficiency, best.k
-    good = np.flatnonzero(best.k < BAD_K)
+    good = np.flatnonzero(best.good)
     rows = which[good]
     stat["log_evidence"][rows] = best.log_evidence[good] + _constant(mode, rows)
     stat["proposal"][rows] = proposal[good]
@@ -361,7 +380,7 @@ def _tempered(rng, density, posterior: Posterior, mode: Mode, which, config) -> 
     place = mean.shape[1] + VSINI
     found = temper(rng, density, mean, positive(covariance), config.n_draws, mirrored=place)
     stat = {name: values.copy() for name, values in posterior.stats.items()}
-    stat["r_hat"][which] = found.r_hat
+    stat["r_hat"][which] = np.where(np.isnan(found.r_hat), np.inf, found.r_hat)
     good = found.r_hat < AGREED
     rows = which[good]
     units = np.sum(np.log(posterior.label_set.step))
@@ -373,7 +392,7 @@ def _tempered(rng, density, posterior: Posterior, mode: Mode, which, config) -> 
 
 
 def _constant(mode: Mode, rows) -> Float[np.ndarray, " n"]:
-    """What the likelihood leaves out (see `log_likelihood`)."""
+    """The part that the likelihood leaves out (see `log_likelihood`)."""
     ivar = mode.ivar[rows].astype(float)
     return 0.5 * np.sum(
         np.where(ivar > 0.0, np.log(np.where(ivar > 0.0, ivar, 1.0)) - LOG_2PI - 1.0, 0.0), axis=1

@@ -48,7 +48,7 @@ LOG_2PI = float(np.log(2.0 * np.pi))
 
 @dataclass(frozen=True)
 class LikelihoodConfig:
-    """What is assumed beside the forward model.
+    """Assumptions of the likelihood beside the forward model.
 
     Attributes:
         nuisances: how nuisances, scattered light and errors of stated noise are distributed.

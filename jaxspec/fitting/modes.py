@@ -121,7 +121,7 @@ class Fit:
         return self.fixed.at[VELOCITY, VELOCITY].set(share[0] + share[1] * wide**2)
 
     def columns(self, model: Float[Array, " p"]) -> tuple[Float[Array, "k _"], ...]:
-        """What continuum and scattered light are linear in, for each arm."""
+        """Columns in which continuum and scattered light are linear, for each arm."""
         return tuple(
             jnp.concatenate([model[where] * basis, (1.0 - model[where])[None]])
             for where, (basis, _, _) in zip(self.slices, self.arms, strict=True)
@@ -135,7 +135,7 @@ class Fit:
         return jnp.concatenate([c @ block for c, block in zip(coefficients, columns, strict=True)])
 
     def noise(self, residual: Float[Array, " p"]) -> Float[Array, " p"]:
-        """What each pixel's inverse variance is, given residuals: as stated, times a factor for each arm."""
+        """Inverse variance of each pixel, given residuals: as stated, times a factor for each arm."""
         parts = []
         for where in self.slices:
             ivar = self.ivar[where]

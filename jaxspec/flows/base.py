@@ -1,4 +1,4 @@
-"""What every conditional flow is: a bijection given a context, seen as a density."""
+"""The interface of conditional flows: a bijection given a context, seen as a density."""
 
 import abc
 
@@ -34,7 +34,7 @@ class Flow(nnx.Module):
     def loss(
         self, key: PRNGKeyArray | None, z: Float[Array, "b d"], context: Float[Array, "b c"]
     ) -> Float[Array, " b"]:
-        """What to minimise, for each star; its mean is least where the flow is the distribution of z."""
+        """Loss of each star; its mean is least where the flow is the distribution of z."""
 
     def set_standardisation(self, location: Float[ArrayLike, " d"], scale: Float[ArrayLike, " d"]) -> None:
         """Store the location and scale of z over the training set; before training, since the density depends

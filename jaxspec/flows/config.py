@@ -15,23 +15,36 @@ class FlowConfig:
 
     "spline", "affine" and "autoregressive" are layers of `ConditionalFlow`; "matching" is the continuous
     `MatchingFlow`, which has no layers to mix. Each kind leaves the settings of the others unread.
+
+    Attributes:
+        coupling: spline, affine, autoregressive or matching, as above.
+        mixing: learned matrices (lu), or fixed permutations, before each coupling.
+        n_layers: number of layers.
+        width: hidden width of the conditioners, or of the vector field.
+        depth: hidden layers of the conditioners; the vector field has two.
+        n_bins: of the splines.
+        bound: the splines act within +-bound standard deviations.
+        min_bin: least width and height of a bin, in standard deviations.
+        slope_clamp: limit on the raw slopes at the knots; 0: none (see `SplineCoupling`).
+        clamp: of the log-scales of affine couplings and autoregressive layers.
+        conditional_affine: first whiten with a mean and a covariance given by the context.
+        seed: of the fixed permutations; part of the architecture, not of the weights.
+        solver_steps: of the differential equation of matching (see `MatchingFlow` for its error).
     """
 
     coupling: Literal["spline", "affine", "autoregressive", "matching"] = "spline"
-    mixing: Literal["lu", "permutation"] = (
-        "lu"  # learned matrices, or fixed permutations, before each coupling
-    )
+    mixing: Literal["lu", "permutation"] = "lu"
     n_layers: int = 6
-    width: int = 128  # hidden width of the conditioners, or of the vector field
-    depth: int = 2  # hidden layers of the conditioners; the vector field has two
-    n_bins: int = 8  # of the splines
-    bound: float = 5.0  # the splines act within +-bound standard deviations
-    min_bin: float = 1e-3  # least width and height of a bin, in standard deviations
-    slope_clamp: float = 0.0  # limit on the raw slopes at the knots; 0: none (see `SplineCoupling`)
-    clamp: float = 1.9  # of the log-scales of affine couplings and autoregressive layers
-    conditional_affine: bool = True  # first whiten with a mean and a covariance given by the context
-    seed: int = 0  # of the fixed permutations; part of the architecture, not of the weights
-    solver_steps: int = 8  # of the differential equation of "matching" (see `MatchingFlow` for its error)
+    width: int = 128
+    depth: int = 2
+    n_bins: int = 8
+    bound: float = 5.0
+    min_bin: float = 1e-3
+    slope_clamp: float = 0.0
+    clamp: float = 1.9
+    conditional_affine: bool = True
+    seed: int = 0
+    solver_steps: int = 8
 
     def __post_init__(self):
         for name, allowed in (("coupling", COUPLINGS), ("mixing", ("lu", "permutation"))):
@@ -40,7 +53,7 @@ class FlowConfig:
                     f"FlowConfig.{name}",
                     repr(getattr(self, name)),
                     f"one of {allowed}",
-                    "correct the configuration",
+                    "set it to such a value",
                 )
         for name in ("n_layers", "width", "depth", "n_bins", "solver_steps"):
             if getattr(self, name) < 1:
@@ -48,7 +61,7 @@ class FlowConfig:
                     f"FlowConfig.{name}",
                     str(getattr(self, name)),
                     "a positive integer",
-                    "correct the configuration",
+                    "set it to such a value",
                 )
 
 

@@ -63,6 +63,8 @@ class RationalQuadraticSpline(distrax.Bijector):
 
     def forward_and_log_det(self, x):
         """Image of each element of `x` [...] and the logarithm of the derivative there [...]."""
+        inside = jnp.abs(x) < self._bound
+        start, x = x, jnp.where(inside, x, 0.0)  # a NaN outside must not reach the derivatives inside
         left, right = self._bin(x, self._x)
         width, height = right.x - left.x, right.y - left.y
         slope = height / width
@@ -70,11 +72,12 @@ class RationalQuadraticSpline(distrax.Bijector):
         z = jnp.clip((x - left.x) / width, 0.0, 1.0)
         bend, log_det = _bend_and_log_det(z, slope, left.slope, right.slope)
         y = left.y + height * (slope * z * z + left.slope * (z - z * z)) / bend
-        inside = jnp.abs(x) < self._bound
-        return jnp.where(inside, y, x), jnp.where(inside, log_det, 0.0)
+        return jnp.where(inside, y, start), jnp.where(inside, log_det, 0.0)
 
     def inverse_and_log_det(self, y):
         """Preimage of each element of `y` [...] and the logarithm of the inverse's derivative there [...]."""
+        inside = jnp.abs(y) < self._bound
+        start, y = y, jnp.where(inside, y, 0.0)
         left, right = self._bin(y, self._y)
         width, height = right.x - left.x, right.y - left.y
         slope = height / width
@@ -88,8 +91,7 @@ class RationalQuadraticSpline(distrax.Bijector):
         z = jnp.where(b >= 0.0, 2.0 * c, root - b) / jnp.where(b >= 0.0, -b - root, 2.0 * a)
         z = jnp.clip(z, 0.0, 1.0)
         _, log_det = _bend_and_log_det(z, slope, left.slope, right.slope)
-        inside = jnp.abs(y) < self._bound
-        return jnp.where(inside, width * z + left.x, y), jnp.where(inside, -log_det, 0.0)
+        return jnp.where(inside, width * z + left.x, start), jnp.where(inside, -log_det, 0.0)
 
 
 def _knots(raw: Float[Array, "*n k"], bound: float, min_bin: float) -> Float[Array, "*n j"]:

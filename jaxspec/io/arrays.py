@@ -9,6 +9,7 @@ from jaxspec.errors import InputError
 from jaxspec.io.names import ERRORS, MASKS, Role
 from jaxspec.io.noise import blockwise, count_near
 from jaxspec.io.quality import Quality
+from jaxspec.io.typed import argument
 from jaxspec.io.units import factor
 
 AGREE = 0.02  # relative difference in sigma of two error arrays that say the same
@@ -100,7 +101,7 @@ def _inverse_variance(array: Array, quality: np.ndarray, flux_unit: str) -> tupl
             array.where,
             f"negative values in {int((values[known] < 0).sum())} of {int(known.sum())} pixels",
             f"an array of {array.role}",
-            "give it the name of what it holds, or remove it and give snr= or estimate_noise=True",
+            f"give it the name of what it holds, or remove it and give {argument('snr', 80)}",
         )
     good = known & (values > 0)
     if power < 0:

@@ -21,6 +21,7 @@ from jaxspec.io.combine import GridSpectrum, combine_stars
 from jaxspec.io.grid import to_grid
 from jaxspec.io.parts import SeveralSpectra, check_overlap
 from jaxspec.io.spectrum import Assume, SpectrumFile, read_spectrum
+from jaxspec.io.typed import argument
 from jaxspec.spectra import Spectra
 from jaxspec.velocity import RadialVelocity, radial_velocity
 
@@ -284,7 +285,10 @@ def put_on_grid(
     """
     if isinstance(velocity, str) and velocity != "measure":
         raise InputError(
-            "argument velocity", repr(velocity), "km/s, a mapping or 'measure'", "correct the argument"
+            "argument velocity",
+            repr(velocity),
+            "km/s, a mapping or 'measure'",
+            f"give {argument('velocity', 12.5)}",
         )
     if velocity == "measure" and template is None:
         raise InputError(
@@ -329,7 +333,7 @@ def _velocity(
                 file.path,
                 f"a catalogue velocity for a spectrum in the {file.frame} frame",
                 "a spectrum in the barycentric frame",
-                "give frame='barycentric' if it is, or a template to measure the velocity with",
+                f"give {argument('frame', 'barycentric')} if it is, or a template to measure with",
             )
     if asked != "measure" and file.velocity is not None:
         return file.velocity, file.velocity_error, "rest frame" if file.frame == "rest" else "file"
@@ -381,7 +385,7 @@ def measure_velocity(
             file.path,
             missing,
             "a spectrum that overlaps the instrument and looks like the templates",
-            "give velocity=, or check air/vacuum and the unit of the wavelengths",
+            f"give {argument('velocity', 12.5)}, or check air/vacuum and the unit of the wavelengths",
         )
     values.sort(key=lambda v: v.error)
     if len(values) > 1:

@@ -20,6 +20,7 @@ import numpy as np
 from jaxspec.errors import InputError
 from jaxspec.io.fitsfile import FitsFile, optional_number, text
 from jaxspec.io.raw import RawSpectrum
+from jaxspec.io.typed import argument
 from jaxspec.io.wcs import axis_from_header
 
 MARKS = ("final_ivar", "normalised_spectrum", "normalised_ivar", "velclass", "fibinfo")
@@ -87,7 +88,7 @@ def read_gaia_eso(file: FitsFile) -> RawSpectrum:
             f"{file.where}[velclass]",
             f"VEL = {velocity} km/s",
             "a stellar radial velocity",
-            "give velocity= instead",
+            f"give {argument('velocity', 12.5)} instead",
         )
     helio = _value(fibre, "Helio_cor")
     setup = text(header, "HIERARCH ESO INS EXP MODE") or text(header, "ESO INS EXP MODE")

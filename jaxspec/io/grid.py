@@ -9,7 +9,8 @@ from jaxspec.instruments import Arm, Instrument
 from jaxspec.io.combine import GridSpectrum
 from jaxspec.io.quality import Quality, blockwise, counts
 from jaxspec.io.spectrum import SpectrumFile
-from jaxspec.spectra import convolve_to_resolution, rebin
+from jaxspec.io.typed import argument
+from jaxspec.resampling import resample
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +44,8 @@ def to_grid(
             continue
         part = wavelength[near], file.flux[near], file.ivar[near]
         native = file.native is not None and instrument.name.startswith(file.native)
-        part, resolution[arm.name] = _to_resolution(part, file, arm, native, notes)
-        arm_flux, arm_ivar = rebin(*part, arm.edges)
+        source, target, resolution[arm.name] = _resolution(wavelength[near], file, arm, native, notes)
+        arm_flux, arm_ivar, scatter = resample(*part, arm.edges, source, target)
         good = arm_ivar > 0
         if not good.any():
             resolution.pop(arm.name)
@@ -62,11 +63,10 @@ def to_grid(
         quality[pixels] = _carry(file.quality[near], wavelength[near], arm)
         if snr_max is not None:
             level = np.maximum(blockwise(flux[pixels], good, 90.0), 1e-6)
-            own = ivar[pixels][good]
             ivar[pixels] = np.minimum(ivar[pixels], (snr_max / level) ** 2)
-            factor = float(np.median(np.sqrt(own / ivar[pixels][good])))
-            if factor > 1.0:
-                raised[arm.name] = factor
+        factor = float(np.median(scale[arm.name] / (scatter[good] * np.sqrt(ivar[pixels][good]))))
+        if factor > 1.0 + 1e-6:
+            raised[arm.name] = factor
     for name, why in lost.items():
         log.warning("%s: arm %s is masked, it cannot be a spectrum: %s", file.path, name, why)
         notes.append(f"arm {name} masked, it cannot be a spectrum: {why}")
@@ -102,31 +102,41 @@ def to_grid(
         "arms": tuple(scale),
         "resolution": resolution,
         "flux_scale": scale,
-        "errors_raised": raised,  # by snr_max: median factor in each arm where it is not 1
+        # Of errors over the scatter of single pixels, the median of each arm where it is not 1: by snr_max,
+        # and because noise that was resampled is correlated.
+        "errors_raised": raised,
         "notes": notes,
     }
     return GridSpectrum(file.name, file.star, flux, ivar, quality, meta)
 
 
-def _to_resolution(
-    part: tuple[np.ndarray, np.ndarray, np.ndarray],
-    file: SpectrumFile,
-    arm: Arm,
-    native: bool,
-    notes: list[str],
-) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], str]:
-    """Convolve down to the arm's resolution where the source's is known and higher; says what was done."""
-    source, target = file.resolving_power_in(arm.low, arm.high), arm.resolution(part[0])
+LEAST = 0.8  # of an arm's resolving power: the least that networks are trained with
+
+
+def _resolution(
+    wavelength: np.ndarray, file: SpectrumFile, arm: Arm, native: bool, notes: list[str]
+) -> tuple[float | None, np.ndarray | None, str]:
+    """Resolving powers to convolve from and to, where the source's is known and higher; says what is done."""
+    source, target = file.resolving_power_in(arm.low, arm.high), arm.resolution(wavelength)
     nominal = float(np.median(target))
     if source is None:
         if not native:
             log.warning(
-                "%s: resolving power not stated; taken as arm %s's own %.0f (else give resolving_power=)",
+                "%s: resolving power not stated; taken as arm %s's own %.0f (else give %s)",
                 file.path,
                 arm.name,
                 nominal,
+                argument("resolving_power", 20000),
             )
-        return part, f"native {nominal:.0f}" if native else f"unknown, taken as {nominal:.0f}"
+        return None, None, f"native {nominal:.0f}" if native else f"unknown, taken as {nominal:.0f}"
+    if source < LEAST * nominal:
+        note = (
+            f"resolving power {source:.0f} is far below arm {arm.name}'s {nominal:.0f}: weights are for "
+            f"{LEAST * nominal:.0f} and more, do not trust its labels"
+        )
+        log.warning("%s: %s", file.path, note)
+        notes.append(note)
+        return None, None, f"{source:.0f}"
     if source < 0.95 * nominal:
         log.warning(
             "%s: resolving power %.0f is below arm %s's %.0f and cannot be raised",
@@ -136,11 +146,10 @@ def _to_resolution(
             nominal,
         )
         notes.append(f"resolving power {source:.0f} below arm {arm.name}'s {nominal:.0f}")
-        return part, f"{source:.0f}"
+        return None, None, f"{source:.0f}"
     if source <= nominal * 1.02:
-        return part, f"{source:.0f}"
-    flux, ivar = convolve_to_resolution(*part, float(source), np.minimum(target, source))
-    return (part[0], flux, ivar), f"{nominal:.0f} from {source:.0f}"
+        return None, None, f"{source:.0f}"
+    return float(source), np.minimum(target, source), f"{nominal:.0f} from {source:.0f}"
 
 
 def _carry(quality: np.ndarray, wavelength: np.ndarray, arm: Arm) -> np.ndarray:

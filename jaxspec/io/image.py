@@ -52,7 +52,7 @@ class Image:
 
     @property
     def set(self) -> tuple[str, int]:
-        """What must be alike in a flux and its errors."""
+        """The facts that must be alike in a flux and its errors."""
         return self.name.set, self.version
 
 

@@ -138,7 +138,7 @@ def read_lamost(file: FitsFile, select: str | None = None) -> RawSpectrum:
 
 
 def _correction(header: Any) -> float | None:
-    """What to add to velocities of an uncorrected axis: minus HELIO_RV, whose sign is SDSS's (that of the
+    """The velocity to add on an uncorrected axis: minus HELIO_RV, whose sign is SDSS's (that of the
     shift to be taken out; astropy gives +26.8 km/s where a real header has -26.4)."""
     shift = value_of(header, "HELIO_RV")
     return None if shift is None else -shift
@@ -166,7 +166,7 @@ def _flag(key: str, headers: list[Any], where: str) -> bool | None:
 
 
 def _row_names(header: Any) -> list[str] | None:
-    """What the rows of the primary image are, as EXTEN0 says; None without EXTEN0 or with a word unknown."""
+    """Roles of the rows of the primary image, as EXTEN0 says; None without EXTEN0 or with a word unknown."""
     words = re.split(r"[\s,;/]+", text(header, "EXTEN0").lower())
     names = [ROWS.get(word) for word in words if word]
     return None if not names or None in names else [str(name) for name in names]

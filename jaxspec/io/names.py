@@ -1,4 +1,4 @@
-"""What an array of a spectrum holds, by its name: one table for columns, extensions and text files alike.
+"""Roles of a spectrum's arrays, by their names: one table for columns, extensions and text files alike.
 
 A name is split into words. Words that only say which flux is meant (`FLUX_REDUCED`, `norm_ivar`) make up its
 *set*: a flux and its errors must be of one set. What is left decides the role. An array that is not known is
@@ -11,7 +11,7 @@ from enum import StrEnum
 
 
 class Role(StrEnum):
-    """What an array holds. `OTHER` is known but neither flux nor errors: a sky, a model, a resolution."""
+    """The role of an array. `OTHER` is known but neither flux nor errors: a sky, a model, a resolution."""
 
     WAVE = "wavelength"
     LOG_WAVE = "log10 wavelength"
@@ -97,7 +97,7 @@ class Name:
 
 
 def understand(text: str) -> Name:
-    """What a name of a column or extension says: `FLUX_ERROR`, `e_flux`, `wavelength [nm]`, `1/sigma^2`."""
+    """The parts of a column's or extension's name: `FLUX_ERROR`, `e_flux`, `wavelength [nm]`, `1/sigma^2`."""
     bracket = re.search(r"[(\[]\s*([^)\]]*?)\s*[)\]]", text)
     inside = bracket.group(1) if bracket else ""
     plain = text[: bracket.start()] + text[bracket.end() :] if bracket else text

@@ -1,4 +1,4 @@
-"""What the readers of surveys share: masks at the door, arms joined into one spectrum, and the choice of one
+"""Shared by the readers of surveys: masks at the door, arms joined into one spectrum, and the choice of one
 spectrum in a file that holds several."""
 
 from collections.abc import Mapping, Sequence
@@ -10,6 +10,7 @@ import numpy as np
 from jaxspec.errors import InputError
 from jaxspec.instruments import SPEED_OF_LIGHT, Instrument
 from jaxspec.io.quality import Quality
+from jaxspec.io.typed import argument
 
 SENTINEL = (
     -900.0
@@ -58,7 +59,7 @@ def choose(
             where,
             f"no {what} {select!r}" if select not in choices else f"{what} {select!r} more than once",
             f"one of {shown}",
-            f"give select={choices[0]!r}, for example",
+            f"give {argument('select', choices[0])}, for example",
         )
     if len(choices) == 1:
         return choices[0]
@@ -68,7 +69,7 @@ def choose(
         where,
         f"{len(choices)} spectra ({what}: {shown})",
         "one spectrum, or a choice",
-        f"give select={choices[0]!r}, for example, or select='all'",
+        f"give {argument('select', choices[0])}, for example, or select='all'",
         tuple(choices),
     )
 

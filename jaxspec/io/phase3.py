@@ -17,6 +17,7 @@ from jaxspec.io.fitsfile import FitsFile, number, optional_number, spectral_fram
 from jaxspec.io.image import is_vector
 from jaxspec.io.names import ERRORS, MASKS, Name, Role, understand
 from jaxspec.io.raw import RawSpectrum
+from jaxspec.io.typed import argument
 from jaxspec.io.wcs import to_angstrom
 
 NAMES = ("phase3spectrum", "spectrum")
@@ -40,12 +41,12 @@ class Column:
 
     @property
     def understood(self) -> Name:
-        """What the name itself says."""
+        """The role that the name itself states."""
         return understand(self.name)
 
     @property
     def set(self) -> str:
-        """What tells apart two sets of columns in one table: FLUX / ERR and FLUX_REDUCED / ERR_REDUCED."""
+        """The set of columns in a table of two: FLUX / ERR or FLUX_REDUCED / ERR_REDUCED."""
         return self.understood.set
 
 
@@ -91,7 +92,7 @@ def read_phase3(file: FitsFile, unit: str | None = None) -> RawSpectrum:
             label,
             f"no unit (TUNIT) for column {wave_column.name}",
             "nm or Angstrom",
-            "add TUNIT to the header, or give unit=",
+            f"add TUNIT to the header, or give {argument('unit', 'nm')}",
         )
     values = _cells(table, wave_column, label)
     if logarithmic:

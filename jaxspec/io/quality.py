@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 
 from jaxspec.errors import InputError
 from jaxspec.io.noise import blockwise, count_near, estimate_sigma
+from jaxspec.io.typed import argument
 
 
 class Quality(IntFlag):
@@ -73,7 +74,7 @@ def check_wavelength(wavelength: Float[np.ndarray, " p"], where: str) -> None:
             where,
             f"wavelengths {wavelength[0]:.4g} to {wavelength[-1]:.4g} A",
             "an axis inside 2000-30000 A",
-            "check the unit of the wavelength axis (give unit= if the file states none)",
+            f"check the unit of the wavelengths; if the file states none, give {argument('unit', 'nm')}",
         )
     # A damaged digit moves one point between two neighbours that are themselves in place.
     offset = np.abs(0.5 * (wavelength[:-2] + wavelength[2:]) - wavelength[1:-1]) / np.median(step)

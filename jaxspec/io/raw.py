@@ -1,4 +1,4 @@
-"""What every reader returns before anything is assumed about it."""
+"""A spectrum as a reader returns it, before anything is assumed about it."""
 
 from dataclasses import dataclass, field
 from typing import Any

@@ -17,7 +17,7 @@ from scipy.optimize import least_squares
 from jaxspec.instruments import FWHM_PER_SIGMA, SPEED_OF_LIGHT, Arm, Instrument
 from jaxspec.io.collection import Template, measure_velocity
 from jaxspec.io.spectrum import SpectrumFile
-from jaxspec.spectra import rebin
+from jaxspec.resampling import rebin
 
 STEP = 2.0  # km/s
 FREQUENCIES = (0.06, 0.45)  # rad per km/s: features between 100 and 14 km/s

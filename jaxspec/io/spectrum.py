@@ -30,6 +30,7 @@ from jaxspec.io.quality import Quality, check_wavelength, clean, counts
 from jaxspec.io.raw import RawSpectrum
 from jaxspec.io.surveys import read_survey, read_survey_text, unpack
 from jaxspec.io.text import read_text
+from jaxspec.io.typed import argument
 from jaxspec.spectra import doppler_shift, vacuum_to_air
 
 log = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ MEDIA = ("air", "vacuum")
 
 @dataclass(frozen=True)
 class Assume:
-    """What to take where a file says nothing; `origin` says who decided it and goes to the log and to
+    """Assumptions where a file says nothing; `origin` says who decided it and goes to the log and to
     `meta["assumed"]`.
 
     `medium` "air" or "vacuum"; `frame` "rest", "barycentric", "topocentric", or "unknown" when the velocity
@@ -113,7 +114,7 @@ class SpectrumFile:
                 self.path,
                 f"a spectrum in the {self.frame} frame without a velocity",
                 "the star's radial velocity",
-                "give velocity= in km/s, frame='rest', or a template to measure it with",
+                f"give {argument('velocity', 12.5)}, frame='rest', or a template to measure it with",
             )
         return doppler_shift(self.wavelength, -velocity)
 
@@ -323,7 +324,7 @@ def _complete(
             where,
             "no statement whether wavelengths are in air or vacuum",
             "air or vacuum (83 km/s apart)",
-            "give medium='air' or medium='vacuum'",
+            f"give {argument('medium', 'vacuum')}, or air",
         )
     in_file = raw.frame or ("unknown" if raw.velocity is not None else None)
     found_frame = decide("frame", in_file, frame, assume.frame)
@@ -334,7 +335,7 @@ def _complete(
             if raw.strange_frame
             else "no statement of the velocity frame",
             "rest, barycentric or topocentric",
-            "give frame= (and velocity=), or frame='unknown' to have the velocity measured",
+            f"give {argument('frame', 'barycentric')}, or frame='unknown' to have the velocity measured",
         )
     found_frame = found_frame or "unknown"
     notes = list(raw.notes)
@@ -435,7 +436,7 @@ def _noise(flux, quality, snr, estimate, where, missing) -> tuple[np.ndarray, st
             where,
             missing,
             "an error or inverse variance for each pixel",
-            "give snr= per pixel, or estimate_noise=True to take it from pixel-to-pixel differences",
+            f"give {argument('snr', 80)}, or estimate_noise=True to take it from pixel-to-pixel differences",
         )
     quality[good & (flux < -10.0 * sigma)] |= Quality.NEGATIVE
     return np.where(quality == 0, sigma**-2.0, 0.0), how
@@ -444,12 +445,18 @@ def _noise(flux, quality, snr, estimate, where, missing) -> tuple[np.ndarray, st
 def _check_choice(name: str, value: str | None, known: tuple[str, ...]) -> None:
     if value is not None and value not in known:
         raise InputError(
-            f"argument {name}", repr(value), f"one of {', '.join(known)}", "correct the argument"
+            f"argument {name}", repr(value), f"one of {', '.join(known)}", f"give {argument(name, known[0])}"
         )
+
+
+EXAMPLES = {"snr": 80, "velocity": 12.5, "resolving_power": 20000}
 
 
 def _check_number(name: str, value: float | None, low: float, high: float) -> None:
     if value is not None and not (np.isfinite(value) and low <= value <= high):
         raise InputError(
-            f"argument {name}", repr(value), f"a number between {low:g} and {high:g}", "correct the argument"
+            f"argument {name}",
+            repr(value),
+            f"a number between {low:g} and {high:g}",
+            f"give {argument(name, EXAMPLES[name])}, say",
         )

@@ -103,7 +103,7 @@ class SpectraStore:
         """
         path = Path(path)
         if mode not in ("r", "r+"):
-            raise InputError("argument mode", repr(mode), "'r' or 'r+'", "correct the argument")
+            raise InputError("argument mode", repr(mode), "'r' or 'r+'", "give one of the two")
         if not path.exists():
             raise InputError(str(path), "no such file", "a store of spectra", "check the path")
         try:

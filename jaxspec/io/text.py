@@ -82,7 +82,7 @@ def _spectrum(
             where,
             f"unit {stated!r} in the name of column {name.text!r} and unit={unit!r}",
             "one of them",
-            "drop the argument",
+            "leave unit= out",
         )
     notes = [] if stated or unit else ["no wavelength unit in a text file: read as Angstrom"]
     wavelength = table[:, wave]

@@ -35,8 +35,8 @@ def parse(text: str) -> units.UnitBase | None:
 
 
 def factor(unit: str, flux_unit: str, power: int, where: str) -> float:
-    """What an array in `unit` is multiplied by to be in the flux's unit to `power` (error 1, variance 2,
-    inverse variance -2); 1 where either says nothing.
+    """Factor from an array in `unit` to the flux's unit to `power` (error 1, variance 2, inverse
+    variance -2); 1 where either says nothing.
 
     Raises `InputError` for a unit of another kind, or of unknown meaning and not written as the flux's is.
     """

@@ -18,6 +18,7 @@ from astropy.wcs import WCS
 
 from jaxspec.errors import InputError
 from jaxspec.io.fitsfile import number, text
+from jaxspec.io.typed import argument
 
 ANGSTROM = {
     "angstrom": 1.0,
@@ -63,7 +64,10 @@ def to_angstrom(unit: str, where: str) -> float:
         return float(u.Unit(unit.strip()).to(u.AA))
     except (ValueError, TypeError):
         raise InputError(
-            where, f"wavelength unit {unit!r}", "Angstrom, nm, um or m", "correct the header or give unit="
+            where,
+            f"wavelength unit {unit!r}",
+            "Angstrom, nm, um or m",
+            f"correct the header, or give {argument('unit', 'nm')}",
         ) from None
 
 
@@ -85,7 +89,7 @@ def axis_from_header(header: fits.Header, n: int, where: str, unit: str | None =
     stated = _unit(header, j, where)
     if stated and unit and to_angstrom(stated, where) != to_angstrom(unit, where):
         raise InputError(
-            where, f"unit {stated!r} in the header and unit={unit!r}", "one of them", "drop the argument"
+            where, f"unit {stated!r} in the header and unit={unit!r}", "one of them", "leave unit= out"
         )
     notes = [] if stated or unit else ["no wavelength unit in the header: read as Angstrom"]
     factor = to_angstrom(stated or unit or "Angstrom", where)
@@ -128,7 +132,7 @@ def _pixels(cards: dict[str, Any], n: int, where: str) -> np.ndarray:
 
 
 def _kind(ctype: str, where: str, key: str) -> tuple[str, str]:
-    """What the axis is (such as AWAV) and the algorithm code behind it (such as LOG, often none)."""
+    """The kind of axis (such as AWAV) and the algorithm code behind it (such as LOG, often none)."""
     if ctype in IRAF_LOG:
         return "LOG", ""
     kind, _, algorithm = ctype.partition("-")

@@ -1,4 +1,4 @@
-"""What every encoder is: features of a spectrum and one head that makes a context of them."""
+"""The base of all encoders: features of a spectrum, and one head that makes a context of them."""
 
 import abc
 
@@ -31,7 +31,7 @@ class Encoder(nnx.Module):
 
     @abc.abstractmethod
     def features(self, flux: Float[Array, "b p"], ivar: Float[Array, "b p"]) -> Float[Array, "b f"]:
-        """What the head sees of a spectrum."""
+        """Features of each spectrum, from which the head makes the context."""
 
     def add_head(self, n_features: int, rngs: nnx.Rngs) -> None:
         """Make the dense layers from features to context."""

@@ -18,40 +18,62 @@ class EncoderConfig:
     weights in minutes. The convolutions add what is not linear in the flux. Either can be switched off with a
     width of 0. "transformer" is `TransformerEncoder`, which knows pixels by their wavelength alone, and
     "hybrid" is `SpectrumEncoder` with the transformer's tokens as a third path.
+
+    Attributes:
+        kind: residual, transformer or hybrid, as above.
+        n_context: length of the context vector.
+        bin_pixels: neighbouring pixels averaged by ivar before anything else.
+        clip: residuals are clipped at this many scales.
+        projection_width: outputs of the dense path; 0: none.
+        weight_bins: the dense path sees the weights averaged over this many bins: they are smooth but for
+            gaps.
+        stem_channels: channels after the strided stem; 0: no convolutions.
+        stem_stride: in bins.
+        stem_kernel: in strides: 2 makes neighbouring windows overlap by half.
+        block_channels: one residual block each, every one halving the length.
+        block_kernel: width of their kernels.
+        flat_channels: channels kept per position when the map is flattened: position carries the meaning.
+        conv_width: outputs of the convolutional path.
+        n_segments: stretches whose mean log S/N and coverage the head sees.
+        cell: of ln(wavelength), 6 km/s: the transformer averages pixels within such cells.
+        patch_cells: cells of a patch, which is one token.
+        token_width: length of a token.
+        token_blocks: blocks of attention.
+        n_heads: of each attention.
+        n_queries: of the attention that pools the tokens.
+        head_width: of the dense layers behind all paths.
+        head_blocks: number of these.
+        dropout: share of the units of the head's blocks that each training step leaves out.
     """
 
     kind: Literal["residual", "transformer", "hybrid"] = "residual"
-    n_context: int = 128  # length of the context vector
-    bin_pixels: int = 2  # neighbouring pixels averaged by ivar before anything else
-    clip: float = 20.0  # residuals are clipped at this many scales
-    projection_width: int = 192  # outputs of the dense path; 0: none
-    weight_bins: int = (
-        8  # the dense path sees the weights averaged over this many bins: they are smooth but for gaps
-    )
-    stem_channels: int = 24  # channels after the strided stem; 0: no convolutions
-    stem_stride: int = 16  # in bins
-    stem_kernel: int = 2  # in strides: 2 makes neighbouring windows overlap by half
-    block_channels: tuple[int, ...] = (32, 48)  # one residual block each, every one halving the length
+    n_context: int = 128
+    bin_pixels: int = 2
+    clip: float = 20.0
+    projection_width: int = 192
+    weight_bins: int = 8
+    stem_channels: int = 24
+    stem_stride: int = 16
+    stem_kernel: int = 2
+    block_channels: tuple[int, ...] = (32, 48)
     block_kernel: int = 3
-    flat_channels: int = (
-        8  # channels kept per position when the map is flattened: position carries the meaning
-    )
-    conv_width: int = 128  # outputs of the convolutional path
-    n_segments: int = 32  # stretches whose mean log S/N and coverage the head sees
-    cell: float = 2e-5  # of ln(wavelength), 6 km/s: the transformer averages pixels within such cells
-    patch_cells: int = 64  # cells of a patch, which is one token
+    flat_channels: int = 8
+    conv_width: int = 128
+    n_segments: int = 32
+    cell: float = 2e-5
+    patch_cells: int = 64
     token_width: int = 96
-    token_blocks: int = 3  # of attention
+    token_blocks: int = 3
     n_heads: int = 4
-    n_queries: int = 16  # of the attention that pools the tokens
+    n_queries: int = 16
     head_width: int = 384
     head_blocks: int = 3
-    dropout: float = 0.0  # share of the units of the head's blocks that each training step leaves out
+    dropout: float = 0.0
 
     def __post_init__(self):
         if self.kind not in KINDS:
             raise InputError(
-                "EncoderConfig.kind", repr(self.kind), f"one of {KINDS}", "correct the configuration"
+                "EncoderConfig.kind", repr(self.kind), f"one of {KINDS}", "set it to such a value"
             )
         if self.projection_width <= 0 and self.stem_channels <= 0:
             raise InputError(
@@ -73,7 +95,7 @@ class EncoderConfig:
                 "EncoderConfig.token_width",
                 f"{self.token_width} for {self.n_heads} heads",
                 "a multiple of n_heads",
-                "correct the configuration",
+                "set it to such a value",
             )
         for name in (
             *("n_context", "bin_pixels", "stem_kernel", "stem_stride", "n_segments", "head_width"),
@@ -84,7 +106,7 @@ class EncoderConfig:
                     f"EncoderConfig.{name}",
                     str(getattr(self, name)),
                     "a positive integer",
-                    "correct the configuration",
+                    "set it to such a value",
                 )
 
 

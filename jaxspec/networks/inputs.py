@@ -1,4 +1,4 @@
-"""What a network sees of a spectrum: residuals from the mean spectrum, and how well each pixel is known.
+"""The input of networks: residuals from the mean spectrum, and how well each pixel is known.
 
 Every function here obeys the one mask convention: where ``ivar == 0`` the flux is replaced before any
 arithmetic, so that neither its value nor a NaN in it can reach an output or a gradient.

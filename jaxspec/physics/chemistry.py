@@ -162,7 +162,7 @@ def abundances(
 
 
 class _Equilibrium(NamedTuple):
-    """What the conservation laws of one layer depend on; all natural logarithms."""
+    """Terms of the conservation laws of one layer; all natural logarithms."""
 
     saha: Float[Array, "elements 2"]  # n_{i+1} n_e / n_i
     h_minus: Float[Array, ""]  # n_H- / (n_H n_e)

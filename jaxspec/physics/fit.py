@@ -4,10 +4,11 @@ Any of the labels and of the nuisances can be free; the rest is held. Each stret
 polynomial continuum of its own, which is fitted too, so that its uncertainty is in the errors.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import NamedTuple
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +16,10 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxspec.errors import InputError
+from jaxspec.labels import LabelSet, element_label
 from jaxspec.physics.exact import ExactModel
 from jaxspec.physics.forward import Nuisances
+from jaxspec.physics.linelists.text import atomic_numbers
 from jaxspec.physics.turbulence import vmac_calibration, vmic_calibration
 
 # By how much a step may change each nuisance (of labels: `Label.largest_step`), and the change that no longer
@@ -85,7 +88,8 @@ def fit_spectrum(
 
     Levenberg-Marquardt with the synthesis' own derivatives; normal equations in float64 on the host. An
     element that is a label but neither free nor held at a value of its own follows `fe_h`: if `fe_h` is free
-    it moves with it.
+    it moves with it. Any element with lines in the model can be free or held, also one that is none of the
+    model's labels: manganese as `mn_h`, say.
 
     Args:
         flux, ivar: on the model's pixels; those with `ivar == 0` are not read.
@@ -97,6 +101,7 @@ def fit_spectrum(
     Raises InputError for names that are not known, for labels outside the atmospheres, and where there are
     fewer good pixels than parameters.
     """
+    model = with_elements(model, tuple(dict.fromkeys([*free, *labels])))
     names, start, follow = _start(model, labels, free, held or {})
     flux, ivar = np.asarray(flux, float), np.asarray(ivar, float)
     good = ivar > 0
@@ -151,6 +156,38 @@ def fit_spectrum(
         tuple(free), x, np.sqrt(np.diag(covariance)), covariance, float(chi2),
         int(good.sum()) - n - len(basis), continuum * value, value, converged, model.model.approximation,
     )  # fmt: skip
+
+
+def with_elements(model: Any, names: tuple[str, ...]) -> ExactModel:
+    """The model with labels for all elements that `names` mention as `X_h`; other names are passed over.
+
+    Raises: InputError for a model that is no exact synthesis, and an element without a line in it.
+    """
+    if not isinstance(model, ExactModel):
+        raise InputError(
+            "model",
+            f"{type(model).__name__}, whose labels were fixed when it was trained",
+            "an ExactModel",
+            "make one with ExactModel.for_instrument or for_pixels",
+        )
+    symbols = {f"{symbol.lower()}_h": (symbol, z) for symbol, z in atomic_numbers().items()}
+    new = tuple(name for name in names if name in symbols and name not in model.label_set.names)
+    for name in new:
+        symbol, z = symbols[name]
+        if not any((np.asarray(lines.element) == z - 1).any() for lines in model.model.lines):
+            raise InputError(
+                "free or labels",
+                f"{name!r}, but no line of {symbol} in the model",
+                "an element with lines in these wavelengths",
+                "leave it out, or give a model with more lines or other wavelengths",
+            )
+    return _extended(model, tuple(symbols[name] for name in new)) if new else model
+
+
+@lru_cache(maxsize=8)  # one model for equal questions, and so one compiled program
+def _extended(model: ExactModel, elements: tuple[tuple[str, int], ...]) -> ExactModel:
+    labels = LabelSet((*model.label_set.labels, *(element_label(*element) for element in elements)))
+    return dataclasses.replace(model, model=dataclasses.replace(model.model, label_set=labels))
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))

@@ -22,7 +22,7 @@ from jaxspec.spectra import vacuum_to_air
 
 
 class Nuisances(NamedTuple):
-    """What shapes a spectrum beside the labels: speeds in km/s; `resolution` multiplies R, 1 is nominal."""
+    """Parameters beside the labels: speeds in km/s; `resolution` multiplies R, 1 is nominal."""
 
     vmic: Float[Any, "..."]  # an array of JAX or NumPy, or a number
     vmac: Float[Any, "..."]
@@ -107,7 +107,8 @@ class ForwardModel(eqx.Module):
                     where,
                     f"{wavelength[0]:.1f}-{wavelength[-1]:.1f} A",
                     f"within {covered} A",
-                    "train an emulator for it",
+                    "train an emulator for it (experiments.emulator with its windows and lines=FILE), or use "
+                    "the synthesis, which needs none (engine=synthesis lines=FILE in synthesize and bound)",
                 )
             centre = 0.5 * (arm.low + arm.high)
             variance = float(broadening.lsf_variance(arm.resolution(centre)))

@@ -44,7 +44,7 @@ class IdentifiedLines(NamedTuple):
 
 
 class Identification(NamedTuple):
-    """What shapes the spectrum of one star."""
+    """The lines and elements that shape the spectrum of one star."""
 
     lines: IdentifiedLines
     wavelength: Float[np.ndarray, " pixels"]  # air, A

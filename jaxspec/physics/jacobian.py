@@ -25,7 +25,7 @@ from jaxspec.physics.voigt import voigt_and_slopes
 
 
 class _Gas(NamedTuple):
-    """What hydrogen's lines depend on in each layer, [layers]."""
+    """The gas as hydrogen's lines depend on it, [layers]."""
 
     temperature: Float[Array, "..."]
     electrons: Float[Array, "..."]  # cm^-3
@@ -36,7 +36,7 @@ class _Gas(NamedTuple):
 
 
 class _Structure(NamedTuple):
-    """What all windows share, [layers]."""
+    """The structure that all windows share, [layers]."""
 
     column_mass: Float[Array, "..."]
     ln_density: Float[Array, "..."]
@@ -44,7 +44,7 @@ class _Structure(NamedTuple):
 
 
 class _WindowState(NamedTuple):
-    """What the flux in one window is made of, all of it smooth in the labels."""
+    """Ingredients of the flux in one window, all of them smooth in the labels."""
 
     strengths: LineStrengths  # [lines, layers]
     ln_absorption: Float[Array, "nodes layers"]  # of the continuum, as are the next three

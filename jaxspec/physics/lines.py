@@ -88,7 +88,7 @@ def _calibration(data: dict[str, np.ndarray]) -> np.ndarray:
 
 
 class LineStrengths(NamedTuple):
-    """What the profile of each line needs in each layer."""
+    """Strength, width and damping of each line in each layer."""
 
     opacity: Float[Array, "lines layers"]  # cm^-1 at v = 0 of a pure Doppler profile
     doppler: Float[Array, "lines layers"]  # Doppler width / wavelength

@@ -17,6 +17,7 @@ from jaxspec.physics.synthesis import SurfaceFlux, Window, chemistry_of, optical
 
 # Lines this far (A) beyond a window still shape its edge.
 LINE_MARGIN = 3.0
+GAP = 3.0  # A, more than any gap of the shipped list inside the windows that it is for
 
 
 class StellarModel(eqx.Module):
@@ -50,7 +51,7 @@ class StellarModel(eqx.Module):
         """The model with the shipped atoms and atmospheres.
 
         Lines are the shipped ones, log gf as published or calibrated, or those of `lines` (see
-        `linelists.read_line_list`) that reach into each window. Raises `InputError` where `lines` has none.
+        `linelists.read_line_list`) that reach into each window. Raises `InputError` where the list has none.
         `departures` are of one star: they stay the same for all that this model is called with.
         `interpolation` between atmospheres is "cubic" or "linear" (see `AtmosphereGrid`).
         """
@@ -59,6 +60,8 @@ class StellarModel(eqx.Module):
                 LineList.load(w.low - LINE_MARGIN, w.high + LINE_MARGIN, calibrated=calibrated)
                 for w in windows
             )
+            for w, near in zip(windows, chosen, strict=True):
+                _check_covered(near, w)
         elif calibrated:
             raise InputError(
                 "calibrated",
@@ -129,6 +132,18 @@ class StellarModel(eqx.Module):
 
 # Operation by operation it takes minutes.
 _compiled_chemistry = jax.jit(chemistry_of)
+
+
+def _check_covered(lines: LineList, window: Window) -> None:
+    """Refuse a window of which the shipped list, which is for GIRAFFE, leaves a part without lines."""
+    stations = np.concatenate([[window.low], np.sort(np.asarray(lines.wavelength)), [window.high]])
+    if not len(lines) or np.diff(stations).max() > GAP:
+        raise InputError(
+            f"window {window.low:g}-{window.high:g} A",
+            f"{len(lines)} lines of the shipped list, which covers 5327-5612 and 8475-8985 A",
+            "lines all over the window",
+            "give a line list of your own: lines=FILE (VALD, Kurucz, MOOG or Turbospectrum)",
+        )
 
 
 def _reaching(lines: LineList, window: Window) -> LineList:

@@ -118,7 +118,7 @@ def curves_of_growth(
 
 
 class LineAbundances(NamedTuple):
-    """What each measured line says; NaN where no abundance within 3 dex has this width."""
+    """Abundance from each measured line; NaN where no abundance within 3 dex has this width."""
 
     change: Float[np.ndarray, " lines"]  # dex, to add to the abundance for which `state` was computed
     error: Float[np.ndarray, " lines"]  # dex

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxspec.instruments import Instrument
+from jaxspec.labels import LabelSet
 from jaxspec.posterior.flags import Flag
 from jaxspec.posterior.limits import usable_arms
 from jaxspec.posterior.results import Posterior
@@ -17,7 +18,10 @@ from jaxspec.simulation.prior import StellarPrior
 LEAST_INSIDE = 0.05
 """A star with a smaller share of its draws inside the prior is flagged OUT_OF_RANGE (of the shipped weights'
 stars as trained, one in a hundred)."""
-EDGE = 0.01  # of the range of a label: a 68 % interval that reaches so close is NEAR_BOUND
+EDGE = 0.01  # of the range of a label: draws so close to the edge of the prior count as near it
+STARS = 1000  # at once, to bound memory
+MOST_NEAR = 0.16
+"""A star with a larger share of its draws near one edge is NEAR_BOUND: its 68 % interval reaches it."""
 
 
 def flag_stars(
@@ -47,12 +51,9 @@ def flag_stars(
     if prior is not None and refined.any():
         inside = np.asarray(prior.supports(jnp.asarray(posterior.draws[:, refined])))
         outside[refined] = 1.0 - inside.mean(axis=0)
-    bounds = posterior.label_set if prior is None else prior
-    p16, p84 = np.quantile(posterior.draws, [0.16, 0.84], axis=0)
-    margin = EDGE * (bounds.high - bounds.low)
     checked = np.isfinite(posterior.chi2)
     conditions = {
-        Flag.NEAR_BOUND: np.any((p16 < bounds.low + margin) | (p84 > bounds.high - margin), axis=1),
+        Flag.NEAR_BOUND: share_near_edge(posterior.draws, posterior.label_set, prior) > MOST_NEAR,
         Flag.LOW_SNR: ~(posterior.snr >= snr_limit),
         Flag.ARM_MISSING: ~usable_arms(np.asarray(ivar), instrument).all(axis=1),
         Flag.BAD_FIT: stat("bad_fit") > 0,
@@ -65,3 +66,30 @@ def flag_stars(
     }
     flags = sum(int(flag) * where.astype(np.int64) for flag, where in conditions.items())
     return dataclasses.replace(posterior, flags=flags, stats={**posterior.stats, "outside_prior": outside})
+
+
+def share_near_edge(
+    draws: Float[np.ndarray, "s n l"], label_set: LabelSet, prior: StellarPrior | None
+) -> Float[np.ndarray, " n"]:
+    """Share of each star's draws near the edge of the prior's support (of the label set's bounds, without a
+    prior) that is nearest to most of them.
+
+    A draw is near an edge if a step of `EDGE` of a label's range, up or down in that label, leads out. So
+    slanted edges and those of [X/Fe], beyond which nothing was trained, count like the limits of single
+    labels.
+    """
+    bounds = label_set if prior is None else prior
+    step = EDGE * (bounds.high - bounds.low)
+    share = np.zeros(draws.shape[1])
+    for start in range(0, len(share), STARS):
+        part = slice(start, start + STARS)
+        for i in range(draws.shape[2]):
+            for way in (-step[i], step[i]):
+                moved = draws[:, part].copy()
+                moved[..., i] += way
+                if prior is None:
+                    outside = ~np.all((moved > label_set.low) & (moved < label_set.high), axis=-1)
+                else:
+                    outside = ~np.asarray(prior.supports(jnp.asarray(moved)))
+                share[part] = np.maximum(share[part], outside.mean(axis=0))
+    return share

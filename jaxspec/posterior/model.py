@@ -1,4 +1,4 @@
-"""What inference, evaluation and reports ask of anything that gives posteriors of spectra."""
+"""The interface of anything that gives posteriors of spectra, as inference, evaluation and reports use it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What inference returns: draws of the labels with what is needed to trust them, as a table and as a
+"""Results of inference: draws of the labels with what is needed to trust them, as a table and as a
 DataTree."""
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ PRIOR = "training_prior"
 REFINEMENT = {
     "prior_efficiency": ("effective share of the network's draws under the given prior", "stat.value"),
     "efficiency": ("effective share of the draws of the exact posterior", "stat.value"),
-    "pareto_k": ("tail of the draws' weights, to be trusted below 0.7", "stat.param"),
-    "r_hat": ("of tempered populations, where pareto_k is not below 0.7; agreed below 1.05", "stat.param"),
+    "pareto_k": ("tail of the draws' weights, to be trusted below 0.6 to 0.7", "stat.param"),
+    "r_hat": ("of tempered populations, where pareto_k is too large; agreed below 1.05", "stat.param"),
     "proposal": ("draws from 0 the network, 1 about the best fit, 2 adapted, 3 tempered", "meta.code"),
     "log_evidence": ("natural log of the evidence, given model and priors", "stat.likelihood"),
 }
@@ -108,6 +108,11 @@ class Posterior:
         where it is not."""
         return 0.5 * (self.quantile(0.84) - self.quantile(0.16))
 
+    @property
+    def usable(self) -> np.ndarray:
+        """Whether labels and errors of each star may be used, `[n_star]`: see `jaxspec.posterior.flags`."""
+        return flag_bits.usable(self.flags)
+
     def select(self, which) -> Posterior:
         """The posterior of some of the stars (indices, slice or boolean mask)."""
         rows = np.atleast_1d(np.arange(len(self))[which])
@@ -142,11 +147,12 @@ class Posterior:
 
     def to_table(self) -> QTable:
         """One row per star: `source`, then `NAME, e_NAME, NAME_p16, NAME_p84` for each label, then `snr`,
-        `chi2`, `flags`. Where draws are recalibrated, `NAME_raw, e_NAME_raw` follow: what the network said;
-        of an ensemble, `NAME_aleatoric, NAME_epistemic` (see `jaxspec.amortised.ensemble`); of networks with
-        a second head (`NetworkConfig.point_weight`), `NAME_point, e_NAME_point`.
+        `chi2`, `flags`, `usable`. Where draws are recalibrated, `NAME_raw, e_NAME_raw` follow: what the
+        network said; of an ensemble, `NAME_aleatoric, NAME_epistemic` (see `jaxspec.amortised.ensemble`); of
+        networks with a second head (`NetworkConfig.point_weight`), `NAME_point, e_NAME_point`.
 
-        Columns carry units, descriptions and, in `info.meta["ucd"]`, UCDs.
+        Columns carry units, descriptions and, in `info.meta["ucd"]`, UCDs; `table.meta` has the meaning of
+        each bit of `flags`.
         """
         table = QTable()
         width = max([len(name) for name in self.names] + [1])
@@ -202,6 +208,8 @@ class Posterior:
             "",
         )
         _add(table, "flags", self.flags.astype(np.int64), flag_bits.legend(), "meta.code.qual", None)
+        what = "labels and errors may be used: no flag rejects them"
+        _add(table, "usable", self.usable, what, "meta.code.qual", None)
         if self.raw is not None:
             network = dataclasses.replace(self, draws=self.raw, raw=None)
             for i, label in enumerate(self.label_set):
@@ -231,6 +239,7 @@ class Posterior:
                     _add(table, name, self.stats[name].astype(np.float32), what, ucd, label.unit)
         table.meta["LABELS"] = ",".join(self.label_set.names)
         table.meta["CREATOR"] = f"jaxspec {jaxspec.__version__}"
+        table.meta.update(flag_bits.cards())
         return table
 
     def to_datatree(self, observed: dict[str, tuple] | None = None) -> xr.DataTree:

@@ -74,7 +74,8 @@ class Batcher:
             while not self._closed and sum(size for _, size, _ in self._waiting) < self._most:
                 if not self._changed.wait(max(end - time.monotonic(), 0.0)):
                     break
-            batch, total = [], 0
+            batch: list[Any] = []
+            total = 0
             while self._waiting and (not batch or total + self._waiting[0][1] <= self._most):
                 batch.append(self._waiting.popleft())
                 total += batch[-1][1]

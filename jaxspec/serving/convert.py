@@ -103,7 +103,8 @@ def evaluate(jaxpr: core.Jaxpr, consts: Sequence[Any], *values: Any) -> list[Any
     known.update(zip(jaxpr.invars, values, strict=True))
     for equation in jaxpr.eqns:
         inputs, name = [_paired(read(atom)) for atom in equation.invars], equation.primitive.name
-        complex_out = any(jnp.issubdtype(v.aval.dtype, jnp.complexfloating) for v in equation.outvars)
+        avals: list[Any] = [v.aval for v in equation.outvars]
+        complex_out = any(jnp.issubdtype(aval.dtype, jnp.complexfloating) for aval in avals)
         if name in INLINED:
             inner = equation.params[INLINED[name]]
             closed = (inner.jaxpr, inner.consts) if hasattr(inner, "consts") else (inner, [])
@@ -113,14 +114,16 @@ def evaluate(jaxpr: core.Jaxpr, consts: Sequence[Any], *values: Any) -> list[Any
         elif name in DROPPED:
             outputs = inputs
         elif name == "pad" and not any(isinstance(x, Complex) for x in inputs):
-            outputs = [_padded(*inputs, equation.params["padding_config"])]
+            array, value = inputs
+            outputs = [_padded(array, value, equation.params["padding_config"])]
         elif name == "stack":
             axis = equation.params["axis"]
             outputs = [lax.concatenate([lax.expand_dims(x, (axis,)) for x in inputs], axis)]
         elif name in ("gather", "scatter", "scatter-add") and not isinstance(inputs[1], jax.core.Tracer):
             outputs = [_moved(equation, name, inputs)]
         elif name == "dot_general":
-            outputs = [_product(*inputs, equation.params)]
+            left, right = inputs
+            outputs = [_product(left, right, equation.params)]
         elif name == "platform_index":
             outputs = [_default_platform(equation.params["platforms"])]
         elif name == "cond" and not isinstance(inputs[0], jax.core.Tracer):

@@ -161,8 +161,8 @@ class Engine:
         for i in range(len(flux)):
             name = f"spectrum {i}"
             config = reader if velocity is None else dataclasses.replace(reader, velocity=float(velocity[i]))
-            values = [x.astype(np.float64) for x in (wavelength, flux[i], ivar[i])]
-            raw = RawSpectrum("request", *values, np.zeros(len(wavelength), np.int32))
+            grid, light, weight = (x.astype(np.float64) for x in (wavelength, flux[i], ivar[i]))
+            raw = RawSpectrum("request", grid, light, weight, np.zeros(len(wavelength), np.int32))
             rows.append(place_spectrum(raw, name, self.template, self.posterior.instrument, config))
         wanted = tuple(OUTPUTS) if request.outputs is None else tuple(request.outputs)
         for name in wanted:

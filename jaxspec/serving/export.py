@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -72,8 +72,8 @@ def export_emulator(emulator: Emulator, folder: str | os.PathLike, source: str =
     rng = np.random.default_rng(0)
     low, high = label_set.low, label_set.high
     inputs = {
-        "labels": np.float32(rng.uniform(low, high, (parity.N_STARS, len(label_set)))),
-        "vmic": np.float32(rng.uniform(0.5, 3.0, parity.N_STARS)),
+        "labels": rng.uniform(low, high, (parity.N_STARS, len(label_set))).astype(np.float32),
+        "vmic": rng.uniform(0.5, 3.0, parity.N_STARS).astype(np.float32),
     }
     inputs["labels"][0], inputs["labels"][1] = low, high
     models, stable = _translate(graphs)
@@ -208,10 +208,14 @@ def _first(arrays: Mapping[str, np.ndarray], n: int) -> dict[str, np.ndarray]:
     return {k: np.take(x, np.arange(n), axis=list(x.shape).index(stars)) for k, x in arrays.items()}
 
 
+def _write_bytes(content: bytes, path: Path) -> None:
+    path.write_bytes(content)
+
+
 def _write(folder, graphs, models, stable, settings, report, domain, provenance) -> Path:
     files = {f"{k}.onnx": x for k, x in models.items()} | {f"{k}.stablehlo": x for k, x in stable.items()}
     for name, content in files.items():
-        atomically(folder / name, lambda partial, content=content: partial.write_bytes(content))
+        atomically(folder / name, partial(_write_bytes, content))
     stated = {k: {"bytes": len(x), "sha256": hashlib.sha256(x).hexdigest()} for k, x in files.items()}
     graphs_said = {
         g.name: {"inputs": {k: list(x) for k, x in g.inputs.items()}, "outputs": list(g.outputs)}

@@ -39,7 +39,9 @@ class Graph:
     def specs(self) -> dict[str, jax.ShapeDtypeStruct]:
         """The inputs, float32, with symbols for any number."""
         scope = export.SymbolicScope()
-        symbols = {name: export.symbolic_shape(name, scope=scope)[0] for name in (STARS, DRAWS)}
+        symbols: dict[Any, Any] = {
+            name: export.symbolic_shape(name, scope=scope)[0] for name in (STARS, DRAWS)
+        }
         return {
             name: jax.ShapeDtypeStruct(tuple(symbols.get(n, n) for n in shape), jnp.float32)
             for name, shape in self.inputs.items()

@@ -69,9 +69,8 @@ def _clean(posterior: AmortisedPosterior, rng: np.random.Generator, n: int) -> F
     nuisances = np.tile([1.2, 3.0, 3.0, 0.0, 0.95], (n, 1)) + 0.1 * rng.normal(size=(n, 5))
     forward = network.linear_fit.forward
     one = jax.jit(lambda row, nuisance: forward(row, Nuisances(*nuisance)))
-    return np.stack(
-        [np.asarray(one(*x)) for x in zip(np.float32(labels), np.float32(nuisances), strict=True)]
-    )
+    rows = zip(labels.astype(np.float32), nuisances.astype(np.float32), strict=True)
+    return np.stack([np.asarray(one(*row)) for row in rows])
 
 
 def chain(run: Run, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -129,7 +128,7 @@ def judge(
 
     Raises: InputError naming the quantity that differs by more, or is finite in one of the two only.
     """
-    report = {}
+    report: dict[str, Any] = {}
     off, floor = differences(found, expected, ranges), differences(rounded, expected, ranges)
     for name in expected:
         values = report[name] = {}

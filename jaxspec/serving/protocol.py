@@ -128,15 +128,15 @@ def write_response(
         else:
             entry["data"] = [x if np.isfinite(x) else None for x in array.reshape(-1).tolist()]
         entries.append(entry)
-    content = {
+    answer: dict[str, Any] = {
         "model_name": model,
         "model_version": version,
         "parameters": dict(parameters),
         "outputs": entries,
     }
     if request.id is not None:
-        content["id"] = request.id
-    head = json.dumps(content).encode()
+        answer["id"] = request.id
+    head = json.dumps(answer).encode()
     if not tail:
         return head, {"content-type": "application/json"}
     return b"".join([head, *tail]), {

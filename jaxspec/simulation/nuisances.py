@@ -1,4 +1,4 @@
-"""What a real spectrograph, a real star and an imperfect model do to a spectrum: the one statement of it.
+"""Nuisances: the effects of a real spectrograph, a real star and an imperfect model, stated once.
 
 `NuisanceConfig` holds the distributions that simulations draw from and exact likelihoods use as priors.
 Fits and bounds that want a Gaussian instead take it from `FITTED` and `TYPICAL`.

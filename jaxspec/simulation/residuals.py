@@ -1,4 +1,4 @@
-"""What real spectra have that the model has not, learned from them: a random error for simulated spectra.
+"""Errors of the model, learned from real spectra: a random error for simulated spectra.
 
 Residuals of spectra at rest (observed minus the best model and its continuum) are factors that many pixels
 share, a scatter of each pixel by itself, and the noise that is stated:

@@ -1,4 +1,4 @@
-"""What the stars of each survey look like, on the survey's own scale.
+"""Distribution of each survey's stars, on the survey's own scale.
 
 Learned after the offsets, from every star that a survey has, whether others saw it or not: this is the
 prior with which noisy labels are improved. On the survey's own scale it does not depend on the offset, so

@@ -1,4 +1,4 @@
-"""What ties the scales of the surveys together, label by label, and what is convention.
+"""The ties between the surveys' scales, label by label, and what is convention.
 
 Stars in common fix differences between surveys; anchors fix the absolute scale. Surveys that no chain of
 common stars connects to an anchor share an offset that no data can tell. Their mean offset is then zero by

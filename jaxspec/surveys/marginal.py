@@ -32,7 +32,7 @@ LOG_2PI = float(np.log(2.0 * np.pi))
 
 
 class SurveyTerms(NamedTuple):
-    """What the model believes of each survey, in model coordinates.
+    """Zero points, slopes and errors of each survey, in model coordinates.
 
     `zero_point [s, l]`; `trend [s, l, p]`; `scatter [s, l, l]`, a covariance; `inflation [s, l]` of quoted
     errors; `correlation [s, l, l]`, where nothing but errors is quoted, of each two labels' scatter and noise

@@ -30,7 +30,7 @@ class Mixture(NamedTuple):
 
 
 class Evidence(NamedTuple):
-    """What is known of each star: information `[n, l, l]`, information times value `[n, l]`."""
+    """Knowledge of each star: information `[n, l, l]`, information times value `[n, l]`."""
 
     information: Float[np.ndarray, "n l l"]
     vector: Float[np.ndarray, "n l"]

@@ -57,7 +57,7 @@ POPULATION_SPREAD = 1.0
 
 @dataclass(frozen=True)
 class SurveyConfig:
-    """What is assumed. Prior scales are in steps of the labels (`scales`: 100 K, 0.2 in log g, 0.1 dex).
+    """Assumptions. Prior scales are in steps of the labels (`scales`: 100 K, 0.2 in log g, 0.1 dex).
 
     Attributes:
         trend_labels: labels that offsets may depend on; those not in the label set are left out.
@@ -151,7 +151,7 @@ class Structure(NamedTuple):
 
     @property
     def group_prior(self) -> "GroupPrior":
-        """What members of groups may be."""
+        """Priors of the members of groups."""
         mean, covariance = self.mixture.moments
         return GroupPrior(np.stack([mean, np.diag(covariance)]), self.composition)
 

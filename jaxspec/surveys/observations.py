@@ -1,4 +1,4 @@
-"""What the survey model sees: the labels that each survey reports, and which rows are the same star."""
+"""The data of the survey model: the labels that each survey reports, and which rows are the same star."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

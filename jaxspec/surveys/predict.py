@@ -76,7 +76,7 @@ def predict(
     target_covariance: Float[np.ndarray, "n l l"] | None = None,
     prior: str = "population",
 ) -> Calibrated:
-    """What survey `target` would report for stars that `survey` measured, in the labels' units.
+    """Values that survey `target` would report for stars that `survey` measured, in the labels' units.
 
     The covariance is that of the report itself: it includes the target's own scatter, and its quoted errors
     times its error factor. Those are `target_covariance` where given, else the mean of what it quotes for
@@ -107,7 +107,7 @@ def calibrate_sky(
 def predict_sky(
     result: Calibration, sky: Sky, target: str, prior: str = "population", n_draws: int = STAR_DRAWS
 ) -> Calibrated:
-    """What survey `target` would report for every star of a sky, from all that is known of the star."""
+    """Values that survey `target` would report for every star, from all that is known of it."""
     return _sky(result, sky, target, prior, n_draws)
 
 

@@ -1,4 +1,4 @@
-"""What errors a survey quotes for which stars.
+"""The errors that a survey quotes for its stars.
 
 Errors follow temperature, gravity and metallicity: hot, cool and metal-poor stars have larger ones. What a
 survey would report for a star that it has not seen scatters by what it quotes for stars like it.

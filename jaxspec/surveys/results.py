@@ -1,4 +1,4 @@
-"""What calibration returns: draws of every survey's terms, how far to trust them, and a file of both."""
+"""Results of a calibration: draws of every survey's terms, how far to trust them, and a file of both."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ The kernel is NumPyro's. Chains run side by side in threads, in rounds after eac
 saved: a run that was killed goes on from its last round and ends with the same numbers.
 """
 
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -117,10 +118,17 @@ def run_nuts(
                 parts.append([np.asarray(x) for x in found])
                 if item.path is not None:
                     _save(item, state, parts, number + 1)
+                if stop.is_set():
+                    break
         return [np.concatenate(x)[config.warmup : total] for x in zip(*parts, strict=True)]
 
+    stop = threading.Event()  # the pool waits for its threads, which would run to their chains' end
     with ThreadPoolExecutor(config.threads) as pool:
-        chains = list(pool.map(run, range(config.chains)))
+        try:
+            chains = list(pool.map(run, range(config.chains)))
+        except BaseException:
+            stop.set()
+            raise
     u, diverged, steps, acceptance = (np.stack(x) for x in zip(*chains, strict=True))
     return Chains(u, diverged, steps, acceptance, compile_seconds)
 

@@ -62,7 +62,7 @@ class SimulationConfig:
 
 @dataclass(frozen=True)
 class Truth:
-    """What was planted, in the labels' units.
+    """The planted truth, in the labels' units.
 
     Attributes:
         label_set: what the arrays' labels are.

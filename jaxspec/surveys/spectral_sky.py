@@ -80,7 +80,7 @@ class SpectralConfig:
                 "spectra",
                 f"overlap {self.overlap}, anchors {self.anchors}",
                 "parts of the stars, anchors among them",
-                "correct them",
+                "write overlap=0.35 and anchors=0.15, say",
             )
         if self.n_reference < 50:
             raise InputError(

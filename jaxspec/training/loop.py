@@ -3,9 +3,11 @@
 import dataclasses
 import hashlib
 import json
+import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -17,6 +19,7 @@ from jaxtyping import PRNGKeyArray, PyTree
 from tqdm import tqdm
 
 from jaxspec.errors import InputError
+from jaxspec.stopping import Request, deferred, keep
 from jaxspec.training.checkpoint import Checkpointer
 from jaxspec.training.guard import raise_non_finite
 from jaxspec.training.metrics import MetricsLog
@@ -24,6 +27,9 @@ from jaxspec.training.optimiser import OptimiserConfig
 from jaxspec.training.parallel import BatchFn, batch_size, make_runner
 from jaxspec.training.state import LossFn, TrainState, averaged_model, create_state, step_keys
 
+log = logging.getLogger(__name__)
+
+FIRST_CHECKPOINT = 30.0  # s after the start at the latest, compilation included
 # With several CPU devices JAX 0.10 deadlocks after some hundred steps that nobody waits for.
 MAX_UNSYNCED_STEPS = 16
 
@@ -51,7 +57,7 @@ class TrainConfig:
                     f"TrainConfig.{name}",
                     str(getattr(self, name)),
                     "a positive integer",
-                    "correct the configuration",
+                    "set it to such a value",
                 )
         if self.sync_every > MAX_UNSYNCED_STEPS:
             raise InputError(
@@ -63,7 +69,7 @@ class TrainConfig:
 
 
 class FitResult(NamedTuple):
-    """What `fit` returns."""
+    """Outcome of `fit`."""
 
     model: Any  # that which was given, with averaged weights
     state: TrainState  # the last state, averages and moments included
@@ -73,7 +79,7 @@ class FitResult(NamedTuple):
 
 @dataclass
 class _Progress:
-    """What was measured since the last row of the log, and the time spent; most of it survives a resume."""
+    """Measurements since the last row of the log, and the time spent; most of it survives a resume."""
 
     seconds: float = 0.0  # spent training, earlier runs included
     losses: list[float] = field(default_factory=list)
@@ -104,7 +110,7 @@ class _Progress:
         return row
 
     def saved(self) -> dict[str, Any]:
-        """What a resumed run needs to write the rows that an unbroken one would."""
+        """The part that a resumed run needs to write the rows of an unbroken one."""
         return {"seconds": self.seconds, "losses": self.losses, "grad_norms": self.grad_norms}
 
 
@@ -131,6 +137,8 @@ def fit(
 
     With a `directory`, `metrics.jsonl` and `checkpoints/` are kept there, and with `resume` a run that finds
     a checkpoint goes on from it; killed at any moment, it ends with the same numbers as if it had not been.
+    The first checkpoint is saved after half a minute, the others every `checkpoint_every` steps. Ctrl-C and
+    SIGTERM save one and raise `jaxspec.stopping.Stopped`.
     ``evaluate(model)`` is called with averaged weights every `evaluate_every` steps and at the end; its
     values are logged.
 
@@ -155,7 +163,9 @@ def fit(
         if checkpointer.latest() is not None:
             state, progress = _resume(checkpointer, state, identity, resume=resume)
             start = int(state.step)
-    log = MetricsLog(None if directory is None else directory / "metrics.jsonl", step=start)
+            log.info("going on from step %d of %d", start, config.n_steps)
+            keep(f"step {start} of {config.n_steps}")
+    rows = MetricsLog(None if directory is None else directory / "metrics.jsonl", step=start)
     runner = make_runner(config.parallel, graphdef, loss_fn, config.optimiser, batch_fn, config.n_devices)
 
     def batch_of(step: int) -> PyTree:
@@ -166,7 +176,7 @@ def fit(
 
     def report(rate: float) -> None:
         row = progress.row(step, rate)
-        log.write(row)
+        rows.write(row)
         bar.set_postfix(loss=f"{row['loss']:.4f}", refresh=False)
 
     def out_of_time() -> bool:
@@ -176,7 +186,10 @@ def fit(
     bar = tqdm(
         total=config.n_steps, initial=start, disable=not config.progress, unit="step", dynamic_ncols=True
     )
-    try:
+    # Processes that train together must stop together: none of them answers a signal by itself.
+    alone = jax.process_count() == 1
+    started, saved = time.monotonic(), start
+    with deferred() if alone else nullcontext(Request()) as request, _closing(bar, checkpointer):
         while step < config.n_steps and not out_of_time():
             # One stretch of steps without waiting, ending where something is due.
             first, pending, begun = step == start, [], time.perf_counter()
@@ -196,7 +209,7 @@ def fit(
             if first:
                 # Compilation is no part of the speed, nor of the time budget.
                 size = batch_size(batch if batch_fn is None else jax.eval_shape(batch_fn, key, 0))
-                log.write({"step": step, "compile_seconds": seconds})
+                rows.write({"step": step, "compile_seconds": seconds})
                 seconds = 0.0
             progress.add(losses, norms, seconds, 0 if first else size * len(losses))
             bar.update(len(losses))
@@ -206,18 +219,29 @@ def fit(
                 report(rate)
             if evaluate is not None and (last or _divides(config.evaluate_every, step)):
                 values = evaluate(averaged_model(graphdef, runner.fetch(state), config.optimiser))
-                log.write({"step": step, **{name: float(value) for name, value in values.items()}})
-            if checkpointer is not None and (last or step % config.checkpoint_every == 0):
+                rows.write({"step": step, **{name: float(value) for name, value in values.items()}})
+            overdue = saved == start and time.monotonic() - started > FIRST_CHECKPOINT
+            due = last or overdue or bool(request) or step % config.checkpoint_every == 0
+            if checkpointer is not None and due:
                 checkpointer.save(
                     step, runner.fetch(state), {"identity": identity, "progress": progress.saved()}
                 )
+                saved = step
+                keep(f"step {step} of {config.n_steps}")
+            request.stop()
+    final = runner.fetch(state)
+    model = averaged_model(graphdef, final, config.optimiser)
+    return FitResult(model, final, rows.rows, finished=step >= config.n_steps)
+
+
+@contextmanager
+def _closing(bar: tqdm, checkpointer: Checkpointer | None) -> Iterator[None]:
+    try:
+        yield
     finally:
         bar.close()
         if checkpointer is not None:
             checkpointer.close()
-    final = runner.fetch(state)
-    model = averaged_model(graphdef, final, config.optimiser)
-    return FitResult(model, final, log.rows, finished=step >= config.n_steps)
 
 
 def _divides(interval: int, step: int) -> bool:

@@ -37,14 +37,14 @@ class OptimiserConfig:
                     f"OptimiserConfig.{name}",
                     str(getattr(self, name)),
                     f"a value in [{low}, {high}]",
-                    "correct the configuration",
+                    "set it to such a value",
                 )
         if self.clip_norm <= 0:
             raise InputError(
                 "OptimiserConfig.clip_norm",
                 str(self.clip_norm),
                 "a positive norm",
-                "correct the configuration",
+                "set it to such a value",
             )
 
 

@@ -171,5 +171,5 @@ def make_runner(mode: str, *args: Any, **kwargs: Any) -> Runner:
     """The runner called `mode`."""
     runners: dict[str, type[JitRunner | PmapRunner]] = {"jit": JitRunner, "pmap": PmapRunner}
     if mode not in runners:
-        raise InputError("parallel", repr(mode), "'jit' or 'pmap'", "correct the configuration")
+        raise InputError("parallel", repr(mode), "'jit' or 'pmap'", "set it to such a value")
     return runners[mode](*args, **kwargs)

@@ -1,4 +1,4 @@
-"""What training carries from step to step, and the pure function that makes one step."""
+"""The state that training carries from step to step, and the pure function that makes one step."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

@@ -284,6 +284,7 @@ def test_every_kind_of_network_can_be_stored(toy, tmp_path, kind, coupling):
     np.testing.assert_array_equal(loaded.context(flux, 9 * flux), network.context(flux, 9 * flux))
 
 
+@pytest.mark.slow
 def test_point_estimates_stand_beside_the_draws(simulator, survey, tmp_path):
     config = dataclasses.replace(CONFIG, point_weight=0.1)
     network = PosteriorNetwork(config, simulator.forward.label_set, TOY_INSTRUMENT.n_pixels, rngs=nnx.Rngs(0))

@@ -87,6 +87,7 @@ def test_draws_are_of_all_members_in_turn(members, survey):
         np.testing.assert_array_equal(found.draws[i::3], own.draws[: len(found.draws[i::3])])
 
 
+@pytest.mark.slow
 def test_parts_of_one_network_are_members(members, survey):
     """Each part is the whole network with fixed units left out: the same one for every spectrum."""
     share = 0.25

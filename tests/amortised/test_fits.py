@@ -131,6 +131,7 @@ def test_fits_of_another_run_are_refused(trained, tmp_path):
         assert error.value.where.startswith(f"{tmp_path}, {name}")
 
 
+@pytest.mark.slow
 def test_the_flow_learns_from_fits(trained, tmp_path):
     """What is not Gaussian, and what a poor guess does to the fit; the guess stays."""
     _, guessed, simulator = trained

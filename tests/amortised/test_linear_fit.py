@@ -13,6 +13,7 @@ from jaxspec.amortised.amortised import AmortisedPosterior
 from jaxspec.amortised.linear_fit import SLOWEST, misfit
 from jaxspec.amortised.network import NetworkConfig, PosteriorNetwork, noisy_label_loss
 from jaxspec.amortised.storage import copy_weights, load_posterior, save_posterior
+from jaxspec.diagnostics.saliency import saliency
 from jaxspec.errors import InputError
 from jaxspec.fitting.likelihood import VSINI, LikelihoodConfig, nuisance_scale
 from jaxspec.fitting.modes import Fit, fit_modes
@@ -261,3 +262,13 @@ def test_what_it_needs_is_said(toy, bright):
     network = make(toy)
     with pytest.raises(InputError, match="linear fit"):
         noisy_label_loss(network, bright, jax.random.key(0))
+
+
+def test_saliency_of_the_width_is_not_there(toy, bright, told):
+    """Derivatives stop where the model was linearised, which the covariance follows and the mean, to first
+    order, does not."""
+    posterior = AmortisedPosterior(told[0], TOY_INSTRUMENT)
+    flux, ivar = np.asarray(bright.flux)[:1], np.asarray(bright.ivar)[:1]
+    maps = saliency(posterior, flux, ivar, jax.random.key(0), "gradient", n_draws=8)
+    assert maps.width is None and maps.mean.shape == (1, 9, flux.shape[1])
+    assert np.isfinite(maps.mean).all() and (maps.mean != 0.0).any()

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxspec.amortised.reweighting import under_prior
+from jaxspec.amortised.reweighting import resample, under_prior
 from jaxspec.errors import InputError
 from jaxspec.instruments import Arm, Instrument
 from jaxspec.labels import NINE_LABELS
@@ -113,3 +113,18 @@ def test_without_a_prior_to_divide_by_it_is_refused(wide):
         under_prior(jax.random.key(0), dataclasses.replace(wide, prior=None), DISC)
     with pytest.raises(InputError, match="low end of fe_h: found -4"):
         under_prior(jax.random.key(0), wide, dataclasses.replace(DISC, fe_h_range=(-4.0, 0.5)))
+
+
+def test_any_ratio_of_densities_will_do():
+    """A Gaussian posterior under a prior times exp(a x) is the Gaussian moved by a sigma^2."""
+    rng = np.random.default_rng(0)
+    draws = np.tile(MEAN[0], (20_000, 1, 1)) + 0.1 * SIGMA * rng.normal(size=(20_000, 1, 9))
+    nothing = np.zeros(1)
+    log_prob = np.zeros((20_000, 1))
+    before = Posterior(draws, log_prob, NINE_LABELS, ("x",), nothing, nothing, np.zeros(1, np.int64))
+    sigma = 0.1 * SIGMA[0]
+    after = resample(jax.random.key(0), before, draws[..., 0] / sigma, 10_000)
+    moved = (after.draws[..., 0].mean() - MEAN[0, 0]) / sigma
+    assert moved == pytest.approx(1.0, abs=0.06) and after.draws.shape == (10_000, 1, 9)
+    assert after.draws[..., 0].std() == pytest.approx(sigma, rel=0.05)
+    assert after.stats["prior_efficiency"][0] == pytest.approx(np.exp(-1.0), rel=0.15)

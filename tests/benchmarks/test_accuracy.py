@@ -54,6 +54,7 @@ def folder(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_known_faults_are_found(folder, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(accuracy, "ARMS", {arm: accuracy.ARMS[arm] for arm in WINDOWS})
     report = accuracy.main([str(folder), "--every", "1", "--output", str(tmp_path / "accuracy.json")])

@@ -45,6 +45,7 @@ def test_an_interval_is_mirrored_at_both_ends(x, image):
     np.testing.assert_allclose(mirrored(x, 0.0, 1.0), image, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_mirrored_chains_sample_a_density_that_the_prior_cuts():
     """Half a Gaussian, whose middle is on a side of the prior: half-normal across it, normal along it."""
     side, width = 0, 0.02

@@ -13,6 +13,7 @@ def test_spectra_have_17000_pixels():
     assert throughput.INSTRUMENT.n_pixels == 17_000
 
 
+@pytest.mark.slow
 def test_report_has_a_rate_for_every_operation(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(throughput, "INSTRUMENT", TOY_INSTRUMENT)
     monkeypatch.setattr(throughput, "load_forward_model", ToyForwardModel)

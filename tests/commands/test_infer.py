@@ -7,10 +7,23 @@ import sys
 import numpy as np
 import pytest
 
-from jaxspec.commands.infer import Plots, Settings, _plots, clear_plots, file_names, run, show
+from jaxspec.commands.infer import (
+    FAR_BELOW,
+    SYSTEMATIC,
+    Plots,
+    Settings,
+    _has_systematic,
+    _plots,
+    clear_plots,
+    file_names,
+    run,
+    show,
+)
 from jaxspec.diagnostics.plots import plain_text
 from jaxspec.errors import InputError
+from jaxspec.io import Assume, read_spectra
 from jaxspec.runs import check_folder
+from tests.toy import TOY_INSTRUMENT
 
 
 def test_names_of_plots_are_plain_and_differ():
@@ -58,6 +71,30 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_work(tmp_path, m
     )
     with pytest.raises(InputError, match="cannot be written to"):
         check_folder(tmp_path / "new")
+
+
+def test_refined_corners_say_how_they_were_widened():
+    """The robust refinement adds systematic errors label by label; weighted and plain draws have none."""
+
+    assert _has_systematic({"refined": np.array([1.0, 0.0])}, 0)
+    assert not _has_systematic({"refined": np.array([1.0, 0.0])}, 1)
+    assert not _has_systematic({"refined": np.ones(1), "efficiency": np.ones(1)}, 0)
+    assert not _has_systematic({"novelty": np.ones(1)}, 0) and "correlations" in SYSTEMATIC
+
+
+def test_a_resolving_power_far_below_is_told_by_name(tmp_path, caplog):
+    """LAMOST's 1,800 where the arm has 21,500: in the log by the file's name, and in the notes of the row."""
+    arm = TOY_INSTRUMENT.arms[0]
+    path = tmp_path / "star.txt"
+    flux = 1.0 + 0.01 * np.sin(np.arange(arm.n_pixels))
+    np.savetxt(path, np.column_stack([arm.wavelength, flux, np.full(arm.n_pixels, 0.01)]))
+    how = {"velocity": 0.0, "assume": Assume(medium="air", frame="barycentric")}
+    spectra, _ = read_spectra([path], TOY_INSTRUMENT, resolving_power=1800.0, **how)
+    (note,) = [note for note in spectra.meta[0]["notes"] if FAR_BELOW in note]
+    assert "1800 is far below arm blue's 21500" in note and "17200 and more" in note
+    assert f"{path}: {note}" in caplog.text
+    spectra, _ = read_spectra([path], TOY_INSTRUMENT, resolving_power=19_000.0, **how)
+    assert not any(FAR_BELOW in note for note in spectra.meta[0]["notes"])
 
 
 def test_any_name_can_be_shown(monkeypatch):

@@ -16,6 +16,7 @@ from tests.experiments.conftest import configured
 
 # What each command cannot do without.
 REQUIRED = {
+    "align": {},
     "bound": {"labels": "stars.csv"},
     "calibrate": {"surveys": "surveys.yaml"},
     "emulator": {},

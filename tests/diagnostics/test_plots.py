@@ -6,6 +6,7 @@ import pytest
 
 from jaxspec.diagnostics import plots
 from jaxspec.labels import NINE_LABELS
+from jaxspec.posterior.flags import Flag, names
 from tests.toy import TOY_INSTRUMENT
 
 LABELS = NINE_LABELS.select(["teff", "logg", "fe_h"])
@@ -47,15 +48,32 @@ def test_spectrum(rng, tmp_path):
     figure = plots.plot_spectrum(
         flux, ivar, TOY_INSTRUMENT, model, (model - 0.01, model + 0.01), "star", {"blue": [(5340.0, 5350.0)]}
     )
-    # One window of the blue arm, two of the red, each with residuals.
-    assert len(figure.axes) == 6
-    assert figure.axes[0].get_xlim() == (5340.0, 5350.0) and "not observed" in texts(figure.axes[2])
+    # One window of the blue arm with its residuals; the red one was not observed.
+    assert len(figure.axes) == 2 and figure.axes[0].get_xlim() == (5340.0, 5350.0)
+    assert "not observed: red" in texts(figure)
     residual = figure.axes[1].lines[0].get_ydata()
     inside = (TOY_INSTRUMENT.wavelength >= 5340.0) & (TOY_INSTRUMENT.wavelength < 5350.0)
     np.testing.assert_allclose(residual, (flux - model)[inside])
     plots.save(figure, tmp_path / "spectrum.png")
     assert (tmp_path / "spectrum.png").stat().st_size > 10_000
     assert not matplotlib.pyplot.get_fignums()
+
+
+def test_a_long_title_stays_clear_of_the_legend():
+    """All flags at once, and a name of a hundred letters: nothing overlaps or leaves the figure."""
+    n = TOY_INSTRUMENT.n_pixels
+    title = "x" * 90 + "   S/N 10   chi2 12.34   " + names(sum(Flag))
+    flux = np.ones(n)
+    figure = plots.plot_spectrum(flux, np.full(n, 1e4), TOY_INSTRUMENT, flux, (flux, flux), title)
+    assert len(figure.axes) == 8
+    figure.canvas.draw()
+    axes, (legend,) = figure.axes[0], figure.legends
+    head = axes.title if axes.title.get_text() else axes._left_title
+    title_box, legend_box = head.get_window_extent(), legend.get_window_extent()
+    assert "BAD_ERRORS" in head.get_text() and not title_box.overlaps(legend_box)
+    assert title_box.x1 < figure.bbox.x1 and title_box.y1 <= figure.bbox.y1 + 2
+    assert not legend_box.overlaps(figure.axes[-1].xaxis.label.get_window_extent())
+    assert not any(legend_box.overlaps(a.get_window_extent()) for a in figure.axes)
 
 
 @pytest.fixture(autouse=True)

@@ -214,6 +214,7 @@ def test_duplicated_stars_are_counted_and_used_once(sky, tmp_path, caplog):
     assert "10 exact copies" in caplog.text and len(loaded.sky.surveys[0]) == len(tables["a"])
 
 
+@pytest.mark.slow
 def test_without_an_anchor_the_convention_is_said(sky, tmp_path, caplog):
     path = write(tmp_path / "in", {name: sky[1][name] for name in ("a", "b")})
     out = tmp_path / "out"
@@ -233,6 +234,7 @@ def test_published_files_parse(data):
         assert len(loaded.sky.surveys) == len(loaded.files)
 
 
+@pytest.mark.slow
 def test_simulated_skies_are_compared_with_their_truth(tmp_path, capsys):
     more = ("simulated.n_stars=300", "simulated.n_surveys=2", "simulated.overlap=0.4", "plots=false")
     calibrate.run(settings("simulated", tmp_path, "simulated.anchors=0.1", *more), tmp_path)

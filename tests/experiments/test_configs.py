@@ -1,14 +1,15 @@
 """Every configuration composes, and means something to the library."""
 
 import dataclasses
+import importlib
 
 import jax
 import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from experiments.common import CONF, quote_paths, settings
-from jaxspec.commands import evaluate, infer
+from experiments.common import CONF, RUN, quote_paths, settings
+from jaxspec.commands import demo, evaluate, infer, pretrain
 from jaxspec.commands.tasks import SimulatedData, make_simulator
 from jaxspec.commands.train import Settings, network_config
 from jaxspec.errors import InputError
@@ -49,6 +50,7 @@ def test_defaults_of_the_configuration_are_the_librarys():
     assert settings(Settings, configured("train")) == Settings()
     assert settings(evaluate.Settings, configured("evaluate")) == evaluate.Settings()
     assert settings(infer.Settings, configured("infer", "spectra=x")) == infer.Settings("x")
+    assert settings(pretrain.Settings, configured("pretrain")) == pretrain.Settings()
 
 
 @pytest.mark.parametrize("group", ["data", "model", "trainer", "evaluation"])
@@ -80,7 +82,8 @@ def test_survey_stars_are_stars_that_networks_know():
 
 
 @pytest.mark.parametrize(
-    "name", ["infer", "synthesize", "demo", "emulator", "evaluate", "identify", "bound", "residuals"]
+    "name",
+    ["infer", "synthesize", "demo", "emulator", "evaluate", "identify", "bound", "residuals", "pretrain"],
 )
 def test_other_scripts_compose(name):
     required = {
@@ -92,6 +95,9 @@ def test_other_scripts_compose(name):
 
 def test_demo_is_the_small_quick_training_with_a_reader():
     cfg = configured("demo")
+    known = {field.name for field in dataclasses.fields(Settings)} | set(RUN)
+    rest = {k: v for k, v in OmegaConf.to_container(cfg).items() if k not in known}
+    assert build(demo.Settings, rest) == demo.Settings()
     assert cfg.trainer.max_seconds < 300 and cfg.model.encoder.base == "small" and cfg.reader.medium == "air"
 
 
@@ -120,15 +126,44 @@ def test_misspelt_settings_are_named(node, named):
         build(FlowConfig, node)
 
 
-def test_misspelt_overrides_are_refused_by_every_command():
-    for name, cls, override in (
-        ("infer", infer.Settings, "+unit=nm"),
-        ("train", Settings, "+model.encoder.widht=3"),
-        ("evaluate", evaluate.Settings, "+evaluation.n_draw=5"),
-    ):
-        required = ["spectra=x"] if name == "infer" else []
-        with pytest.raises(InputError, match=override[1:].split("=")[0]):
-            settings(cls, configured(name, override, *required))
+REQUIRED = {
+    **{"infer": ["spectra=x"], "synthesize": ["labels=x", "output=y"], "identify": ["labels=x"]},
+    **{"bound": ["labels=x"], "residuals": ["results=x"], "calibrate": ["surveys=x"]},
+    "linelist": ["folder_of_spectra=x"],
+}
+COMMANDS = sorted(path.stem for path in (CONF.parent / "experiments").glob("*.py")
+                  if (CONF / f"{path.stem}.yaml").exists())  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_unknown_keys_are_refused_by_every_command(name, tmp_path):
+    """Before any work: `+unit=nm` was accepted and ignored."""
+    script = importlib.import_module(f"experiments.{name}")
+    cfg = configured(name, "+unit=nm", *REQUIRED.get(name, []))
+    with pytest.raises(InputError, match=r"^unit: found no such setting"):
+        script.run(cfg, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("name", "key"), [(name, r[0].partition("=")[0]) for name, r in REQUIRED.items()])
+def test_a_missing_value_is_a_sentence(name, key, tmp_path):
+    script = importlib.import_module(f"experiments.{name}")
+    with pytest.raises(InputError, match=rf"^{key}: found nothing; expected a value.*; write {key}=\S"):
+        script.run(configured(name), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["model.encoder.widht=3", "data.prios={}", "evaluation.n_draw=5"])
+def test_misspelt_overrides_are_named_with_their_group(name):
+    with pytest.raises(InputError, match=name.split("=")[0]):
+        train_settings(f"+{name}")
+
+
+def test_a_small_model_is_not_trained_for_hours():
+    """Each size has a trainer of its own; another one can still be chosen."""
+    assert {p.stem for p in (CONF / "model").glob("*.yaml")} <= {p.stem for p in (CONF / "trainer").glob("*")}
+    small = train_settings("model=small").trainer
+    assert small.n_steps <= 5000 and small.max_seconds < 300
+    assert train_settings("model=small", "trainer=long").trainer == train_settings().trainer
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,7 @@ def trained(tmp_path_factory):
     return cfg, folder
 
 
+@pytest.mark.slow
 def test_lines_of_ones_own_are_in_the_spectra(trained):
     """The emulator's spectrum is the synthesis with that list, far nearer than the lines are deep."""
     cfg, folder = trained

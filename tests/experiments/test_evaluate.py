@@ -42,6 +42,7 @@ def test_stored_weights_give_the_numbers_of_their_training(trained, tmp_path):
     assert hashlib.sha256(weights).hexdigest() in page and checks["ranks"]["verdict"] in page
 
 
+@pytest.mark.slow
 def test_several_networks_are_evaluated_as_one(trained, tmp_path):
     """Here one twice: an ensemble of networks that agree is as good as each."""
     result, folder = trained
@@ -51,6 +52,7 @@ def test_several_networks_are_evaluated_as_one(trained, tmp_path):
     assert metrics["weights"] == [str(folder / "posterior")] * 2
 
 
+@pytest.mark.slow
 def test_parts_of_a_network_with_dropout_are_evaluated_as_one(trained, tmp_path):
     result, folder = trained
     alone = configured("evaluate", *SETS, f"checkpoint={folder}", "dropout=4")
@@ -70,6 +72,7 @@ def test_parts_of_a_network_with_dropout_are_evaluated_as_one(trained, tmp_path)
             evaluate.run(configured("evaluate", *SETS, f"dropout={wrong}"), tmp_path / "refused")
 
 
+@pytest.mark.slow
 def test_refined_draws_are_better_at_high_signal(trained, tmp_path):
     """A flow of a hundred steps is poor; the fit that starts from it is not."""
     _, folder = trained

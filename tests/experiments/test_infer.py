@@ -25,7 +25,7 @@ from jaxspec.fitting.importance import trusted
 from jaxspec.inference import InferenceConfig
 from jaxspec.io import read_table
 from jaxspec.labels import NINE_LABELS
-from jaxspec.posterior.flags import Flag
+from jaxspec.posterior.flags import Flag, usable
 from jaxspec.spectra import Spectra
 from tests.experiments.conftest import configured
 from tests.experiments.toys import observed
@@ -85,11 +85,14 @@ def test_label_table_has_the_promised_columns(results):
     expected = ["source"]
     for name in NINE_LABELS.names:
         expected += [name, f"e_{name}", f"{name}_p16", f"{name}_p84"]
-    assert table.colnames == [*expected, "snr", "chi2", "flags"]
+    assert table.colnames == [*expected, "snr", "chi2", "flags", "usable"]
     assert list(table["source"]) == ["a_star.fits", "b_star.txt"]
     assert table["teff"].unit == "K"
     np.testing.assert_allclose(table["teff"].value, posterior.median[:, 0], rtol=1e-6)
     assert np.all(table["flags"] & Flag.ARM_MISSING)
+    # Spectra of one arm are not thrown away with those that fit badly.
+    np.testing.assert_array_equal(table["usable"], usable(table["flags"]))
+    assert table["usable"][0]
     header = fits.getheader(folder / "labels.fits", 1)
     assert header["REFUSED"] == 1 and header["PHYSICS"] == "LTE"
     assert header["TUCD2"].startswith("phys.temperature")

@@ -85,6 +85,7 @@ def test_stars_are_split_counted_and_joined(survey):
     assert not tested & seen
 
 
+@pytest.mark.slow
 def test_training_on_a_survey_ends_in_metrics_of_both_tests(survey, tmp_path):
     written, _, _, _ = survey
     result = train.run(configured("train", *overrides(written)), tmp_path)

@@ -1,17 +1,19 @@
 """Spectra for a table of labels: layout, checks of the rows, noise, and a kill in the middle."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 from astropy.table import Table
 
-from experiments import synthesize
+from experiments import bound, synthesize
 from experiments.common import ROOT
 from jaxspec.errors import InputError
 from jaxspec.labels import NINE_LABELS
@@ -83,6 +85,7 @@ def test_missing_column_is_named(tmp_path):
         synthesize.run(settings(tmp_path / "stars.csv", tmp_path / "out.h5", *TOY), tmp_path)
 
 
+@pytest.mark.slow
 def test_native_spectra_are_the_synthesis_itself(tmp_path):
     labels = table(
         tmp_path / "stars.csv", [{}, {"fe_h": -0.5, "vmic": 2.0, **{n: -0.5 for n in NINE_LABELS.names[3:]}}]
@@ -98,6 +101,67 @@ def test_native_spectra_are_the_synthesis_itself(tmp_path):
     assert abs(wavelength[np.argmin(flux[0])] - 5371.49) < 0.02
     assert 0.0 < flux[0].min() < 0.25 and flux.max() <= 1.0 + 1e-5
     assert (1 - flux[1]).sum() < (1 - flux[0]).sum()
+
+
+# Three lines of Ca I and Fe I about 6103 A, in Turbospectrum's format (Gaia-ESO v6).
+RED_LINES = """'  20.000            '    1         1
+'Ca I    LTE'
+  6102.723  1.879 -0.793 2042.250    3.0  9.60E+07 'p' 's'   0.0    1.0 'Ca I'
+'  26.000            '    1         2
+'Fe I    LTE'
+  6102.171  4.835 -0.516 1034.285    7.0  2.61E+08 'p' 'd'   0.0    1.0 'Fe I'
+  6103.186  4.835 -0.771 1034.285    5.0  2.63E+08 'p' 'd'   0.0    1.0 'Fe I'
+"""
+RED = "arms: [{name: red, low: 6101.0, high: 6104.5, step: 0.05, resolving_power: 20000}]"
+
+
+@pytest.fixture
+def red(tmp_path):
+    """The file of an instrument far from every emulator, and lines there."""
+    (tmp_path / "my_red.yaml").write_text(RED)
+    (tmp_path / "red_lines.txt").write_text(RED_LINES)
+    return [f"instrument='{tmp_path}/my_red.yaml'"], [f"lines='{tmp_path}/red_lines.txt'"]
+
+
+def test_another_window_needs_lines_and_no_emulator(tmp_path, red):
+    """An own instrument at 6101-6104.5 A: spectra have the lines where they are."""
+    instrument, lines = red
+    labels = table(tmp_path / "stars.csv", [{"source": "Sun"}])
+    with pytest.raises(InputError, match=r"engine=synthesis lines=FILE"):
+        synthesize.run(settings(labels, tmp_path / "a.h5", *instrument), tmp_path)
+    synthesize.run(settings(labels, tmp_path / "b.h5", *instrument, *lines, "progress=false"), tmp_path)
+    with h5py.File(tmp_path / "b.h5") as file:
+        wavelength, flux = file["wavelength"][:], file["flux"][0]
+    assert len(wavelength) == 70
+    for line in (6102.171, 6102.723):  # the third is in the wing of calcium
+        near = np.abs(wavelength - line) < 0.11
+        assert flux[near].min() < 0.85 and abs(wavelength[near][flux[near].argmin()] - line) < 0.06
+    assert flux[wavelength > 6104.0].min() > 0.97
+
+
+@pytest.mark.slow
+def test_the_bound_of_another_window_needs_no_emulator(tmp_path, red):
+    instrument, lines = red
+    labels = table(tmp_path / "stars.csv", [{"source": "Sun"}])
+    found = bound.run(
+        configured("bound", f"labels='{labels}'", *instrument, *lines, "free=[ca_h,fe_h]", "unknown=nothing"),
+        tmp_path / "bound",
+    )
+    assert found.meta["engine"] == "synthesis" and 0.001 < found["ca_h"][0] < 0.1
+    checksums = json.loads((tmp_path / "bound" / "provenance.json").read_text())["checksums"]
+    assert {Path(name).name for name in checksums} == {"stars.csv", "red_lines.txt", "my_red.yaml"}
+
+
+def test_shipped_lines_are_not_taken_for_another_window(tmp_path, red):
+    """They would leave it without any line, and the bound without any information."""
+    instrument, lines = red
+    labels = table(tmp_path / "stars.csv", [{}])
+    for more in (["engine=synthesis"], [*lines, "engine=emulator"]):
+        with pytest.raises(InputError, match=r"lines=FILE|engine=synthesis"):
+            bound.run(configured("bound", f"labels='{labels}'", *instrument, *more), tmp_path)
+    with pytest.raises(InputError, match=r"window 6100-6101 A.*lines=FILE"):
+        native = ["instrument=native", "windows=[[6100.0,6101.0]]"]
+        synthesize.run(settings(labels, tmp_path / "n.h5", *native), tmp_path)
 
 
 def test_kill_in_the_middle_changes_nothing(tmp_path):

@@ -83,6 +83,7 @@ def test_killed_run_resumes_to_the_same_numbers(trained, tmp_path):
     assert all(np.array_equal(a[name], b[name]) for name in b.files)
 
 
+@pytest.mark.slow
 def test_training_can_start_from_stored_weights(trained, tmp_path):
     first, unbroken = trained
     short = [*TRAINING, "trainer.n_steps=40", f"start_from='{unbroken}'"]

@@ -38,6 +38,7 @@ def test_refinement_finds_the_labels(toy, bright, start):
     assert np.median(np.abs(pull)) < 2.0 and np.median(out.error[:, 0]) < 150.0
 
 
+@pytest.mark.slow
 def test_the_fit_settles_without_rotation(toy, bright):
     """No star rotates slower than not at all, where the derivative by vsini vanishes: the limit must hold a
     fit, not toss it. What is left without noise is what the priors pull."""

@@ -180,7 +180,7 @@ def test_snr_max_raises_the_errors(tmp_path):
     assert 250 < spectra.meta[0]["snr"] <= 300.5
     assert spectra.meta[0]["errors_raised"]["hr10"] > 30
     spectra, _ = read_spectra(path, SMALL, frame="rest", medium="air")
-    assert spectra.meta[0]["errors_raised"] == {}
+    assert 1.0 < spectra.meta[0]["errors_raised"]["hr10"] < 1.3  # by what resampled neighbours share
 
 
 def test_calibrated_fluxes_keep_finite_float32_ivar(tmp_path):

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from jaxspec.errors import InputError
+from jaxspec.labels import NINE_LABELS
 from jaxspec.physics.exact import ExactModel
-from jaxspec.physics.fit import FitConfig, fit_spectrum
+from jaxspec.physics.fit import FitConfig, fit_spectrum, with_elements
 from jaxspec.physics.forward import Nuisances
 from jaxspec.physics.lines import LineList
 
@@ -84,3 +85,32 @@ def test_wrong_input_is_named(model, observed, change, named):
 def test_pixels_out_of_order_are_refused():
     with pytest.raises(InputError, match="increasing order"):
         ExactModel.for_pixels([np.array([5500.0, 5501.0, 5500.5, 5502.0])], 40_000.0)
+
+
+def test_any_element_of_the_line_list_can_be_fitted():
+    """Manganese is none of the nine labels; its lines in HR10 give back the abundance they were made with."""
+    lines = LineList.load(5404.0, 5410.0)
+    lines = lines[np.flatnonzero(np.isin(np.asarray(lines.element), (24, 25)) & (lines.log_gf > -2.0))]
+    model = ExactModel.for_pixels([np.arange(5406.0, 5408.5, 0.05)], 40_000.0, lines=lines)
+    richer = with_elements(model, ("mn_h",))
+    assert (
+        richer.label_set.names == (*model.label_set.names, "mn_h")
+        and with_elements(model, ("mn_h", "fe_h", "vmic")) is richer
+    )
+    labels = jnp.array([5777.0, 4.44, *[-0.1] * 7, 0.25], jnp.float32)
+    nuisances = Nuisances(*map(jnp.float32, (1.0, 3.0, 0.0, 0.0, 1.0)))
+    flux = np.asarray(jax.jit(lambda x, y: richer(x, y))(labels, nuisances), float)
+    start = {**START, "fe_h": 0.0}
+    result = fit_spectrum(flux, np.full(flux.shape, 1e4), model, start, ("fe_h", "mn_h"), held=HELD)
+    assert result.converged and result.names == ("fe_h", "mn_h")
+    np.testing.assert_allclose(result.values, [-0.1, 0.25], atol=3e-3)
+    # Without a value of its own manganese follows iron, and is then not seen to differ.
+    with pytest.raises(InputError, match=r"'eu_h', but no line of Eu in the model"):
+        fit_spectrum(flux, np.ones(flux.shape), model, start, ("eu_h",))
+
+
+def test_an_emulator_says_what_would_have_to_be_trained():
+    with pytest.raises(InputError, match=r"whose labels were fixed when it was trained.*ExactModel"):
+        with_elements(object(), ("mn_h",))
+    with pytest.raises(InputError, match=r"'mn_h'.*fit the exact synthesis.*or train an emulator"):
+        NINE_LABELS.index("mn_h")

@@ -43,6 +43,7 @@ def projections(short_model):
     return project, at
 
 
+@pytest.mark.slow
 def test_derivatives_and_values_in_double_precision(projections):
     """Forward and reverse derivatives by labels, vmic and log gf against finite differences; and
     the float32 flux against the same in double precision."""

@@ -57,6 +57,7 @@ def test_outside_the_grid_it_is_nan(functions):
     assert np.isnan(flux).all() and np.isnan(jacobian).all()
 
 
+@pytest.mark.slow
 def test_jax_differentiates_with_it():
     """Forward, and backward of a projection."""
     model = StellarModel.create((Window(5527.0, 5530.0, 0.05),))

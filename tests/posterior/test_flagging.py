@@ -78,6 +78,33 @@ def test_edges_are_those_of_the_prior_or_of_the_labels(ordinary):
     assert flags(posterior, ivar, None).tolist() == [0] * 5
 
 
+def test_edges_of_several_labels_count(ordinary):
+    """[Mg/Fe] at its lower edge; cool stars of intermediate gravity at the slanted edge of what was trained.
+    Every label alone is far from its own limits."""
+    posterior, ivar = ordinary
+    mg = NINE_LABELS.index("mg_h")
+    posterior.draws[:, 1, mg] += PRIOR.x_fe_range[0]
+    (teff, logg), (teff_2, logg_2) = next(
+        ends for ends in zip(PRIOR.polygon, PRIOR.polygon[1:], strict=False) if slanted(*ends)
+    )
+    inside = np.mean(np.asarray(PRIOR.polygon), axis=0)
+    middle = np.array([0.5 * (teff + teff_2), 0.5 * (logg + logg_2)])
+    posterior.draws[:, 3, :2] += middle + 0.002 * (inside - middle) - SUN[:2]
+    found = flags(posterior, ivar)
+    assert found[1] & Flag.NEAR_BOUND and found[3] & Flag.NEAR_BOUND
+    assert found[[0, 2, 4]].tolist() == [0] * 3
+    p16, p84 = np.quantile(posterior.draws, [0.16, 0.84], axis=0)
+    margin = 0.01 * (PRIOR.high - PRIOR.low)
+    assert np.all((p16[[1, 3]] > PRIOR.low + margin) & (p84[[1, 3]] < PRIOR.high - margin))
+
+
+def slanted(one, other):
+    """Whether an edge is oblique and far from the limits of both labels in its middle."""
+    middle = 0.5 * (np.asarray(one) + np.asarray(other))
+    room = np.minimum(middle - PRIOR.low[:2], PRIOR.high[:2] - middle) / (PRIOR.high - PRIOR.low)[:2]
+    return bool(np.all(np.asarray(one) != np.asarray(other)) and np.all(room > 0.1))
+
+
 def test_a_refined_star_is_judged_by_its_refined_draws(ordinary):
     posterior, ivar = ordinary
     posterior.draws[:, 1] += np.array([0.0, 0.0] + [-5.0] * 7)

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import xarray as xr
 from astropy.io import fits
+from astropy.table import Table
 
 from jaxspec.errors import InputError
-from jaxspec.io import write_datatree, write_table
+from jaxspec.io import read_table, write_datatree, write_table
 from jaxspec.labels import NINE_LABELS
 from jaxspec.posterior import flags
 from jaxspec.posterior.flags import FLAG_TEXT, Flag
@@ -36,7 +37,7 @@ def test_table_columns_and_values(posterior):
     expected = ["source"]
     for name in NINE_LABELS.names:
         expected += [name, f"e_{name}", f"{name}_p16", f"{name}_p84"]
-    assert table.colnames == [*expected, "snr", "chi2", "flags"]
+    assert table.colnames == [*expected, "snr", "chi2", "flags", "usable"]
     # 4,000 draws of a Gaussian of 40 K.
     assert abs(table["teff"][0].to_value("K") - 5500.0) < 4.0
     assert abs(table["e_teff"][0].to_value("K") - 40.0) < 2.5
@@ -55,6 +56,26 @@ def test_table_written_as_fits(posterior, tmp_path):
         assert header[f"TUNIT{columns['teff']}"] == "K"
         np.testing.assert_allclose(hdus[1].data["teff_p16"], posterior.quantile(0.16)[:, 0], rtol=1e-6)
         assert hdus[1].data["flags"][1] == 34
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_file_explains_itself_and_opens_everywhere(posterior, tmp_path):
+    """Every column and every bit has its text in the header; astropy and pandas open it without a warning,
+    with units and names as text; single-arm stars are kept."""
+    posterior = dataclasses.replace(posterior, flags=np.array([4 | 32, 8, 1]))
+    path = write_table(tmp_path / "labels.fits", posterior.to_table())
+    header = fits.getheader(path, 1)
+    for i in range(1, header["TFIELDS"] + 1):
+        assert len(header[f"TCOMM{i}"]) > 10 and header[f"TUCD{i}"], header[f"TTYPE{i}"]
+    for flag, text in FLAG_TEXT.items():
+        assert flag.name in header[f"FLAG{int(flag)}"] and text in header[f"FLAG{int(flag)}"]
+    back = Table.read(path, character_as_bytes=False)
+    assert back["teff"].unit == "K" and back["fe_h"].unit == "dex"
+    kept = back[back["usable"]].to_pandas()
+    assert list(kept["source"]) == ["sun.fits", "c"]
+    frame = read_table(path).to_pandas()
+    assert list(frame["source"]) == ["sun.fits", "b", "c"] and list(frame["usable"]) == [True, False, True]
+    assert posterior.usable.tolist() == [True, False, True]
 
 
 def test_datatree_follows_the_arviz_schema(posterior, tmp_path):
@@ -81,7 +102,7 @@ def test_raw_draws_are_written_and_read_again(posterior, tmp_path):
     plain, table = posterior.to_table(), both.to_table()
     last = NINE_LABELS.names[-1]
     assert table.colnames[: len(plain.colnames)] == plain.colnames
-    assert table.colnames[-2:] == [f"{last}_raw", f"e_{last}_raw"] and len(table.colnames) == 40 + 18
+    assert table.colnames[-2:] == [f"{last}_raw", f"e_{last}_raw"] and len(table.colnames) == 41 + 18
     for name in NINE_LABELS.names:
         np.testing.assert_array_equal(table[f"{name}_raw"], plain[name])
         np.testing.assert_array_equal(table[f"e_{name}_raw"], plain[f"e_{name}"])

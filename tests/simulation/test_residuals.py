@@ -41,6 +41,7 @@ def covariance(model):
     return c.T @ c, s**2
 
 
+@pytest.mark.slow
 def test_learns_what_the_residuals_were_made_by(known, survey):
     found, gain = fit_residuals(*survey)
     assert len(found.components) == 2 == max(gain, key=gain.get)
@@ -73,6 +74,7 @@ def test_factors_that_few_pixels_tell_are_uncertain():
     assert np.trace(shared) == pytest.approx(12 * 0.01**2, rel=0.08)
 
 
+@pytest.mark.slow
 def test_stated_noise_alone_teaches_nothing(survey):
     ivar = survey[1]
     noise = np.random.default_rng(4).normal(size=ivar.shape) / np.sqrt(np.where(ivar > 0.0, ivar, 1.0))

@@ -147,6 +147,7 @@ def test_a_checkpoint_of_another_run_is_refused(sky_and_truth, laplace, tmp_path
         fit(sky, **run)
 
 
+@pytest.mark.slow
 def test_a_stopped_guide_goes_on_to_the_same_numbers(sky_and_truth, tmp_path, monkeypatch):
     sky, settings = sky_and_truth[0], FitConfig(svi=SviConfig(steps=30, batch=1000, round=5))
     whole = fit(sky, CONFIG, method="svi", settings=settings)

@@ -1,6 +1,8 @@
 """The loop: it learns, it measures, it stops when it must, and it says why."""
 
 import dataclasses
+import os
+import signal
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +10,8 @@ import numpy as np
 import pytest
 
 from jaxspec.errors import InputError
-from jaxspec.training import NonFiniteLossError, OptimiserConfig, TrainConfig, fit
+from jaxspec.stopping import Stopped
+from jaxspec.training import NonFiniteLossError, OptimiserConfig, TrainConfig, fit, loop
 from jaxspec.training.metrics import MetricsLog, read_metrics
 from tests.training.problem import CONFIG, batch_fn, evaluate, host_source, loss_fn, make_net
 
@@ -39,6 +42,40 @@ def test_learns_and_reports(tmp_path):
     # What was given stays as it was; what is not a parameter is not trained.
     np.testing.assert_array_equal(net.hidden.kernel[...], before)
     np.testing.assert_array_equal(result.model.scale[...], net.scale[...])
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_a_checkpoint_and_the_run_goes_on_from_it(tmp_path, caplog, signum):
+    """Stopped long before the first checkpoint is due, and resumed to the numbers of an unbroken run."""
+    unbroken = fit(make_net(), loss_fn, CONFIG, key=jax.random.key(0), source=host_source, evaluate=evaluate)
+
+    def interrupted(step):
+        if step == 6:
+            os.kill(os.getpid(), signum)
+        return host_source(step)
+
+    given = dict(key=jax.random.key(0), directory=tmp_path, evaluate=evaluate)
+    with pytest.raises(Stopped, match=r"stopped at step \d of 60; the same command goes on") as stop:
+        fit(make_net(), loss_fn, CONFIG, source=interrupted, **given)
+    assert stop.value.status == 128 + signum
+    (step,) = [int(p.name) for p in (tmp_path / "checkpoints").iterdir()]
+    assert 7 <= step < CONFIG.checkpoint_every
+    with caplog.at_level("INFO"):
+        resumed = fit(make_net(), loss_fn, CONFIG, source=host_source, **given)
+    assert f"going on from step {step} of 60" in caplog.text
+    for a, b in zip(jax.tree.leaves(unbroken.state), jax.tree.leaves(resumed.state), strict=True):
+        if not jax.dtypes.issubdtype(a.dtype, jax.dtypes.prng_key):
+            np.testing.assert_array_equal(a, b)
+    seen = [[(r["step"], r["loss"]) for r in x.history if "loss" in r] for x in (unbroken, resumed)]
+    assert seen[0] == seen[1]
+
+
+def test_the_first_checkpoint_goes_by_time(tmp_path, monkeypatch):
+    """A long interval between checkpoints leaves no run of a minute with nothing to go on from."""
+    monkeypatch.setattr(loop, "FIRST_CHECKPOINT", 0.0)
+    config = dataclasses.replace(SHORT, checkpoint_every=1000, keep_checkpoints=5)
+    fit(make_net(), loss_fn, config, key=jax.random.key(0), source=host_source, directory=tmp_path)
+    assert sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir()) == [1, 12]
 
 
 def test_non_finite_loss_stops_and_saves_the_batch(tmp_path):

@@ -1,4 +1,4 @@
-"""What the layouts of surveys share: finding columns in any case, and completing a table's entry.
+"""Shared by the layouts of surveys: finding columns in any case, and completing a table's entry.
 
 Each layout looks at which columns a table has (in any case: releases and their copies differ) and fills in
 what the entry does not say itself. What the entry says takes precedence, label by label.

@@ -1,4 +1,4 @@
-"""What the readers of model atmospheres share: numbers in lines, tables, and the limits of what can be."""
+"""Shared by readers of model atmospheres: numbers in lines, tables, and the limits of what can be."""
 
 import re
 from typing import NamedTuple

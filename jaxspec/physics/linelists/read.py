@@ -68,7 +68,7 @@ def read_line_list(
     _check("molecules", molecules, {"refuse", "skip"})
     _check("ions", ions, {"refuse", "skip"})
     if not 0 < unsoeld <= 20:
-        raise InputError("unsoeld", f"{unsoeld:g}", "a factor above 0, at most 20", "correct it")
+        raise InputError("unsoeld", f"{unsoeld:g}", "a factor above 0, at most 20", "give unsoeld=2.5, say")
     # Air and vacuum differ by 0.03 %; the exact range is taken when all are in air.
     margins = low * 0.999, high * 1.001
     raw = _read(text, format, margins, medium, gf)

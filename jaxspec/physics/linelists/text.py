@@ -1,4 +1,4 @@
-"""What all readers of line lists share: the file's text, the names of species, and the rows read."""
+"""Shared by all readers of line lists: the file's text, the names of species, and the rows read."""
 
 import gzip
 import re

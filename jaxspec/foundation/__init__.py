@@ -1,0 +1,1 @@
+"""One model of stars: a transformer over any observation and any label."""
