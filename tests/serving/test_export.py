@@ -43,7 +43,13 @@ def test_draws_without_jax_are_those_of_the_model(exported, spline):
 
 
 @pytest.mark.parametrize(
-    "coupling, fit", [("spline", False), ("affine", False), ("autoregressive", False), ("spline", True)]
+    "coupling, fit",
+    [
+        ("spline", False),
+        ("affine", False),
+        ("autoregressive", False),
+        pytest.param("spline", True, marks=pytest.mark.slow),  # thousands of nodes
+    ],
 )
 def test_every_network_is_translated_with_parity(coupling, fit):
     """All graphs but the normalisation, whose translation takes half a minute: it is in the tests of whole
