@@ -70,7 +70,9 @@ def predict(
                 max_iter=max_iter, learning_rate=0.08, early_stopping=len(x) >= 300, random_state=seed,
                 validation_fraction=0.1, n_iter_no_change=10,
             )  # fmt: skip
-        out[:, i] = model.fit(x[known], y[known, i]).predict(x_test)
+        # One thread: on cores that others use, the threads of the trees wait on one another for minutes.
+        with importlib.import_module("threadpoolctl").threadpool_limits(1):
+            out[:, i] = model.fit(x[known], y[known, i]).predict(x_test)
     return out
 
 
