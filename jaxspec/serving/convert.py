@@ -171,7 +171,7 @@ def _ordered(x: Any, order: Sequence[int]) -> Any:
     return x if list(order) == list(range(x.ndim)) else lax.transpose(x, order)
 
 
-def _padded(x: Any, value: Any, config: Sequence[tuple[int, int, int]]) -> Any:
+def _padded(x: Any, value: Any, config: Sequence[tuple[Any, Any, Any]]) -> Any:
     """`lax.pad` by joining arrays, which may have as many rows as there will be stars."""
     for axis, (low, high, between) in enumerate(config):
         if between:

@@ -39,6 +39,13 @@ def export_posterior(posterior: AmortisedPosterior, folder: str | os.PathLike, s
 
     Raises: InputError for what cannot be exported, without the extra `export`, and where files differ.
     """
+    if posterior.network.linear_fit is not None:
+        raise InputError(
+            "model",
+            "a network with a linear fit inside, as the weights in the package have",
+            "one without: ONNX Runtime does not run the fit's translation yet",
+            "train one with experiment=giraffe_robust, or serve the model itself with jaxspec serve",
+        )
     graphs = posterior_graphs(posterior)
     label_set, instrument = posterior.label_set, posterior.instrument
     inputs = parity.posterior_inputs(posterior)

@@ -48,7 +48,6 @@ def test_draws_without_jax_are_those_of_the_model(exported, spline):
         ("spline", False),
         ("affine", False),
         ("autoregressive", False),
-        pytest.param("spline", True, marks=pytest.mark.slow),  # thousands of nodes
     ],
 )
 def test_every_network_is_translated_with_parity(coupling, fit):
