@@ -45,6 +45,28 @@ class SpectrumModel(Protocol):
     def __call__(self, labels: Float[Array, " l"], nuisances: Nuisances) -> Float[Array, " p"]: ...
 
 
+class AlteredModel(eqx.Module):
+    """A forward model with something changed: labels, instrument and approximation are those of `forward`.
+    Subclasses say what is changed by their `__call__`."""
+
+    forward: SpectrumModel
+
+    @property
+    def label_set(self) -> LabelSet:
+        """That of the model."""
+        return self.forward.label_set
+
+    @property
+    def instrument(self) -> Instrument:
+        """That of the model."""
+        return self.forward.instrument
+
+    @property
+    def approximation(self) -> str:
+        """That of the model."""
+        return self.forward.approximation
+
+
 class ArmResponse(eqx.Module):
     """How one arm sees flux on one velocity grid: what stays to be convolved, and where its pixels lie."""
 

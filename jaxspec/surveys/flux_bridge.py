@@ -21,9 +21,8 @@ from jaxtyping import Array, Float
 
 from jaxspec.errors import InputError
 from jaxspec.instruments import Instrument
-from jaxspec.labels import LabelSet
 from jaxspec.physics import turbulence
-from jaxspec.physics.forward import Nuisances, SpectrumModel
+from jaxspec.physics.forward import AlteredModel, Nuisances, SpectrumModel
 from jaxspec.simulation.simulator import knots_to_pixels
 
 CONTINUUM_DEGREE = 5
@@ -71,26 +70,12 @@ class Correction(NamedTuple):
     scattered: Float[Array, " a"]
 
 
-class BridgedModel(eqx.Module):
+class BridgedModel(AlteredModel):
     """The forward model with a correction: simulations with it look like the survey."""
 
-    forward: SpectrumModel
     factor: Float[Array, " p"]
     resolution: Float[Array, ""]
     scattered: Float[Array, " p"]
-
-    @property
-    def label_set(self) -> LabelSet:
-        return self.forward.label_set
-
-    @property
-    def instrument(self) -> Instrument:
-        return self.forward.instrument
-
-    @property
-    def approximation(self) -> str:
-        """That of the model behind it."""
-        return self.forward.approximation
 
     def __call__(self, labels: Float[Array, " l"], nuisances: Nuisances) -> Float[Array, " p"]:
         seen = nuisances._replace(resolution=nuisances.resolution * self.resolution)

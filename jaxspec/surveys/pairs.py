@@ -20,7 +20,7 @@ from jaxspec.datasets import Dataset
 from jaxspec.errors import InputError
 from jaxspec.instruments import FWHM_PER_SIGMA, Arm, Instrument
 from jaxspec.labels import LabelSet
-from jaxspec.physics.forward import Nuisances, SpectrumModel, load_forward_model
+from jaxspec.physics.forward import AlteredModel, Nuisances, SpectrumModel, load_forward_model
 from jaxspec.runs import named_key
 from jaxspec.simulation.nuisances import NuisanceConfig
 from jaxspec.simulation.prior import StellarPrior
@@ -89,26 +89,12 @@ class Pair(NamedTuple):
     label_set: LabelSet
 
 
-class WrongModel(eqx.Module):
+class WrongModel(AlteredModel):
     """A forward model whose line depths are wrong by a fixed factor that varies from line to line, and whose
     microturbulence is another."""
 
-    forward: SpectrumModel
     factor: Float[Array, " p"]
     vmic: float = eqx.field(static=True)
-
-    @property
-    def label_set(self) -> LabelSet:
-        return self.forward.label_set
-
-    @property
-    def instrument(self) -> Instrument:
-        return self.forward.instrument
-
-    @property
-    def approximation(self) -> str:
-        """That of the model behind it."""
-        return self.forward.approximation
 
     def __call__(self, labels: Float[Array, " l"], nuisances: Nuisances) -> Float[Array, " p"]:
         flux = self.forward(labels, nuisances._replace(vmic=nuisances.vmic + self.vmic))

@@ -16,10 +16,9 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from jaxspec.amortised.amortised import AmortisedPosterior
 from jaxspec.errors import InputError
-from jaxspec.instruments import Instrument
 from jaxspec.labels import NINE_LABELS, LabelSet
 from jaxspec.physics import turbulence
-from jaxspec.physics.forward import Nuisances
+from jaxspec.physics.forward import AlteredModel, Nuisances
 from jaxspec.simulation.nuisances import NuisanceConfig, draw_nuisances
 from jaxspec.simulation.preparation import prepare
 from jaxspec.simulation.simulator import SpectrumModel, observe
@@ -88,7 +87,7 @@ class SpectralConfig:
             )
 
 
-class PlantedModel(eqx.Module):
+class PlantedModel(AlteredModel):
     """A forward model as another spectrograph and another line list would have it.
 
     Flux is raised to the power `strength [p]`, which scales optical depths as oscillator strengths do: weak
@@ -96,25 +95,9 @@ class PlantedModel(eqx.Module):
     resolving power over the nominal one.
     """
 
-    forward: SpectrumModel
     strength: Float[Array, " p"]
     continuum: Float[Array, " p"]
     resolution: Float[Array, ""]
-
-    @property
-    def label_set(self) -> LabelSet:
-        """That of the model."""
-        return self.forward.label_set
-
-    @property
-    def instrument(self) -> Instrument:
-        """That of the model."""
-        return self.forward.instrument
-
-    @property
-    def approximation(self) -> str:
-        """That of the model."""
-        return self.forward.approximation
 
     def __call__(self, labels: Float[Array, " l"], nuisances: Nuisances) -> Float[Array, " p"]:
         nuisances = nuisances._replace(resolution=nuisances.resolution * self.resolution)

@@ -252,6 +252,7 @@ ELSEWHERE = {
     "synthesis.chemistry_of": "solve_chemistry in every layer",
     "departures.ElementDepartures": "see its method",
     "forward.forward_model": "loads the model on the host; its flux is in test_forward",
+    "fit.with_elements": "gives a model more labels, on the host",
     "fit.fit_spectrum": "an optimiser on the host; its derivatives are the model's",
     "identify.line_identifier": "makes tables on the host", "identify.strongest": "sorts a table",
     "lines.group_lines": "where lines stand on a grid, on the host",
