@@ -77,7 +77,7 @@ class AgentConfig:
 
 @dataclass(frozen=True)
 class Setup:
-    """What the agent may change about the data and the model.
+    """Settings of the data and the model that the agent may change.
 
     Attributes:
         velocity: taken out of the spectrum [km/s].
@@ -107,7 +107,7 @@ class Try:
 
 @dataclass(frozen=True)
 class Conclusion:
-    """What the agent says of a star in the end.
+    """The agent's conclusion about a star.
 
     Attributes:
         cause: one of `hypotheses.CAUSES`.

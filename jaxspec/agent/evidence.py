@@ -114,8 +114,8 @@ def make_data(
     instrument: Instrument,
     errors: Errors = Errors(),
 ) -> Data:
-    """What hypotheses are compared on. The depth of lines is that of the spectrum itself, smoothed over half
-    a line."""
+    """The data that hypotheses are compared on. The depth of lines is that of the spectrum itself, smoothed
+    over half a line."""
     good = np.asarray(ivar) > 0.0
     flux = np.where(good, np.asarray(flux, float), 1.0)
     noise = np.where(good, 1.0 / np.sqrt(np.where(good, np.asarray(ivar, float), 1.0)), 1.0)

@@ -74,7 +74,7 @@ UNITS = ("km/s", "dex", "K", "%", "A", "Å", "s", "min", "h", "mag")
 
 
 class Objection(NamedTuple):
-    """What the checker did not find in the facts."""
+    """Claims that the checker did not find in the facts."""
 
     what: str
     where: str
@@ -268,7 +268,7 @@ def quantity_before(text: str) -> str | None:
 
 
 def _what(fact: Fact) -> tuple[str, str, str]:
-    """What a fact is of, whatever the star: the same of two stars may be compared."""
+    """The quantity of a fact, without its star: facts of one quantity may be compared."""
     return fact.key.rpartition(".")[2], fact.quantity, fact.unit
 
 

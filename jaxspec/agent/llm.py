@@ -157,7 +157,7 @@ def _converse(client: Any, endpoint: Endpoint, brief: Brief) -> Generator[Action
 
 
 def instructions(brief: Brief, json_mode: bool) -> str:
-    """What the model is told before it begins."""
+    """The system prompt."""
     parts = [
         "You work on the spectrum of one star with tools. Look at the data, form a hypothesis about what is "
         "wrong, test it with compare, mend one thing at a time, and end with conclude. Most stars are "
@@ -213,7 +213,7 @@ def _from_json(text: str) -> list[tuple[str, Action, str]]:
 
 
 def _action(tool: str, raw: str) -> Action:
-    """What was asked for; arguments that are no object are answered as any wrong ones."""
+    """The action that was asked for; arguments that are no object are answered as any wrong ones."""
     try:
         arguments = json.loads(raw)
     except ValueError:

@@ -1,5 +1,5 @@
-"""What an astronomer sees at a glance: velocities in the cross-correlation, ripples, emission, and the
-windows that a model misses most, with the lines that sit there. Nothing here is fitted."""
+"""Looks at a spectrum as an astronomer takes them at a glance: velocities in the cross-correlation, ripples,
+emission, and the windows that a model misses most, with the lines that sit there. Nothing here is fitted."""
 
 from __future__ import annotations
 

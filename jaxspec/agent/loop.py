@@ -34,7 +34,7 @@ EDGE = 0.01
 
 @dataclass(frozen=True)
 class Budget:
-    """What a star may cost. An exceeded budget ends the star with the best state so far.
+    """Limits on the cost of a star. An exceeded budget ends the star with the best state so far.
 
     Attributes:
         steps: tools called.
@@ -68,7 +68,7 @@ class Step(NamedTuple):
 
 
 class Worked(NamedTuple):
-    """What came of a star.
+    """The outcome of a star.
 
     Attributes:
         state: the last one, with a conclusion.

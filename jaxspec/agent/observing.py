@@ -381,7 +381,7 @@ def in_order(
     needed: Float[np.ndarray, "t m"],
     conditions: Conditions = Conditions(),
 ) -> list[Block]:
-    """What an observer does who goes through a list: the next target that is up and whose goal can be
+    """The plan of an observer who goes through a list: the next target that is up and whose goal can be
     reached, in its quickest mode, at once."""
     ways = options(targets, modes, night, needed, conditions)
     return blocks(targets, modes, night, needed, ways, _greedy(order, ways, len(night.hours)))

@@ -41,7 +41,7 @@ Planner = Callable[["Brief"], Plan]
 
 
 class Brief(NamedTuple):
-    """What a planner is told of a star before it begins: its name, the page of knowledge, and the folder of
+    """Facts that a planner has of a star before it begins: its name, the page of knowledge, and the folder of
     pictures."""
 
     star: str
@@ -60,7 +60,7 @@ SURE = 5.0  # difference of log evidence by which a hypothesis is better
 
 
 def symptoms(spectrum: Observation, velocity: Observation, look: Observation) -> tuple[str, ...]:
-    """What is odd about a star, in words that knowledge is kept by, from three observations."""
+    """The star's oddities, in the words by which knowledge is kept, from three observations."""
     found = []
     kms, error = velocity.get("velocity_kms"), velocity.get("error_kms")
     if kms is not None and abs(kms) > SHIFT and error is not None and abs(kms) > 5.0 * error:

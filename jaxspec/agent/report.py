@@ -32,7 +32,7 @@ SPOKEN = 12
 
 @dataclass(frozen=True)
 class Report:
-    """What is said of a run.
+    """The report of a run.
 
     Attributes:
         summary: one paragraph.
@@ -215,7 +215,7 @@ def write_report(facts: Sequence[Fact], ask: Callable[[str], str] | None = None,
 
 
 def prompt(facts: Sequence[Fact], summary: str, text: str) -> str:
-    """What a model is asked."""
+    """The prompt for a language model."""
     rows = "\n".join(
         f"{f.key}: {f.value} {f.unit} ({f.quantity}{', ' + f.star if f.star else ''})" for f in facts
     )

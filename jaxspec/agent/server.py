@@ -36,7 +36,7 @@ ABOUT = (
 
 @dataclass(frozen=True)
 class Caps:
-    """What a session may use.
+    """Limits of a session.
 
     Attributes:
         stars: open at a time.

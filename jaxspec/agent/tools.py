@@ -206,7 +206,9 @@ def mask(bench: Bench, state: State, given: Mask) -> tuple[State, Observation]:
     wavelength = bench.instrument.wavelength
     if not given.low < given.high or not ((wavelength > given.low) & (wavelength < given.high)).any():
         arms = ", ".join(f"{a.low:g}-{a.high:g}" for a in bench.instrument.arms)
-        raise InputError("window", f"{given.low}-{given.high} A", f"low < high within {arms} A", "mend it")
+        raise InputError(
+            "window", f"{given.low}-{given.high} A", f"low < high within {arms} A", "give such a window"
+        )
     return _changed(state, masked=(*state.setup.masked, (given.low, given.high)))
 
 
@@ -306,7 +308,9 @@ def plot(bench: Bench, state: State, given: Plot) -> tuple[State, Observation]:
             if a.low < given.high and a.high > given.low
         }
         if not inside or not given.low < given.high:
-            raise InputError("window", f"{given.low}-{given.high} A", "a window inside an arm", "mend it")
+            raise InputError(
+                "window", f"{given.low}-{given.high} A", "a window inside an arm", "choose another"
+            )
         windows = {a.name: inside.get(a.name, []) for a in bench.instrument.arms}
     name = f"{len(state.pictures) + 1}_{fitted.name.replace(' ', '_')}.png"
     ivar = np.where(data.good, data.sigma**-2.0, 0.0)

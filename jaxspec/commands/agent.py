@@ -158,7 +158,7 @@ def benches(
 
 
 def record(name: str, worked: Worked) -> dict[str, Any]:
-    """What is kept of a star, as arrays."""
+    """The kept results of a star, as arrays."""
     posterior = worked.posterior
     return {
         "draws": posterior.draws,

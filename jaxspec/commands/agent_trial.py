@@ -179,7 +179,7 @@ def one(
     knowledge: Knowledge,
     settings: Settings,
 ) -> dict[str, Any]:
-    """What one way of working makes of one star."""
+    """The result of one way of working on one star."""
     at = bench(star, posterior, stars, i, settings)
     facts = {name: float(values[i]) for name, values in stars.facts.items()}
     truth = stars.labels[i].astype(float)

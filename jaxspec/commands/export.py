@@ -25,7 +25,7 @@ SHIPPED, EMULATOR = "shipped", "emulator"
 
 @dataclass(frozen=True)
 class Settings:
-    """What is exported.
+    """Settings of an export.
 
     Attributes:
         model: folder of a training run, of a stored posterior or of a stored emulator; `shipped`: the weights

@@ -21,7 +21,7 @@ INPUT, OUTPUT = "folders", "folder"
 
 @dataclass(frozen=True)
 class Settings:
-    """What is served.
+    """Settings of the server.
 
     Attributes:
         folders: spectra are read from these alone.

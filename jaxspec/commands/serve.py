@@ -56,7 +56,7 @@ def run(settings: Settings, folder: Path) -> None:
 
 
 def make_engine(settings: Settings) -> Engine:
-    """What answers the requests.
+    """Settings of the server.
 
     Raises: InputError for a model that cannot be read, or an export whose files were changed.
     """

@@ -26,7 +26,7 @@ SUFFIXES = {".fits": "fits", ".ecsv": "ascii.ecsv", ".csv": "ascii.csv"}
 
 @dataclass(frozen=True)
 class Settings:
-    """What is asked.
+    """Settings of a prediction.
 
     Attributes:
         stars: file of spectra of the Gaia archive, or a table of quantities.

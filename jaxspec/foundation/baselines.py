@@ -1,4 +1,4 @@
-"""What the model has to beat: ordinary regressions made for one task each, with the same split and inputs.
+"""Baselines: ordinary regressions made for one task each, with the same split and inputs.
 
 Gradient boosting (scikit-learn's histogram kind, which is at home with missing values), a plain network of
 two hidden layers that stops early, on all inputs and on the better half of the coefficients, and ridge

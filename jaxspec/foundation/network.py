@@ -1,10 +1,9 @@
 """The transformer: tokens of what is known of a star in, distributions of what is asked out.
 
-A token is a kind (which quantity), a value and its error. Some learned latents gather the tokens by
-cross-attention and by a sum, exchange what they learnt among themselves (Perceiver; Jaegle et al. 2021,
-arXiv:2103.03206), and are read by requests, one for each quantity asked. Their number does not grow with that
-of the tokens, so that a hundred tokens cost little more than ten. The order of tokens never enters: sums and
-attention are over sets. A missing quantity has no token.
+A token is a kind (which quantity), a value and its error. Each token adds a vector to a few learned latents,
+which attend to one another and are read by requests, one for each quantity asked. Their number does not grow
+with that of the tokens, as in a Perceiver (Jaegle et al. 2021, arXiv:2103.03206). The order of tokens never
+enters: sums and attention are over sets. A missing quantity has no token.
 
 The answer to a request is a mixture of Gaussians in units of the quantity's spread, so that it can be skewed
 or have two peaks, and convolving it with a catalogue's error is exact.
@@ -153,7 +152,7 @@ class StarTransformer(nnx.Module):
     def features(
         self, kinds: Int[ArrayLike, " t"], value: Float[ArrayLike, "b t"], error: Float[ArrayLike, "b t"]
     ) -> Float[Array, "b t f"]:
-        """What the maps see of a token; zeros where it is absent."""
+        """The numbers that stand for a token; zeros where it is absent."""
         seen = jnp.isfinite(value)
         spread = self.spread[...][kinds]
         x = (jnp.where(seen, value, self.centre[...][kinds]) - self.centre[...][kinds]) / spread

@@ -22,7 +22,7 @@ N_SAMPLES = 343
 
 
 def read_stars(path: str | Path, basis: XPBasis | None) -> Table:
-    """What a file has of stars, in the model's quantities.
+    """The stars of a file, in the model's quantities.
 
     Three kinds of column are understood, alone or together: the coefficients of XP_CONTINUOUS, `flux` and
     `flux_error` of XP_SAMPLED (343 samples), and quantities by name (`teff`, `g`, `bp_rp`, ...; errors as

@@ -18,7 +18,7 @@ PARTS = {"test": 0.15, "validation": 0.05, "train": 0.80}
 
 @dataclass(frozen=True)
 class Quantity:
-    """What a column of a table is.
+    """A column of a table.
 
     Attributes:
         name: by which it is given and asked for.

@@ -1,4 +1,4 @@
-"""What the model is put to: which quantities are given, and which are asked for."""
+"""Tasks of the model: which quantities are given, and which are asked for."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Task:
     baselines: str | None = None
 
     def shown(self, stars: Table, seed: int = 0) -> Table:
-        """What the model is shown of some stars."""
+        """The table of some stars with the given quantities alone."""
         table = stars.columns(self.given)
         if self.n_random is None:
             return table

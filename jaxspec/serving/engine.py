@@ -47,7 +47,7 @@ UNREAD = ("timeout", "priority", "sequence_id", "sequence_start", "sequence_end"
 
 @dataclass(frozen=True)
 class Limits:
-    """What a request may be.
+    """Limits of a request.
 
     Attributes:
         stars: spectra of one request.
@@ -123,7 +123,7 @@ class WithContext:
 
 
 class Engine:
-    """What a server does with requests; the same numbers as `jaxspec.infer` and the command, for the same
+    """Answers requests, with the numbers of `jaxspec.infer` and the command, for the same
     spectrum and seed.
 
     Args:
@@ -288,10 +288,15 @@ class Engine:
                 raise InputError(f"parameter {name}", str(value), "a finite number", "leave it out")
         for name, choices in (("medium", MEDIA), ("frame", FRAMES)):
             if given.get(name, choices[0]) not in choices:
-                raise InputError(f"parameter {name}", repr(given[name])[:80], " or ".join(choices), "mend it")
+                raise InputError(
+                    f"parameter {name}", repr(given[name])[:80], " or ".join(choices), f"use {choices[0]!r}"
+                )
         if given.get("resolving_power", 1.0) <= 0:
             raise InputError(
-                "parameter resolving_power", str(given["resolving_power"]), "a positive number", "mend it"
+                "parameter resolving_power",
+                str(given["resolving_power"]),
+                "a positive number",
+                "use 20000, say",
             )
         seed = given.pop("seed", 1)
         if not 0 <= seed < 1 << 31:
@@ -299,7 +304,12 @@ class Engine:
         velocity = given.pop("velocity", None)
         if isinstance(velocity, str):
             if velocity != MEASURE:
-                raise InputError("parameter velocity", repr(velocity), f"km/s or {MEASURE!r}", "mend it")
+                raise InputError(
+                    "parameter velocity",
+                    repr(velocity),
+                    f"km/s or {MEASURE!r}",
+                    f"use 12.5, say, or {MEASURE!r}",
+                )
             if "velocity" in request.inputs:
                 raise InputError(
                     "parameter velocity", repr(velocity), "nothing beside the input velocity", "leave one out"

@@ -1,4 +1,4 @@
-"""What is exported of a model: array functions with named inputs and outputs, at any number of stars."""
+"""The exported parts of a model: array functions with named inputs and outputs, at any number of stars."""
 
 from __future__ import annotations
 

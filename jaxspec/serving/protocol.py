@@ -35,7 +35,7 @@ NAMES = {np.dtype(kind): name for name, kind in TYPES.items()}
 
 @dataclass(frozen=True)
 class Request:
-    """What a client asks.
+    """A client's request.
 
     Attributes:
         id: comes back with the response.

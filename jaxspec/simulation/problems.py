@@ -53,7 +53,7 @@ class Problems:
 
 
 class _Draws:
-    """What a cause may use: random numbers, labels, nuisances, and spectra of any labels and nuisances."""
+    """The means of a cause: random numbers, labels, nuisances, and spectra of any labels and nuisances."""
 
     def __init__(self, rng: np.random.Generator, key: PRNGKeyArray, simulator: Simulator, n: int):
         self.rng, self.key, self.simulator, self.n = rng, key, simulator, n

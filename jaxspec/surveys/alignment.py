@@ -56,10 +56,14 @@ class AlignmentConfig:
             raise InputError("alignment.method", repr(self.method), f"one of {METHODS}", "choose one")
         if self.strength < 0.0 or not 0.0 <= self.start < 1.0:
             found = f"strength {self.strength}, start {self.start}"
-            raise InputError("alignment", found, "strength >= 0 and start in [0, 1)", "mend it")
+            raise InputError(
+                "alignment", found, "strength >= 0 and start in [0, 1)", "set strength=1 and start=0"
+            )
         for name in ("width", "n_features", "n_draws"):
             if getattr(self, name) < 1:
-                raise InputError(f"alignment.{name}", f"{getattr(self, name)}", "1 or more", "mend it")
+                raise InputError(
+                    f"alignment.{name}", f"{getattr(self, name)}", "1 or more", "set it to 1 or more"
+                )
 
 
 ALIGNMENTS: dict[str, AlignmentConfig] = {
@@ -160,7 +164,12 @@ class AlignedNetwork(nnx.Module):
     ):
         if n_surveys < 2 or posterior.linear_fit is not None:
             found = f"{n_surveys} surveys, linear fit: {posterior.linear_fit is not None}"
-            raise InputError("AlignedNetwork", found, "two surveys or more, no linear fit", "mend it")
+            raise InputError(
+                "AlignedNetwork",
+                found,
+                "two surveys or more, no linear fit",
+                "give two, and model.linear_fit=none",
+            )
         self.posterior, self.config, self.n_surveys = posterior, config, n_surveys
         n_context = posterior.config.encoder.n_context
         self.tokens = None if metadata is None else MetadataTokens(metadata, n_context, rngs=rngs)
@@ -188,7 +197,7 @@ class AlignedNetwork(nnx.Module):
     def distance(
         self, key: PRNGKeyArray, context: Float[Array, "b c"], batch: AlignmentBatch
     ) -> Float[Array, ""]:
-        """What the alignment adds to the loss, its gradient's sign included."""
+        """The alignment's term of the loss, its gradient's sign included."""
         summary = standardised(context)
         strength = jnp.mean(batch.strength)
         sizes = jax.nn.one_hot(batch.survey, self.n_surveys)

@@ -30,7 +30,7 @@ CONTINUUM_DEGREE = 5
 
 @dataclass(frozen=True)
 class BridgeConfig:
-    """What may be corrected, and how it is fitted.
+    """Settings of the correction and its fit.
 
     Attributes:
         strength: prior standard deviation of ln line strength at a knot; 0 corrects no strengths.
@@ -53,11 +53,13 @@ class BridgeConfig:
     def __post_init__(self):
         for name in ("strength", "resolution", "scattered", "floor"):
             if not getattr(self, name) >= 0.0:
-                raise InputError(f"bridge.{name}", f"{getattr(self, name)}", "0 or more", "mend it")
+                raise InputError(
+                    f"bridge.{name}", f"{getattr(self, name)}", "0 or more", "set it to 0 or more"
+                )
 
 
 class Correction(NamedTuple):
-    """What differs between the forward model and an instrument's spectra, alike in all stars.
+    """Differences between the forward model and an instrument's spectra, alike in all stars.
 
     Attributes:
         strength: ln of the factor of the lines' optical depth at each knot.
@@ -100,7 +102,7 @@ class BridgeFit(NamedTuple):
 
 
 def knots(instrument: Instrument, length: float) -> Float[np.ndarray, "k p"]:
-    """What a unit at each knot gives the pixels of all arms."""
+    """The effect of a unit at each knot on the pixels of all arms."""
     blocks = [knots_to_pixels(length, arm.step, arm.n_pixels) for arm in instrument.arms]
     out = np.zeros((sum(len(b) for b in blocks), instrument.n_pixels), np.float32)
     row = 0

@@ -16,7 +16,7 @@ from jaxspec.errors import InputError
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known of one method without labels of the target.
+    """Facts about one method that are known without labels of the target.
 
     Attributes:
         auc: of a fresh classifier between summaries of source and target (`separability`).

@@ -76,7 +76,7 @@ class PairConfig:
         if self.kind not in KINDS:
             raise InputError("pair.kind", repr(self.kind), f"one of {KINDS}", "choose one")
         if not 0.0 < self.giants < 1.0:
-            raise InputError("pair.giants", f"{self.giants}", "a share between 0 and 1", "mend it")
+            raise InputError("pair.giants", f"{self.giants}", "a share between 0 and 1", "set it to 0.5, say")
 
 
 class Pair(NamedTuple):
